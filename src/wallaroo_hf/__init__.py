@@ -1,0 +1,53 @@
+"""Wallaroo for transformers: one autoregressive model that understands, draws and edits images.
+
+Importing this package registers its classes with transformers' Auto classes.
+"""
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from .modeling.configuration import WallarooConfig, WallarooVQConfig
+    from .modeling.model import WallarooForConditionalGeneration, WallarooModel
+    from .modeling.vq import WallarooVQModel
+    from .processing.image_processor import WallarooImageProcessor
+    from .processing.processor import WallarooProcessor
+
+_HOMES = {
+    "WallarooConfig": "modeling.configuration",
+    "WallarooForConditionalGeneration": "modeling.model",
+    "WallarooImageProcessor": "processing.image_processor",
+    "WallarooModel": "modeling.model",
+    "WallarooProcessor": "processing.processor",
+    "WallarooVQConfig": "modeling.configuration",
+    "WallarooVQModel": "modeling.vq",
+}
+
+__all__ = [
+    "WallarooConfig",
+    "WallarooForConditionalGeneration",
+    "WallarooImageProcessor",
+    "WallarooModel",
+    "WallarooProcessor",
+    "WallarooVQConfig",
+    "WallarooVQModel",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+# The command line's launcher asks to wait: `wallaroo --help` must not import torch. Its commands register themselves.
+if os.environ.pop("_WALLAROO_HF_REGISTER_LATER", None) is None:
+    importlib.import_module("._registration", __name__)

@@ -1,0 +1,25 @@
+"""Registers Wallaroo with transformers' Auto classes, by being imported: the only place that does."""
+
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+)
+
+from .modeling.configuration import WallarooConfig, WallarooVQConfig
+from .modeling.model import WallarooForConditionalGeneration, WallarooModel
+from .modeling.vq import WallarooVQModel
+from .processing.image_processor import WallarooImageProcessor
+from .processing.processor import WallarooProcessor
+
+AutoConfig.register("wallaroo", WallarooConfig, exist_ok=True)
+AutoConfig.register("wallaroo_vq", WallarooVQConfig, exist_ok=True)
+AutoModel.register(WallarooConfig, WallarooModel, exist_ok=True)
+AutoModel.register(WallarooVQConfig, WallarooVQModel, exist_ok=True)
+AutoModelForImageTextToText.register(WallarooConfig, WallarooForConditionalGeneration, exist_ok=True)
+AutoModelForMultimodalLM.register(WallarooConfig, WallarooForConditionalGeneration, exist_ok=True)
+AutoImageProcessor.register(WallarooConfig, image_processor_classes={"pil": WallarooImageProcessor}, exist_ok=True)
+AutoProcessor.register(WallarooConfig, WallarooProcessor, exist_ok=True)

@@ -1,0 +1,1 @@
+"""From the authors' released files to a transformers folder."""

@@ -1,0 +1,300 @@
+"""`convert_checkpoint`: the authors' released files to a folder that transformers loads."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AddedToken, AutoConfig, AutoTokenizer, GenerationConfig, Qwen2_5_VLConfig
+from transformers.utils import cached_file
+
+from ..layout.special_tokens import CONFIG_TOKEN_IDS, PAD, added_tokens
+from ..layout.stage import StageRecord, stage_record
+from ..modeling.configuration import WallarooConfig, WallarooVQConfig
+from ..modeling.model import WallarooForConditionalGeneration
+from ..modeling.vq import WallarooVQModel
+from ..processing.image_processor import WallarooImageProcessor
+from ..processing.processor import WallarooProcessor
+from .key_map import EDITING_PREFIXES, VQ_IGNORED, VQ_PREFIX, checkpoint_key, vq_key
+from .sources import find_file, load_tensors
+from .writing import new_folder, write_shards
+
+__all__ = ["convert_checkpoint", "convert_vq"]
+
+logger = logging.getLogger(__name__)
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+def convert_checkpoint(
+    checkpoint: str | Path,
+    vq: str | Path,
+    base: str | Path,
+    output: str | Path,
+    dtype: str | torch.dtype = torch.bfloat16,
+    stage: str | int | None = None,
+    max_shard_size: int | str = "5GB",
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Converts a released checkpoint.
+
+    Memory stays near one shard: the source is memory-mapped, and nothing in it is executed.
+
+    Args:
+        checkpoint: the authors' `.ckpt` (`state_dict` inside), a path or a Hub id.
+        vq: LlamaGen's tokenizer (`vq_ds16_t2i.pt`), a path or a Hub id.
+        base: folder or Hub id of the Qwen2.5-VL that it was trained from: configuration, tokenizer, image processor.
+        output: the folder to write; must not exist, or be empty.
+        dtype: of everything but the image tokenizer, which stays float32: bfloat16, float16 or float32.
+        stage: the training stage (1, 2, 3a, 3b, 4), which decides the layout. Default: 4 if the file has editing parts,
+            else 2, with a notice (3a and 3b cannot be told from 2 by their weights).
+        max_shard_size: largest weight file.
+        progress: called with tensors written and tensors in all.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        ValueError: if a file is damaged, not what it should be, or holds other weights than the model needs; nothing is
+            left at `output` then.
+    """
+    output = Path(output)
+    target_dtype = _dtype(dtype)
+    source = load_tensors(find_file(checkpoint, "checkpoint"), ("state_dict", "model", "module"), "checkpoint")
+    vq_source = load_tensors(find_file(vq, "image tokenizer"), ("model", "state_dict"), "image tokenizer")
+    record = _stage(source, stage)
+    vq_config = vq_config_from_tensors(vq_source)
+    tokenizer = _tokenizer(base, record)
+    config = _config(base, tokenizer, vq_config, record, target_dtype)
+    tensors = _renamed(source, checkpoint_key, "checkpoint")
+    tensors |= {VQ_PREFIX + name: tensor for name, tensor in _renamed_vq(vq_source).items()}
+    with torch.device("meta"):
+        expected = WallarooForConditionalGeneration(config).state_dict()
+    _check_complete(tensors, expected)
+    dtypes = {name: torch.float32 if name.startswith(VQ_PREFIX) else target_dtype for name in tensors}
+    with new_folder(output) as folder:
+        _save_settings(folder, base, config, tokenizer, record)
+        written = 0
+
+        def report(count: int) -> None:
+            nonlocal written
+            written += count
+            if progress is not None:
+                progress(written, len(tensors))
+
+        write_shards(folder, tensors, dtypes, max_shard_size, report)
+    return output
+
+
+def convert_vq(vq: str | Path, output: str | Path) -> Path:
+    """Converts a LlamaGen tokenizer alone, to a folder that `WallarooVQModel.from_pretrained` loads.
+
+    Args:
+        vq: LlamaGen's `.pt`, a path or a Hub id.
+        output: the folder to write; must not exist, or be empty.
+
+    Raises:
+        ValueError: see [`convert_checkpoint`].
+    """
+    output = Path(output)
+    source = load_tensors(find_file(vq, "image tokenizer"), ("model", "state_dict"), "image tokenizer")
+    config = vq_config_from_tensors(source)
+    config.architectures = [WallarooVQModel.__name__]
+    config.dtype = torch.float32
+    tensors = _renamed_vq(source)
+    with torch.device("meta"):
+        expected = WallarooVQModel(config).state_dict()
+    _check_complete(tensors, expected)
+    with new_folder(output) as folder:
+        config.save_pretrained(folder)
+        write_shards(folder, tensors, dict.fromkeys(tensors, torch.float32), "5GB", lambda count: None)
+    return output
+
+
+def vq_config_from_tensors(tensors: Mapping[str, torch.Tensor]) -> WallarooVQConfig:
+    """Reads the sizes of a LlamaGen tokenizer off its tensors (their released names).
+
+    Raises:
+        ValueError: if tensors that tell the sizes are missing.
+    """
+    try:
+        base_channels = tensors["encoder.conv_in.weight"].shape[0]
+        levels = 1 + max(int(name.split(".")[2]) for name in tensors if name.startswith("encoder.conv_blocks."))
+        widths = [tensors[f"encoder.conv_blocks.{level}.res.0.conv1.weight"].shape[0] for level in range(levels)]
+        blocks = {name.split(".")[4] for name in tensors if name.startswith("encoder.conv_blocks.0.res.")}
+        codebook_size, embed_dim = tensors["quantize.embedding.weight"].shape
+        return WallarooVQConfig(
+            codebook_size=codebook_size,
+            embed_dim=embed_dim,
+            base_channels=base_channels,
+            channel_multiplier=[width // base_channels for width in widths],
+            num_res_blocks=len(blocks),
+            latent_channels=tensors["encoder.conv_out.weight"].shape[0],
+            in_channels=tensors["encoder.conv_in.weight"].shape[1],
+            out_channels=tensors["decoder.conv_out.weight"].shape[0],
+        )
+    except (KeyError, ValueError, IndexError) as error:
+        raise ValueError(
+            f"The image tokenizer is not a LlamaGen VQ model ({error} is missing); give LlamaGen's vq_ds16_t2i.pt."
+        ) from error
+
+
+# ---------------------------------------------------------------------------------------------------------- weights
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+    if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
+        return dtype
+    if dtype in DTYPES:
+        return DTYPES[str(dtype)]
+    raise ValueError(f"`dtype` is {dtype!r}, but must be one of {', '.join(DTYPES)}.")
+
+
+def _stage(source: Mapping[str, torch.Tensor], stage: str | int | None) -> StageRecord:
+    has_editing = any(key.startswith(EDITING_PREFIXES) for key in source)
+    if stage is None:
+        record = stage_record("4" if has_editing else "2")
+        if not has_editing:
+            logger.warning(
+                "The checkpoint has no editing parts, so it is taken for stage 2 (384x384, plain grid); pass stage 1, 3a "
+                "or 3b if it is one."
+            )
+        return record
+    record = stage_record(stage)
+    if record.has_editing != has_editing:
+        raise ValueError(
+            f"Stage {record.name} {'has' if record.has_editing else 'has no'} editing parts, but the checkpoint "
+            f"{'has' if has_editing else 'has none'}; leave `stage` out or name the right one."
+        )
+    return record
+
+
+def _renamed(
+    source: Mapping[str, torch.Tensor], rename: Callable[[str], str | None], what: str
+) -> dict[str, torch.Tensor]:
+    renamed, unknown = {}, []
+    for key, tensor in source.items():
+        name = rename(key)
+        if name is None:
+            unknown.append(key)
+        else:
+            renamed[name] = tensor
+    if unknown:
+        raise ValueError(f"The {what} has keys that no part of the model takes: {_some(unknown)}; is it a Wallaroo file?")
+    return renamed
+
+
+def _renamed_vq(source: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return _renamed({k: v for k, v in source.items() if k not in VQ_IGNORED}, vq_key, "image tokenizer")
+
+
+def _check_complete(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+    """Every source tensor used, every target filled, every shape equal."""
+    extra = sorted(set(tensors) - set(expected))
+    missing = sorted(set(expected) - set(tensors))
+    if extra:
+        raise ValueError(f"The checkpoint has tensors that the model does not take: {_some(extra)}.")
+    if missing:
+        raise ValueError(f"The checkpoint lacks tensors that the model needs: {_some(missing)}.")
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            raise ValueError(
+                f"`{name}` has shape {tuple(tensor.shape)}, but the model made from the base configuration and the image "
+                f"tokenizer needs {tuple(expected[name].shape)}; do checkpoint, image tokenizer and base belong together?"
+            )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+# --------------------------------------------------------------------------------------------------------- settings
+
+
+def _tokenizer(base: str | Path, record: StageRecord) -> Any:
+    """The base tokenizer with Wallaroo's tokens; those that it already has keep their ids."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"No tokenizer could be loaded from the base '{base}'; give a Qwen2.5-VL folder or Hub id."
+        ) from error
+    tokens = added_tokens(record.indicator_sizes if record.size_indicators else ())
+    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in tokens], special_tokens=True)
+    return tokenizer
+
+
+def _config(
+    base: str | Path, tokenizer: Any, vq_config: WallarooVQConfig, record: StageRecord, dtype: torch.dtype
+) -> WallarooConfig:
+    try:
+        base_config = AutoConfig.from_pretrained(base)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"No configuration could be loaded from the base '{base}'; give a Qwen2.5-VL folder or Hub id."
+        ) from error
+    if not isinstance(base_config, Qwen2_5_VLConfig):
+        raise ValueError(
+            f"The base '{base}' is a {base_config.model_type} model, but Wallaroo was trained from Qwen2.5-VL; give that."
+        )
+    inherited = base_config.to_dict()
+    for key in ("architectures", "model_type", "transformers_version", "dtype", "_name_or_path", "codebook_size"):
+        inherited.pop(key, None)
+    ids = {key: tokenizer.convert_tokens_to_ids(token) for key, token in CONFIG_TOKEN_IDS.items()}
+    config = WallarooConfig(
+        **inherited | ids,
+        vq_config=vq_config.to_dict(),
+        codebook_size=vq_config.codebook_size,
+        has_editing=record.has_editing,
+        stage=record.name,
+        architectures=[WallarooForConditionalGeneration.__name__],
+        dtype=dtype,
+    )
+    highest = max(tokenizer.convert_tokens_to_ids(list(tokenizer.get_added_vocab())), default=0)
+    if highest >= config.text_config.vocab_size:
+        raise ValueError(
+            f"The tokenizer's ids go up to {highest}, but the base model has only {config.text_config.vocab_size} "
+            "embedding rows; give the base that the checkpoint was trained from."
+        )
+    return config
+
+
+def _save_settings(
+    folder: Path, base: str | Path, config: WallarooConfig, tokenizer: Any, record: StageRecord
+) -> None:
+    """Writes everything but the weights, all of it from one stage record."""
+    processor = WallarooProcessor(
+        WallarooImageProcessor.from_pretrained(base),
+        tokenizer,
+        chat_template=_chat_template(base, tokenizer),
+        image_token_size=config.vq_config.image_token_size,
+        **record.processor_settings(),
+    )
+    processor.save_pretrained(folder)
+    config.save_pretrained(folder)
+    _generation_config(base, tokenizer, record).save_pretrained(folder)
+
+
+def _chat_template(base: str | Path, tokenizer: Any) -> str:
+    path = cached_file(base, "chat_template.json", _raise_exceptions_for_missing_entries=False)
+    if path is not None:
+        return json.loads(Path(path).read_text(encoding="utf-8"))["chat_template"]
+    path = cached_file(base, "chat_template.jinja", _raise_exceptions_for_missing_entries=False)
+    if path is not None:
+        return Path(path).read_text(encoding="utf-8")
+    if tokenizer.chat_template is None:
+        raise ValueError(f"The base '{base}' has no chat template; give a Qwen2.5-VL folder or Hub id.")
+    return tokenizer.chat_template
+
+
+def _generation_config(base: str | Path, tokenizer: Any, record: StageRecord) -> GenerationConfig:
+    try:
+        generation_config = GenerationConfig.from_pretrained(base)
+    except OSError:  # the base has none: stop where Qwen2.5-VL stops
+        generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id)
+    if generation_config.pad_token_id is None:
+        generation_config.pad_token_id = tokenizer.convert_tokens_to_ids(PAD)
+    for key, value in record.generation_settings().items():
+        setattr(generation_config, key, value)
+    return generation_config

@@ -1,0 +1,66 @@
+"""Writing a checkpoint folder: sharded, one shard in memory at a time, and visible only when it is whole."""
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save_file
+
+
+@contextlib.contextmanager
+def new_folder(output: Path) -> Iterator[Path]:
+    """A temporary folder beside `output` that becomes `output` when the block ends, and vanishes if it fails.
+
+    Raises:
+        ValueError: if `output` already holds something.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"The output '{output}' already exists and is not empty; choose another folder or remove it.")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-partial-", dir=output.parent))
+    try:
+        yield partial
+        if output.exists():
+            output.rmdir()
+        partial.chmod(0o755)
+        partial.rename(output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_shards(
+    folder: Path,
+    tensors: Mapping[str, torch.Tensor],
+    dtypes: Mapping[str, torch.dtype],
+    max_shard_size: int | str,
+    progress: Callable[[int], None],
+) -> None:
+    """Writes `model*.safetensors` and its index.
+
+    Source tensors may be memory-mapped: only what a shard holds is cast, and freed before the next one.
+
+    Args:
+        tensors: all tensors by their final names.
+        dtypes: the dtype to save each in.
+        max_shard_size: bytes, or a string such as "5GB".
+        progress: called with the number of tensors of each shard that was written.
+    """
+    shapes = {name: torch.empty(t.shape, dtype=dtypes[name], device="meta") for name, t in tensors.items()}
+    split = split_torch_state_dict_into_shards(
+        shapes, filename_pattern="model{suffix}.safetensors", max_shard_size=max_shard_size
+    )
+    for filename, names in split.filename_to_tensors.items():
+        # clones: a saved tensor must own its memory, and the source is a map of a file
+        shard = {name: tensors[name].to(dtypes[name], copy=True).contiguous() for name in names}
+        save_file(shard, folder / filename, metadata={"format": "pt"})
+        del shard
+        progress(len(names))
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        text = json.dumps(index, indent=2, sort_keys=True) + "\n"
+        (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Drawing through transformers' own `generate()`."""

@@ -1,0 +1,71 @@
+"""From token ids to pixels: find each row's last image, read its grid off the line breaks, decode it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+
+def last_image_spans(
+    tokens: torch.Tensor, target_grid_hw: torch.Tensor | Sequence[Sequence[int]] | None, config: Any
+) -> list[torch.Tensor]:
+    """Codes `(rows, cols)` of the last image of each row of ids `(B, T)`.
+
+    Raises:
+        ValueError: see `decode_image_tokens`.
+    """
+    if tokens.ndim != 2:
+        raise ValueError(f"`tokens` has shape {tuple(tokens.shape)}, but must be (B, T), as `generate` returns it.")
+    wanted = [None] * len(tokens) if target_grid_hw is None else torch.as_tensor(target_grid_hw).tolist()
+    if len(wanted) != len(tokens):
+        raise ValueError(f"`target_grid_hw` has {len(wanted)} rows, but `tokens` has {len(tokens)}; give one per row.")
+    rows = tokens.tolist()
+    return [_read_image(row, grid, index, config) for index, (row, grid) in enumerate(zip(rows, wanted, strict=True))]
+
+
+def _read_image(ids: list[int], grid: Sequence[int] | None, index: int, config: Any) -> torch.Tensor:
+    first_code = config.text_config.vocab_size
+    if config.generate_start_token_id not in ids:
+        raise ValueError(f"Row {index} holds no image; draw one with generation_mode='image'.")
+    start = len(ids) - ids[::-1].index(config.generate_start_token_id)
+    lines: list[list[int]] = [[]]
+    for token in ids[start:]:
+        if token == config.end_of_line_token_id:
+            lines.append([])
+        elif first_code <= token < first_code + config.codebook_size:
+            lines[-1].append(token - first_code)
+        else:
+            break
+    else:
+        token = None
+    if token != config.generate_end_token_id:
+        raise ValueError(f"The image of row {index} is incomplete: it does not end with <|generate_end|>.")
+    codes = [code for line in lines for code in line]
+    if len(lines) > 1:
+        shape = (len(lines), len(lines[0]))
+        if len({len(line) for line in lines}) > 1:
+            raise ValueError(f"The image of row {index} has lines of different lengths, so it cannot be decoded.")
+    elif grid is not None:
+        shape = (int(grid[0]), int(grid[1]))
+    else:
+        side = round(len(codes) ** 0.5)
+        shape = (side, side)
+    if not codes or shape[0] * shape[1] != len(codes) or (grid is not None and shape != (int(grid[0]), int(grid[1]))):
+        raise ValueError(
+            f"The image of row {index} has {len(codes)} codes in {len(lines)} line(s), which is not a grid of "
+            f"{shape[0]}x{shape[1] if grid is None else int(grid[1])}; pass `target_grid_hw` (rows, columns)."
+        )
+    return torch.tensor(codes, dtype=torch.long).view(shape)
+
+
+def decode_rows(vq_model: Any, grids: Sequence[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
+    """Decodes grids of codes; those of one size go through the decoder together."""
+    pixels: list[torch.Tensor | None] = [None] * len(grids)
+    for shape in {tuple(grid.shape) for grid in grids}:
+        members = [index for index, grid in enumerate(grids) if tuple(grid.shape) == shape]
+        decoded = vq_model.decode(torch.stack([grids[index] for index in members]))
+        for index, image in zip(members, decoded, strict=True):
+            pixels[index] = image
+    if len({tuple(grid.shape) for grid in grids}) == 1:
+        return torch.stack(pixels)
+    return pixels

@@ -1,0 +1,98 @@
+"""The rules of drawing as logits processors: guidance, the code slice, and forced tokens.
+
+They see what transformers' processors see: token ids `(B, T)` and scores of the next token.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import (
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
+    LogitsProcessor,
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
+
+__all__ = ["ForcedTokensLogitsProcessor", "ImageGuidanceLogitsProcessor", "ImageVocabularyLogitsProcessor"]
+
+# Processors that treat scores as a set of numbers: they do the same to the code slice as to the whole vocabulary with
+# -inf everywhere else, so the slice is enough.
+_VOCABULARY_BLIND = (
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    MinPLogitsWarper,
+    TypicalLogitsWarper,
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
+)
+
+
+def works_on_slice(processors: LogitsProcessorList) -> bool:
+    """Whether every processor gives the same result on the code slice alone."""
+    return all(type(processor) in _VOCABULARY_BLIND for processor in processors)
+
+
+class ImageGuidanceLogitsProcessor(LogitsProcessor):
+    r"""Classifier-free guidance over branches that ran in one forward.
+
+    Branches are ordered from the most to the least conditioned; the result is the last branch plus each scaled step
+    between neighbours. With two branches that is `l_u + scale (l_c - l_u)`, the paper's formula.
+
+    Args:
+        scales: one per step, so one less than there are branches; none = no guidance.
+    """
+
+    def __init__(self, scales: Sequence[float]) -> None:
+        if any(scale <= 0 for scale in scales):
+            raise ValueError(f"Guidance scales are {list(scales)}, but must be positive.")
+        self.scales = tuple(float(scale) for scale in scales)
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Raw scores `(branches * B, V)`, branch by branch, to guided scores `(B, V)`."""
+        branches = len(self.scales) + 1
+        if scores.shape[0] != branches * input_ids.shape[0]:
+            raise ValueError(
+                f"Guidance over {branches} branches needs {branches} rows of scores per row of ids, but got "
+                f"{scores.shape[0]} rows for {input_ids.shape[0]}."
+            )
+        rows = scores.chunk(branches)
+        guided = rows[-1]
+        for scale, more, less in zip(self.scales, rows[:-1], rows[1:], strict=True):
+            guided = guided + scale * (more - less)
+        return guided
+
+
+class ImageVocabularyLogitsProcessor(LogitsProcessor):
+    r"""Switches from the text vocabulary to image codes: code `i` becomes id `vocab_size + i`, text ids become -inf."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Code scores `(B, codebook_size)` to `(B, vocab_size + codebook_size)`."""
+        return torch.nn.functional.pad(scores, (self.vocab_size, 0), value=-torch.inf)
+
+
+class ForcedTokensLogitsProcessor(LogitsProcessor):
+    r"""Leaves no choice where the image's layout has none: line breaks, the image's end, padding after it.
+
+    Args:
+        forced_token_ids: `(B, N)` int64, the id forced at each new position, or -1 where a code is drawn.
+        prompt_length: number of ids before the first new one.
+    """
+
+    def __init__(self, forced_token_ids: torch.Tensor, prompt_length: int) -> None:
+        self.forced_token_ids = forced_token_ids
+        self.prompt_length = prompt_length
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Scores `(B, V)`: forced rows become 0 at the forced id and -inf elsewhere."""
+        forced = self.forced_token_ids[:, input_ids.shape[1] - self.prompt_length].unsqueeze(1)  # (B, 1)
+        only = torch.full_like(scores, -torch.inf).scatter(1, forced.clamp(min=0), 0.0)
+        return torch.where(forced >= 0, only, scores)

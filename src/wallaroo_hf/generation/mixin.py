@@ -1,0 +1,376 @@
+"""`generate()` for answering, drawing and editing: text goes the stock way, images through [`draw`]."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
+from transformers.utils.generic import is_flash_attention_requested
+
+from .decoding import decode_rows, last_image_spans
+from .drawing import Branch, DrawingJob, draw
+from .plan import plan_drawing
+
+__all__ = ["WallarooGenerationMixin"]
+
+GENERATION_MODES = ("text", "image")
+DEFAULT_GUIDANCE_SCALE = 3.0  # paper section 4
+_BRANCH_TENSORS = (
+    "input_ids",
+    "attention_mask",
+    "mm_token_type_ids",
+    "pixel_values",
+    "image_grid_thw",
+    "source_pixel_values",
+)
+# Entries of a generation config that mean the same for text and images; the others there are about text, and count in
+# image mode only as arguments.
+_SHARED_ENTRIES = {
+    "bos_token_id",
+    "cache_config",
+    "cache_implementation",
+    "compile_config",
+    "disable_compile",
+    "do_sample",
+    "max_cache_len",
+    "num_return_sequences",
+    "output_attentions",
+    "output_hidden_states",
+    "output_logits",
+    "output_scores",
+    "pad_token_id",
+    "return_dict_in_generate",
+    "transformers_version",
+}
+# What cannot work while drawing: option -> why.
+_REFUSED = {
+    "assistant_model": "assisted decoding drafts text",
+    "prompt_lookup_num_tokens": "prompt lookup drafts text",
+    "penalty_alpha": "contrastive search ranks text candidates",
+    "dola_layers": "DoLa contrasts the text head",
+    "custom_generate": "drawing is itself the decoding method",
+    "prefix_allowed_tokens_fn": "the image's layout is fixed",
+    "force_words_ids": "the image's layout is fixed",
+    "stop_strings": "there is no text to search",
+    "token_healing": "there is no text to heal",
+    "watermarking_config": "the watermark is defined on the text vocabulary",
+    "inputs_embeds": "the layout is read off the ids",
+    "position_ids": "positions follow from the layout",
+    "negative_prompt_ids": "the processor's `negative_input_ids` are the negative prompt",
+    "negative_prompt_attention_mask": "the processor's `negative_attention_mask` is the negative prompt's",
+    "source_mask": "sources are masked in training only",
+    "prefill_chunk_size": "the prompt is filled in one piece",
+}
+
+
+class WallarooGenerationMixin(GenerationMixin):
+    """Adds `generation_mode="image"` to transformers' `generate`, and the way back from ids to pixels."""
+
+    @torch.no_grad()
+    def generate(  # type: ignore[override]
+        self,
+        inputs: torch.Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: LogitsProcessorList | None = None,
+        stopping_criteria: StoppingCriteriaList | None = None,
+        *,
+        generation_mode: str | None = None,
+        guidance_scale: float | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        line_breaks: bool | None = None,
+        attend_padding: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        r"""Answers (`generation_mode="text"`, the default) or draws (`"image"`).
+
+        Takes exactly the processor's tensors. Text mode is transformers' own `generate`. In image mode, sampling settings
+        come from the arguments, else from the `image_` entries of the generation config; its other sampling entries are
+        about text.
+
+        Args:
+            inputs, generation_config, logits_processor, stopping_criteria: as in transformers.
+            generation_mode: `"text"` or `"image"`.
+            guidance_scale: image mode: classifier-free guidance `l_u + scale (l_c - l_u)`; off at 1 and below. Default:
+                the generation config's `image_guidance_scale`, else 3.
+            generator: image mode: one `torch.Generator`, or one per image; see [`GumbelNoise`] for what seeds promise.
+            line_breaks: image mode: whether `<|end_of_line>|` stands between rows. Default: the generation config's
+                entry, else True.
+            attend_padding: image mode: reproduce the released decoding loop, in which left padding is attended after the
+                prefill. Default: the generation config's entry, else False.
+            kwargs: the processor's tensors, `top_k`, `top_p`, `temperature`, `do_sample`, `num_return_sequences`,
+                `streamer`, `past_key_values`, `cache_implementation`, `return_dict_in_generate` and the like.
+
+        Returns:
+            Ids `(B * num_return_sequences, T)`, prompt and new ones, right-padded, or a `GenerateDecoderOnlyOutput`.
+
+        Raises:
+            ValueError: for modes and arguments that cannot work; one sentence each.
+        """
+        kwargs |= {"logits_processor": logits_processor, "stopping_criteria": stopping_criteria}
+        if kwargs.get("pixel_values_videos") is not None or kwargs.get("video_grid_thw") is not None:
+            raise ValueError("Video input is not supported yet; pass single frames as images.")
+        if generation_mode not in (None, *GENERATION_MODES):
+            raise ValueError(f"`generation_mode` is {generation_mode!r}, but must be one of {GENERATION_MODES}.")
+        if generation_mode == "image":
+            lookup = functools.partial(_look_up, generation_config, self.generation_config)
+            kwargs["input_ids"] = inputs if inputs is not None else kwargs.get("input_ids")
+            job = self._drawing_job(
+                kwargs,
+                lookup("image_guidance_scale", guidance_scale, DEFAULT_GUIDANCE_SCALE),
+                lookup("line_breaks", line_breaks, True),
+                lookup("attend_padding", attend_padding, False),
+                generator,
+            )
+            return self._draw(job, generation_config, kwargs)
+        for name, value in (("generator", generator), ("line_breaks", line_breaks), ("attend_padding", attend_padding)):
+            if value is not None:
+                raise ValueError(f"`{name}` is for drawing; pass generation_mode='image' with it.")
+        if guidance_scale is not None:
+            kwargs["guidance_scale"] = guidance_scale
+        input_ids = inputs if inputs is not None else kwargs.get("input_ids")
+        if input_ids is not None and kwargs.get("mm_token_type_ids") is None:
+            kwargs["mm_token_type_ids"] = self.model.mm_token_type_ids(input_ids)
+        return super().generate(inputs, generation_config, **kwargs)
+
+    # ----------------------------------------------------------------------------------------------------- drawing
+
+    def _drawing_job(
+        self,
+        kwargs: dict[str, Any],
+        guidance_scale: float,
+        line_breaks: bool,
+        attend_padding: bool,
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+    ) -> DrawingJob:
+        """Takes the processor's tensors out of `kwargs` and checks that they can be drawn from."""
+        _refuse_impossible(kwargs)
+        conditional = _take_branch(kwargs, "")
+        negative = _take_branch(kwargs, "negative_")
+        grids = kwargs.pop("target_grid_hw", None)
+        if conditional is None or not bool((conditional.input_ids[:, -1] == self.config.generate_start_token_id).all()):
+            raise ValueError(
+                "The prompts were not prepared for drawing (they do not end with <|generate_start|>); pass "
+                'generation_mode="image" to the processor too, in pipelines as '
+                'processor_kwargs={"generation_mode": "image"}.'
+            )
+        if grids is None:
+            raise ValueError("`target_grid_hw` is missing; pass all tensors that the processor returned.")
+        edits = self.model.ends_in_edit(conditional.input_ids).tolist()
+        if any(edits) and not self.config.has_editing:
+            raise ValueError(
+                "This checkpoint has no editing parts (it was trained up to stage 3); convert or load a stage 4 "
+                "checkpoint to edit images."
+            )
+        if attend_padding and is_flash_attention_requested(self.config):
+            raise ValueError(
+                "`attend_padding=True` needs a mask that flash attention cannot take; load the model with "
+                'attn_implementation="sdpa".'
+            )
+        branches, scales = [conditional], []
+        if guidance_scale > 1:
+            if negative is None:
+                raise ValueError(
+                    f"Guidance (scale {guidance_scale}) needs the unconditional branch, but there is no "
+                    "`negative_input_ids`; pass all tensors that the processor returned, or guidance_scale=1."
+                )
+            branches, scales = [conditional, negative], [guidance_scale]
+        num_grids = [(int(rows), int(cols)) for rows, cols in torch.as_tensor(grids).tolist()]
+        if len(num_grids) != len(edits):
+            raise ValueError(
+                f"`target_grid_hw` has {len(num_grids)} rows, but there are {len(edits)} prompts; give one per prompt."
+            )
+        copies = _num_return_sequences(kwargs, self.generation_config)
+        plan = plan_drawing(
+            [grid for grid in num_grids for _ in range(copies)],
+            line_breaks,
+            self.config.end_of_line_token_id,
+            self.config.generate_end_token_id,
+            self._pad_token_id(kwargs),
+        )
+        branches = _equal_lengths(branches, self._pad_token_id(kwargs))
+        branches = [_on_device(branch, self.device) for branch in branches]
+        return DrawingJob(branches, scales, plan, edits, attend_padding, generator)
+
+    def _draw(self, job: DrawingJob, generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> Any:
+        """Calls transformers' `generate` with the drawing method and with settings that concern images only."""
+        passed = generation_config
+        for name in ("max_new_tokens", "max_length"):
+            prompt_length = job.branches[0].input_ids.shape[1] if name == "max_length" else 0
+            limit = kwargs.pop(name, None)
+            if limit is not None and limit < prompt_length + job.plan.length:
+                raise ValueError(
+                    f"`{name}` is {limit}, but these images need {prompt_length + job.plan.length}; leave it out "
+                    "(the image size decides) or ask for a smaller image."
+                )
+        settings = self._image_settings(passed, kwargs)
+        past = kwargs.get("past_key_values")
+        if past is not None and int(past.get_seq_length()) > 0:
+            raise ValueError("`past_key_values` is not empty, but drawing starts from the prompt; pass an empty cache.")
+        streamer = kwargs.pop("streamer", None)
+        synced = kwargs.pop("synced_gpus", None)
+        if synced is None:
+            synced = _needs_sync(self)
+        method = functools.partial(draw, job=job, drawing_streamer=streamer, synced=synced)
+        return super().generate(
+            custom_generate=method,
+            streamer=streamer,
+            synced_gpus=synced,
+            max_new_tokens=job.plan.length,
+            input_ids=job.branches[0].input_ids,
+            attention_mask=job.branches[0].attention_mask,
+            **kwargs | settings,
+        )
+
+    def _image_settings(self, passed: GenerationConfig | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Generation settings as arguments: shared entries kept, text entries switched off, image entries put in."""
+        settings: dict[str, Any] = {}
+        for config in (self.generation_config, passed):
+            if config is None:
+                continue
+            for key, value in config.to_diff_dict().items():
+                settings[key] = value if key in _SHARED_ENTRIES else None
+        stock = GenerationConfig()
+        settings = {key: value for key, value in settings.items() if hasattr(stock, key)}
+        settings.pop("transformers_version", None)
+        settings["eos_token_id"] = None
+        do_sample = kwargs.get("do_sample")
+        do_sample = _look_up(passed, self.generation_config, "do_sample", do_sample, True)
+        settings["do_sample"] = do_sample
+        settings["pad_token_id"] = self._pad_token_id(kwargs)
+        for key in ("top_k", "temperature"):
+            value = _look_up(passed, self.generation_config, f"image_{key}", kwargs.pop(key, None), None)
+            settings[key] = value if do_sample else None
+        given = {key for key, value in kwargs.items() if value is not None}
+        return {key: value for key, value in settings.items() if key not in given}
+
+    def _pad_token_id(self, kwargs: dict[str, Any]) -> int:
+        candidates = (kwargs.get("pad_token_id"), self.generation_config.pad_token_id, self.config.text_config.bos_token_id)
+        return next(int(value) for value in candidates if value is not None)
+
+    # -------------------------------------------------------------------------------------------------- text's hooks
+
+    def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
+        """As in transformers; sources enter with the prompt only, and answers hold no codes."""
+        model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        if not kwargs.get("is_first_iteration", False):
+            model_inputs.pop("source_pixel_values", None)
+            if model_inputs.get("edit_mask") is None and kwargs.get("use_cache", True):
+                model_inputs["edit_mask"] = False
+        return model_inputs
+
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: torch.LongTensor | None = None,
+        **model_kwargs: Any,
+    ) -> tuple[torch.LongTensor, dict[str, Any]]:
+        """As in transformers; also repeats each row's sources, whose placeholders are not the vision tower's."""
+        sources = model_kwargs.get("source_pixel_values")
+        if expand_size > 1 and sources is not None and input_ids is not None:
+            counts = (input_ids == self.config.pixel_start_token_id).sum(dim=1).tolist()
+            queue = iter(sources)
+            rows = [[next(queue) for _ in range(count)] for count in counts]
+            model_kwargs["source_pixel_values"] = [source for row in rows for source in row * expand_size]
+        return super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **model_kwargs)
+
+    def _expand_multimodal_outputs(
+        self, input_ids: torch.Tensor, mm_encoder_output: dict, expand_size: int = 1, inputs_embeds: Any = None
+    ) -> dict[str, dict]:
+        if input_ids is not None:
+            not_vision = (input_ids == self.config.image_token_id) & ~self.model.mm_token_type_ids(input_ids).bool()
+            input_ids = input_ids.masked_fill(not_vision, self.config.generate_image_token_id)
+        return super()._expand_multimodal_outputs(input_ids, mm_encoder_output, expand_size, inputs_embeds)
+
+    # --------------------------------------------------------------------------------------------------- to pixels
+
+    @torch.no_grad()
+    def decode_image_tokens(
+        self, tokens: torch.Tensor, target_grid_hw: torch.Tensor | Sequence[Sequence[int]] | None = None
+    ) -> torch.Tensor | list[torch.Tensor]:
+        """Decodes the last image of each row.
+
+        Args:
+            tokens: `(B, T)` ids from `generate`.
+            target_grid_hw: `(B, 2)` rows and columns, needed only for images that are drawn without line breaks and are
+                not square.
+
+        Returns:
+            Pixels `(B, 3, H, W)`, float32, around [-1, 1] and unclamped; a list of `(3, H, W)` if sizes differ.
+
+        Raises:
+            ValueError: if a row has no image, an incomplete one, or one whose grid cannot be told.
+        """
+        grids = last_image_spans(tokens, target_grid_hw, self.config)
+        return decode_rows(self.model.vq_model, [grid.to(self.device) for grid in grids])
+
+
+def _look_up(
+    passed: GenerationConfig | None, own: GenerationConfig, name: str, argument: Any, default: Any
+) -> Any:
+    """Argument, else the passed generation config, else the model's, else the default."""
+    for value in (argument, getattr(passed, name, None), getattr(own, name, None)):
+        if value is not None:
+            return value
+    return default
+
+
+def _num_return_sequences(kwargs: dict[str, Any], own: GenerationConfig) -> int:
+    return int(kwargs.get("num_return_sequences") or own.num_return_sequences or 1)
+
+
+def _refuse_impossible(kwargs: dict[str, Any]) -> None:
+    num_beams = kwargs.get("num_beams")
+    if num_beams is not None and num_beams > 1:
+        raise ValueError("Beam search cannot draw images (codes are drawn in pairs of guidance branches); use num_beams=1.")
+    if kwargs.get("use_cache") is False:
+        raise ValueError("Drawing needs the key-value cache; leave out use_cache=False.")
+    if kwargs.get("cache_implementation") == "paged":
+        raise ValueError("Continuous batching cannot draw images yet; leave out cache_implementation='paged'.")
+    for name, reason in _REFUSED.items():
+        value = kwargs.pop(name, None)
+        if value is not None and value is not False:
+            raise ValueError(f"`{name}` cannot be used while drawing ({reason}); leave it out.")
+
+
+def _take_branch(kwargs: dict[str, Any], prefix: str) -> Branch | None:
+    """One guidance branch out of the processor's tensors, or None."""
+    tensors = {name: kwargs.pop(f"{prefix}{name}", None) for name in _BRANCH_TENSORS}
+    tensors.pop("mm_token_type_ids")  # follows from the ids
+    if tensors["input_ids"] is None:
+        return None
+    if tensors["attention_mask"] is None:
+        tensors["attention_mask"] = torch.ones_like(tensors["input_ids"])
+    return Branch(**tensors)
+
+
+def _equal_lengths(branches: list[Branch], pad_token_id: int) -> list[Branch]:
+    """Left-pads all branches to the longest."""
+    longest = max(branch.input_ids.shape[1] for branch in branches)
+    padded = []
+    for branch in branches:
+        missing = longest - branch.input_ids.shape[1]
+        ids = torch.nn.functional.pad(branch.input_ids, (missing, 0), value=pad_token_id)
+        mask = torch.nn.functional.pad(branch.attention_mask, (missing, 0), value=0)
+        padded.append(
+            Branch(ids, mask, branch.pixel_values, branch.image_grid_thw, branch.source_pixel_values)
+        )
+    return padded
+
+
+def _on_device(branch: Branch, device: torch.device) -> Branch:
+    def move(value: Any) -> Any:
+        return value.to(device) if isinstance(value, torch.Tensor) else value
+
+    return Branch(*(move(getattr(branch, name)) for name in Branch.__dataclass_fields__))
+
+
+def _needs_sync(model: Any) -> bool:
+    """Whether other processes must take part in every forward, as transformers decides it."""
+    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+    from transformers.integrations.fsdp import is_fsdp_managed_module
+
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    several = distributed and torch.distributed.get_world_size() > 1
+    return several and (is_deepspeed_zero3_enabled() or is_fsdp_managed_module(model))

@@ -1,0 +1,54 @@
+"""What is known before an image is drawn: which new positions are codes, and which tokens stand between them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..layout.grid import render_rows
+
+_CODE, _BREAK = "c", "b"
+
+
+@dataclass(frozen=True)
+class DrawingPlan:
+    """The layout of the new tokens of a batch.
+
+    Attributes:
+        forced_token_ids: `(B, N)` int64: line breaks, the image's end, then padding; -1 where a code is drawn.
+        code_positions: `(B, N)` int64: raster index of the code drawn there; meaningless where a token is forced.
+        draws_code: per position, which rows draw a code there (on the host, so that no step waits for the device).
+    """
+
+    forced_token_ids: torch.Tensor
+    code_positions: torch.Tensor
+    draws_code: list[list[bool]]
+
+    @property
+    def length(self) -> int:
+        """Number of new tokens, the end of the longest image included."""
+        return len(self.draws_code)
+
+    def to(self, device: torch.device) -> "DrawingPlan":
+        """The same plan with its tensors on a device."""
+        return DrawingPlan(self.forced_token_ids.to(device), self.code_positions.to(device), self.draws_code)
+
+
+def plan_drawing(
+    grids: Sequence[tuple[int, int]], line_breaks: bool, end_of_line_id: int, generate_end_id: int, pad_id: int
+) -> DrawingPlan:
+    """Plans a batch of images.
+
+    Args:
+        grids: `(rows, cols)` per image.
+        line_breaks: whether a line break stands between rows.
+    """
+    streams = []
+    for rows, cols in grids:
+        text = render_rows(_CODE, rows, cols, line_breaks=False) if not line_breaks else _BREAK.join([_CODE * cols] * rows)
+        streams.append([-1 if kind == _CODE else end_of_line_id for kind in text] + [generate_end_id])
+    length = max(len(stream) for stream in streams)
+    forced = torch.tensor([stream + [pad_id] * (length - len(stream)) for stream in streams], dtype=torch.long)
+    is_code = forced == -1
+    positions = (is_code.long().cumsum(dim=1) - 1).clamp(min=0)
+    return DrawingPlan(forced, positions, is_code.T.tolist())

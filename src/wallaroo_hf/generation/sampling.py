@@ -1,0 +1,69 @@
+"""Choosing codes: greedily, or by Gumbel-max with noise fixed per image and position."""
+
+from collections.abc import Sequence
+
+import torch
+
+# Noise is drawn for this many positions at a time whatever the image size, so that position k of a seed always sees the
+# same numbers.
+POSITIONS_PER_DRAW = 64
+
+
+class GumbelNoise:
+    r"""Gumbel noise for each code position of each image.
+
+    Generator i yields `codebook_size` uniforms per position, in raster order, as `torch.rand(64, codebook_size)` for 64
+    positions at a time (float32, on the generator's own device, then moved); noise is `-log(-log u)`. A code is the
+    argmax of filtered logits plus noise, which samples exactly the filtered distribution and makes a code a function of
+    logits and noise alone: the same seed gives the same image alone or in any batch.
+
+    Args:
+        generator: one for all images, one per image, or None for torch's global generator.
+        num_images: number of images.
+        codebook_size: numbers per position.
+        device: where noise is used.
+
+    Raises:
+        ValueError: if there are not as many generators as images.
+    """
+
+    def __init__(
+        self,
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+        num_images: int,
+        codebook_size: int,
+        device: torch.device,
+    ) -> None:
+        if generator is None or isinstance(generator, torch.Generator):
+            self._generators = [generator] * num_images
+        else:
+            self._generators = list(generator)
+        if len(self._generators) != num_images:
+            raise ValueError(
+                f"`generator` has {len(self._generators)} generators, but {num_images} images are drawn; give one, or "
+                "one per image (prompts times `num_return_sequences`)."
+            )
+        self._noise = torch.empty(num_images, POSITIONS_PER_DRAW, codebook_size, device=device)
+        self._rows = torch.arange(num_images, device=device)
+        self._drawn = [0] * num_images  # code positions that each image has passed
+
+    def next(self, draws_code: Sequence[bool], code_positions: torch.Tensor) -> torch.Tensor:
+        """Noise `(B, codebook_size)` for the code that each row draws now; rows that draw none get stale numbers.
+
+        Args:
+            draws_code: which rows draw a code.
+            code_positions: `(B,)`, the raster index of that code.
+        """
+        for row, draws in enumerate(draws_code):
+            if not draws:
+                continue
+            if self._drawn[row] % POSITIONS_PER_DRAW == 0:
+                self._refill(row)
+            self._drawn[row] += 1
+        return self._noise[self._rows, code_positions % POSITIONS_PER_DRAW]
+
+    def _refill(self, row: int) -> None:
+        generator = self._generators[row]
+        device = self._noise.device if generator is None else generator.device
+        uniforms = torch.rand(self._noise.shape[1:], generator=generator, device=device, dtype=torch.float32)
+        self._noise[row] = -torch.log(-torch.log(uniforms.to(self._noise.device)))

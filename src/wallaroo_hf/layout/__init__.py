@@ -1,0 +1,1 @@
+"""What a sequence looks like: strings and integers only, no torch."""

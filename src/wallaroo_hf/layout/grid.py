@@ -1,0 +1,113 @@
+"""Arithmetic between pixels, rows of image tokens and the listed image sizes (buckets).
+
+Sizes are always `(height, width)` in pixels and grids `(rows, cols)` in image tokens.
+"""
+
+import math
+from collections.abc import Sequence
+
+from .special_tokens import END_OF_LINE
+
+# The 19 sizes around 512x512 of the released multi-size stages. A bucket's ratio (height / width, rounded to two
+# digits) is the key by which the released code looks it up; ties take the first bucket.
+BUCKETS_512 = (
+    (352, 704),
+    (352, 672),
+    (384, 672),
+    (384, 640),
+    (416, 608),
+    (416, 576),
+    (448, 576),
+    (448, 544),
+    (480, 544),
+    (480, 512),
+    (512, 512),
+    (544, 480),
+    (544, 448),
+    (576, 448),
+    (576, 416),
+    (608, 416),
+    (640, 384),
+    (672, 384),
+    (704, 352),
+)
+
+
+
+def nearest_bucket(height: float, width: float, buckets: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The listed `(height, width)` whose rounded ratio is nearest to that of `height` x `width`; ties take the first."""
+    ratio = height / width
+    return min(buckets, key=lambda bucket: abs(round(bucket[0] / bucket[1], 2) - ratio))
+
+
+def nearest_indicator(size: int, indicator_sizes: Sequence[int]) -> int:
+    """The listed edge length nearest to `size` pixels; ties take the smaller one."""
+    return min(sorted(indicator_sizes), key=lambda listed: abs(listed - size))
+
+
+def parse_aspect_ratio(aspect_ratio: str | float) -> float:
+    """Turns `"16:9"` or `1.78` (width to height) into width / height.
+
+    Raises:
+        ValueError: if it is neither a positive number nor two positive numbers with a colon.
+    """
+    try:
+        if isinstance(aspect_ratio, str):
+            width, _, height = aspect_ratio.partition(":")
+            ratio = float(width) / float(height or 1)
+        else:
+            ratio = float(aspect_ratio)
+    except (ValueError, ZeroDivisionError):
+        ratio = math.nan
+    if not (math.isfinite(ratio) and ratio > 0):
+        raise ValueError(
+            f"`aspect_ratio` is {aspect_ratio!r}, but must be width to height, such as '16:9' or 1.78; "
+            "or pass `height` and `width` in pixels."
+        )
+    return ratio
+
+
+def check_size(height: int, width: int, factor: int, plain_grid: bool) -> tuple[int, int]:
+    """Returns the grid `(rows, cols)` of a size in pixels.
+
+    Args:
+        factor: edge of one image token in pixels (16 for the released tokenizer).
+        plain_grid: whether the checkpoint draws without line breaks, and therefore only square images.
+
+    Raises:
+        ValueError: if the size is not made of whole image tokens, or not square on the plain grid.
+    """
+    for name, value in (("height", height), ("width", width)):
+        if not isinstance(value, int) or value <= 0 or value % factor:
+            below = max(factor, int(value) // factor * factor) if isinstance(value, (int, float)) else factor
+            raise ValueError(
+                f"`{name}` is {value!r}, but must be a positive multiple of {factor} pixels; "
+                f"try {below} or {below + factor}."
+            )
+    if plain_grid and height != width:
+        raise ValueError(
+            f"A size of {height}x{width} (height x width) was asked for, but this checkpoint draws square images only "
+            "(it was trained without line breaks); pass equal `height` and `width`, or use a stage 3b or 4 checkpoint."
+        )
+    return height // factor, width // factor
+
+
+def cover_and_crop(
+    height: int, width: int, target_height: int, target_width: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """How the released data code brings an image to a size: resize until it covers the size, then crop the centre.
+
+    Returns:
+        `((resized_height, resized_width), (crop_top, crop_left))`. Offsets of half a pixel are rounded to even.
+    """
+    if target_height / height > target_width / width:
+        resized = target_height, int(width * target_height / height)
+    else:
+        resized = int(height * target_width / width), target_width
+    resized = max(resized[0], target_height), max(resized[1], target_width)
+    return resized, (round((resized[0] - target_height) / 2), round((resized[1] - target_width) / 2))
+
+
+def render_rows(placeholder: str, rows: int, cols: int, line_breaks: bool) -> str:
+    """Writes a grid as text: one placeholder per image token, a line break between rows (none after the last)."""
+    return (END_OF_LINE if line_breaks else "").join([placeholder * cols] * rows)

@@ -1,0 +1,85 @@
+"""Small bridges between the codebook and the language model, and the rules for which token meets which bridge."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from .configuration import WallarooConfig
+
+
+class WallarooAdapter(nn.Sequential):
+    """Image vectors into the language model: Linear, GELU, Linear. `(..., embed_dim)` to `(..., hidden_size)`."""
+
+    def __init__(self, config: WallarooConfig) -> None:
+        hidden = config.text_config.hidden_size
+        super().__init__(nn.Linear(config.vq_config.embed_dim, hidden), nn.GELU(), nn.Linear(hidden, hidden))
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Casts the (float32) vectors to the adapter's dtype first."""
+        return super().forward(vectors.to(self[0].weight.dtype))
+
+
+class WallarooImageHead(nn.Sequential):
+    """Hidden states to codes: Linear, GELU, Linear without bias. `(..., hidden_size)` to `(..., codebook_size)`."""
+
+    def __init__(self, config: WallarooConfig) -> None:
+        hidden = config.text_config.hidden_size
+        super().__init__(nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, config.codebook_size, bias=False))
+
+
+class TokenMasks(NamedTuple):
+    """Where the special kinds of tokens stand, all `(B, T)` bool.
+
+    Attributes:
+        vision: NaViT placeholders: `<|image_pad|>` between `<|vision_start|>` and `<|vision_end|>`.
+        source: placeholders of the source to edit: `<|image_pad|>` between `<|pixel_start|>` and `<|pixel_end|>`.
+        edit: tokens of image spans that are edits, from their `<|generate_start|>` on.
+        image: tokens of all image spans, from `<|generate_start|>` up to (not including) `<|generate_end|>`.
+    """
+
+    vision: torch.Tensor
+    source: torch.Tensor
+    edit: torch.Tensor
+    image: torch.Tensor
+
+
+def token_masks(input_ids: torch.Tensor, config: WallarooConfig) -> TokenMasks:
+    """Reads the layout off token ids `(B, T)`, which must start where the rows start.
+
+    A span is an edit iff `<|pixel_start|>` occurs between the previous `<|generate_end|>` (or the row's start) and its
+    `<|generate_start|>`.
+    """
+
+    def count(token_id: int) -> torch.Tensor:
+        return (input_ids == token_id).cumsum(dim=-1)
+
+    placeholder = input_ids == config.image_token_id
+    vision = placeholder & (count(config.vision_start_token_id) > count(config.vision_end_token_id))
+    sources = count(config.pixel_start_token_id)
+    source = placeholder & (sources > count(config.pixel_end_token_id))
+    starts = input_ids == config.generate_start_token_id
+    ends = input_ids == config.generate_end_token_id
+    image = starts.cumsum(dim=-1) > ends.cumsum(dim=-1)
+    # Sources seen when the last image ended and when this one started: both counts only grow, so a running maximum
+    # carries them along the row.
+    before = torch.where(ends, sources, 0).cummax(dim=-1).values
+    at_start = torch.where(starts, sources, 0).cummax(dim=-1).values
+    return TokenMasks(vision, source, image & (at_start > before), image)
+
+
+def scatter_checked(
+    inputs_embeds: torch.Tensor, mask: torch.Tensor, features: torch.Tensor, what: str, tensor_name: str
+) -> torch.Tensor:
+    """Writes features `(N, hidden_size)` to the N places of `mask` `(B, T)`, in order.
+
+    Raises:
+        ValueError: if the counts differ.
+    """
+    places = int(mask.sum())
+    if places != len(features):
+        raise ValueError(
+            f"The prompts have room for {places} {what}, but `{tensor_name}` brings {len(features)}; pass exactly the "
+            "processor's tensors, unchanged and together."
+        )
+    return inputs_embeds.masked_scatter(mask.unsqueeze(-1), features.to(inputs_embeds.dtype))

@@ -1,0 +1,152 @@
+"""`WallarooConfig`: Qwen2.5-VL's configuration, the image tokenizer's, and the ids that join them."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import GenerationConfig, PreTrainedConfig, Qwen2_5_VLConfig
+from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig, Qwen2_5_VLVisionConfig
+
+__all__ = ["WallarooConfig", "WallarooVQConfig"]
+
+# Accepted by transformers in any config although no field holds them.
+_TRANSFORMERS_KEYS = {
+    "_attn_implementation_internal",
+    "_commit_hash",
+    "_experts_implementation_internal",
+    "_name_or_path",
+    "attn_implementation",
+    "auto_map",
+    "custom_pipelines",
+    "experts_implementation",
+    "model_type",
+    "name_or_path",
+    "num_labels",
+    "output_attentions",
+    "per_layer_config",
+    "quantization_config",
+    "torch_dtype",
+}
+# Found in published Qwen2.5-VL configurations, read by nobody or folded into `rope_parameters`.
+_QWEN_KEYS = {"in_chans", "rope_scaling", "rope_theta", "spatial_patch_size", "vision_token_id"}
+
+
+def _field_names(config_class: type) -> set[str]:
+    return {field.name for field in fields(config_class)} | set(getattr(config_class, "attribute_map", {}))
+
+
+def refuse_unknown_keys(config_class: type, keys: Iterable[str], also_known: Iterable[str] = ()) -> None:
+    """Raises on a key that no configuration of this kind has, so that a misspelt setting cannot pass in silence.
+
+    Raises:
+        ValueError: naming the key and the nearest known one.
+    """
+    known = _field_names(config_class) | _TRANSFORMERS_KEYS | _QWEN_KEYS | set(also_known)
+    known |= set(GenerationConfig._get_default_generation_params()) | set(GenerationConfig().to_dict())
+    for key in keys:
+        if key not in known:
+            close = difflib.get_close_matches(key, sorted(known), 1)
+            hint = f"did you mean `{close[0]}`?" if close else "remove it."
+            raise ValueError(f"{config_class.__name__} has no setting `{key}`; {hint}")
+
+
+@strict
+class WallarooVQConfig(PreTrainedConfig):
+    r"""Configuration of the image tokenizer (LlamaGen's VQ-16, arXiv 2406.06525).
+
+    Args:
+        codebook_size (`int`, *optional*, defaults to 16384): number of image codes.
+        embed_dim (`int`, *optional*, defaults to 8): width of a code's vector; it is L2-normalised.
+        base_channels (`int`, *optional*, defaults to 128): width of the first convolution.
+        channel_multiplier (`list[int]`, *optional*, defaults to `[1, 1, 2, 2, 4]`): width per resolution; an image token
+            spans `2 ** (len(channel_multiplier) - 1)` pixels.
+        num_res_blocks (`int`, *optional*, defaults to 2): residual blocks per resolution.
+        latent_channels (`int`, *optional*, defaults to 256): width between encoder and codebook.
+        in_channels (`int`, *optional*, defaults to 3), out_channels (`int`, *optional*, defaults to 3): RGB.
+        dropout (`float`, *optional*, defaults to 0.0): in residual blocks.
+        double_latent (`bool`, *optional*, defaults to `False`): kept for transformers' encoder, which reads it.
+    """
+
+    model_type = "wallaroo_vq"
+    base_config_key = "vq_config"
+
+    codebook_size: int = 16384
+    embed_dim: int = 8
+    base_channels: int = 128
+    channel_multiplier: list[int] | tuple[int, ...] = (1, 1, 2, 2, 4)
+    num_res_blocks: int = 2
+    latent_channels: int = 256
+    in_channels: int = 3
+    out_channels: int = 3
+    dropout: float | int = 0.0
+    double_latent: bool = False
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        refuse_unknown_keys(type(self), kwargs)
+        super().__post_init__(**kwargs)
+
+    @property
+    def image_token_size(self) -> int:
+        """Edge of one image token in pixels."""
+        return 2 ** (len(self.channel_multiplier) - 1)
+
+
+@strict
+class WallarooConfig(Qwen2_5_VLConfig):
+    r"""Configuration of [`WallarooForConditionalGeneration`].
+
+    Inherits every field of `Qwen2_5_VLConfig` (flat published Qwen2.5-VL configurations are accepted too). Image codes
+    live in sequences at `text_config.vocab_size + index`. The default ids are those of the released model.
+
+    Args:
+        vq_config (`dict` or `WallarooVQConfig`, *optional*): the image tokenizer.
+        codebook_size (`int`, *optional*): number of image codes; taken from `vq_config`, and must equal it.
+        has_editing (`bool`, *optional*, defaults to `True`): whether the editing modules exist (stage 4).
+        stage (`str`, *optional*): the training stage that the weights went through last, where known.
+        generate_start_token_id, generate_end_token_id (`int`): around an image that is drawn.
+        pixel_start_token_id, pixel_end_token_id (`int`): around the source image of an edit.
+        end_of_line_token_id (`int`): between two rows of image tokens.
+        generate_image_token_id (`int`): placeholder of an image token to learn, `<|generate_image_pad|>`.
+
+    Raises:
+        ValueError: for keys that neither this class, nor transformers, nor published Qwen2.5-VL configurations have,
+            and for a `codebook_size` that contradicts `vq_config`.
+    """
+
+    model_type = "wallaroo"
+    sub_configs_defaults = {
+        "vision_config": Qwen2_5_VLVisionConfig,
+        "text_config": Qwen2_5_VLTextConfig,
+        "vq_config": WallarooVQConfig,
+    }
+
+    vq_config: dict | PreTrainedConfig | None = None
+    codebook_size: int | None = None
+    has_editing: bool = True
+    stage: str | None = None
+    generate_start_token_id: int = 151665
+    generate_end_token_id: int = 151666
+    pixel_start_token_id: int = 151667
+    pixel_end_token_id: int = 151668
+    end_of_line_token_id: int = 151669
+    generate_image_token_id: int = 151670
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        flat = _field_names(Qwen2_5_VLTextConfig) if self.text_config is None else ()
+        refuse_unknown_keys(type(self), kwargs, flat)
+        if isinstance(self.text_config, dict):
+            # configs re-saved by transformers 4.5x repeat the image token ids in here
+            refuse_unknown_keys(Qwen2_5_VLTextConfig, self.text_config, _field_names(Qwen2_5_VLConfig))
+        if isinstance(self.vision_config, dict):
+            refuse_unknown_keys(Qwen2_5_VLVisionConfig, self.vision_config)
+        super().__post_init__(**kwargs)
+        if self.codebook_size is None:
+            self.codebook_size = self.vq_config.codebook_size
+        if self.codebook_size != self.vq_config.codebook_size:
+            raise ValueError(
+                f"`codebook_size` is {self.codebook_size}, but the image tokenizer (`vq_config`) has "
+                f"{self.vq_config.codebook_size} codes; make them equal, or leave `codebook_size` out."
+            )

@@ -1,0 +1,54 @@
+"""Checks that the settings of one checkpoint, spread over three files, say the same thing."""
+
+import json
+from typing import Any
+
+from transformers.utils import cached_file
+
+from ..layout.special_tokens import CONFIG_TOKEN_IDS
+
+_HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+
+def _read_json(place: Any, name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+    path = cached_file(
+        place,
+        name,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        **{key: kwargs[key] for key in _HUB_KWARGS if key in kwargs},
+    )
+    if path is None:
+        return {}
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def check_folder_agreement(processor: Any, place: Any, kwargs: dict[str, Any]) -> None:
+    """Compares a processor with `config.json` and `generation_config.json` beside it; absent files are not compared.
+
+    Raises:
+        ValueError: naming the first setting on which they differ.
+    """
+    config = _read_json(place, "config.json", kwargs)
+    generation_config = _read_json(place, "generation_config.json", kwargs)
+    if config.get("model_type") != "wallaroo":
+        config = {}
+    pairs = [
+        (key, processor.tokenizer.convert_tokens_to_ids(token), config[key], "config.json", "the tokenizer")
+        for key, token in CONFIG_TOKEN_IDS.items()
+        if key in config
+    ]
+    if "channel_multiplier" in config.get("vq_config", {}):
+        size = 2 ** (len(config["vq_config"]["channel_multiplier"]) - 1)
+        pairs.append(("image_token_size", processor.image_token_size, size, "config.json", "processor_config.json"))
+    if "line_breaks" in generation_config:
+        value = generation_config["line_breaks"]
+        pairs.append(("line_breaks", processor.line_breaks, value, "generation_config.json", "processor_config.json"))
+    for name, ours, theirs, their_file, our_file in pairs:
+        if ours != theirs:
+            raise ValueError(
+                f"The checkpoint at {place} contradicts itself: `{name}` is {theirs!r} in {their_file} but {ours!r} by "
+                f"{our_file}; convert or save it again so that both come from one stage."
+            )

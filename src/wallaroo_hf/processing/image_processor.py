@@ -1,0 +1,94 @@
+"""Both image streams: NaViT patches to understand an image, and plain pixels for the image tokenizer (VQ)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from transformers.image_transforms import to_pil_image
+from transformers.image_utils import load_image
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from ..layout.grid import cover_and_crop
+
+__all__ = ["WallarooImageProcessor", "flatten_images", "open_image"]
+
+
+def open_image(image: Any) -> Image.Image:
+    """Loads one image as RGB.
+
+    Args:
+        image: a PIL image, a path, a URL, base64 text, or an array or tensor of shape `(H, W, 3)` or `(3, H, W)`.
+
+    Raises:
+        ValueError: if it cannot be found or decoded; the message names it.
+    """
+    try:
+        if not isinstance(image, (str, Image.Image)) and hasattr(image, "shape"):
+            image = to_pil_image(image)
+        elif hasattr(image, "__fspath__"):
+            image = image.__fspath__()
+        return load_image(image).convert("RGB")
+    except (UnidentifiedImageError, OSError, ValueError, TypeError, SyntaxError) as error:
+        name = f"'{image[:200]}'" if isinstance(image, str) else f"of type {type(image).__name__}"
+        raise ValueError(
+            f"The image {name} could not be read ({str(error).splitlines()[0][:200]}); give a path, URL or PIL image "
+            "of an undamaged file."
+        ) from error
+
+
+def flatten_images(images: Any) -> list[Image.Image]:
+    """Loads one image or (nested) lists of images into one flat list, in order; `None` entries are skipped."""
+    if images is None:
+        return []
+    if isinstance(images, (list, tuple)):
+        return [image for item in images for image in flatten_images(item)]
+    return [open_image(images)]
+
+
+class WallarooImageProcessor(Qwen2VLImageProcessorPil):
+    r"""Qwen2-VL's image processor (PIL), plus the pixels that the image tokenizer reads and writes.
+
+    Calling it gives the NaViT stream (`pixel_values`, `image_grid_thw`) exactly as for Qwen2.5-VL. The image tokenizer's
+    stream has no settings: RGB, resized with bicubic filtering until it covers the wanted size, centre-cropped, scaled
+    to [-1, 1] (released data code; `reference/layouts/preprocess` pins it).
+    """
+
+    def to_vq_pixels(self, image: Image.Image, height: int, width: int) -> np.ndarray:
+        """Brings an image to `height` x `width` pixels for the image tokenizer.
+
+        Returns:
+            Float32 array of shape `(3, height, width)` in [-1, 1].
+        """
+        (resized_height, resized_width), (top, left) = cover_and_crop(image.height, image.width, height, width)
+        if (resized_width, resized_height) != image.size:
+            image = image.resize((resized_width, resized_height), Image.Resampling.BICUBIC)
+        image = image.crop((left, top, left + width, top + height))
+        # transposed last: the arithmetic is the same, and the copy is made once
+        pixels = (np.asarray(image, dtype=np.float32) / np.float32(255.0) - np.float32(0.5)) / np.float32(0.5)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    def from_vq_pixels(self, pixels: Any) -> list[Image.Image]:
+        """Turns decoded pixels into images: `clamp(127.5 x + 128, 0, 255)`, truncated (released sampling scripts).
+
+        Args:
+            pixels: tensor `(B, 3, H, W)`, or a sequence of tensors `(3, H, W)` or `(1, 3, H, W)`; around [-1, 1],
+                unclamped.
+        """
+        return [
+            Image.fromarray((127.5 * item.float() + 128.0).clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy())
+            for item in _unbatch(pixels)
+        ]
+
+
+def _unbatch(pixels: Any) -> list[Any]:
+    if isinstance(pixels, Sequence):
+        return [image for item in pixels for image in _unbatch(item)]
+    if pixels.ndim == 3:
+        return [pixels]
+    if pixels.ndim != 4:
+        raise ValueError(
+            f"Pixels of shape {tuple(pixels.shape)} were given, but images are (B, 3, H, W); decode tokens with "
+            "`model.decode_image_tokens` first."
+        )
+    return list(pixels)

@@ -1,0 +1,144 @@
+"""One row of a drawing batch: reading prompts, sources and sizes as users give them."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from PIL import Image
+
+from ..layout import prompts
+from ..layout.grid import nearest_bucket, parse_aspect_ratio
+from ..layout.special_tokens import IM_START, IMAGE_PAD, VISION_END, VISION_START
+from .image_processor import flatten_images
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawingRequest:
+    """What one row asks for.
+
+    Attributes:
+        prompt: the bare prompt or instruction.
+        source: the image to edit, or None.
+        target: the image to learn (training), or None.
+        size: `(height, width)` in pixels.
+        negative: the prompt of the unconditional branch.
+        language: whose templates are used; the unconditional branch keeps the conditional one's.
+        history: everything before the user's turn, where the row came as a chat.
+    """
+
+    prompt: str
+    source: Image.Image | None
+    target: Image.Image | None
+    size: tuple[int, int]
+    negative: str
+    language: str
+    history: str | None = None
+
+    @classmethod
+    def from_text(
+        cls,
+        text: str,
+        source: Image.Image | None,
+        target: Image.Image | None,
+        size: tuple[int, int],
+        negative: str,
+        special_tokens: Iterable[str],
+    ) -> "DrawingRequest":
+        """Reads a plain prompt or a rendered chat.
+
+        Raises:
+            ValueError: for an empty prompt (training rows may have one: the unconditional rows), a prompt with special
+                tokens in it, or images in earlier turns.
+        """
+        history = None
+        if IM_START in text:
+            history, text = prompts.split_chat(text)
+            if IMAGE_PAD in history:
+                raise ValueError(
+                    "Images in earlier turns of a chat cannot be used for drawing yet; give the one source image in "
+                    "the last user turn."
+                )
+        prompt = text.replace(f"{VISION_START}{IMAGE_PAD}{VISION_END}", "").replace(IMAGE_PAD, "").strip()
+        if not prompt and target is None:
+            raise ValueError("The prompt is empty; say what to draw (the unconditional branch is added by itself).")
+        for token in special_tokens:
+            if token in prompt or token in negative:
+                raise ValueError(f"The prompt contains the special token {token}, which would break the turn; remove it.")
+        return cls(prompt, source, target, size, negative.strip(), prompts.prompt_language(prompt or negative), history)
+
+    def unconditional(self) -> "DrawingRequest":
+        """The row that guidance steers away from: negative (empty) prompt, black source of the same size, no history."""
+        black = None if self.source is None else Image.new("RGB", self.source.size)
+        return dataclasses.replace(self, prompt=self.negative, source=black, history=None)
+
+
+def as_rows(value: Any, batch: int, name: str) -> list[Any]:
+    """One value per row: a single value is repeated, a list must have one entry per row."""
+    if not isinstance(value, (list, tuple)):
+        return [value] * batch
+    if len(value) != batch:
+        raise ValueError(f"`{name}` has {len(value)} entries, but there are {batch} prompts; give one for all or one each.")
+    return list(value)
+
+
+def images_per_row(images: Any, texts: Sequence[str]) -> list[Image.Image | None]:
+    """The source image of each row, or None.
+
+    Accepts one image, a list with one image (or None) per row, a nested list with at most one image per row (as chat
+    templates give), or a flat list for the rows whose text has an `<|image_pad|>`.
+
+    Raises:
+        ValueError: if a row would get more than one source, or images are left over.
+    """
+    batch = len(texts)
+    if images is None:
+        rows: list[list[Image.Image]] = [[] for _ in texts]
+    elif isinstance(images, (list, tuple)) and len(images) == batch:
+        rows = [flatten_images(item) for item in images]
+    else:
+        flat = flatten_images(images)
+        wanted = [text.count(IMAGE_PAD) for text in texts]
+        if batch == 1:
+            wanted = [len(flat)]
+        if sum(wanted) != len(flat):
+            raise ValueError(
+                f"{len(flat)} images were given for {batch} prompts; give one source image per prompt (None for a "
+                "prompt without)."
+            )
+        queue = iter(flat)
+        rows = [[next(queue) for _ in range(count)] for count in wanted]
+    for row, text in zip(rows, texts):
+        count = max(len(row), text.count(IMAGE_PAD))
+        if count > 1:
+            raise ValueError(
+                f"{count} source images were given for one instruction, but an edit takes exactly one; give each "
+                "source its own instruction."
+            )
+        if text.count(IMAGE_PAD) > len(row):
+            raise ValueError("A prompt has an <|image_pad|>, but no image was given for it; pass it in `images`.")
+    return [row[0] if row else None for row in rows]
+
+
+def pick_size(
+    buckets: Sequence[tuple[int, int]],
+    height: int | None,
+    width: int | None,
+    aspect_ratio: str | float | None,
+    like: Image.Image | None,
+) -> tuple[int, int]:
+    """The `(height, width)` to draw: as given, else by aspect ratio, else like an image, else the most square bucket.
+
+    Raises:
+        ValueError: if only one edge is given, or a size and an aspect ratio.
+    """
+    if (height is None) != (width is None):
+        raise ValueError("Give both `height` and `width`, or neither (an `aspect_ratio` picks a listed size).")
+    if height is not None and width is not None:
+        if aspect_ratio is not None:
+            raise ValueError("Give either `height` and `width`, or `aspect_ratio`, not both.")
+        return height, width
+    if aspect_ratio is not None:
+        return nearest_bucket(1.0, parse_aspect_ratio(aspect_ratio), buckets)
+    if like is not None:
+        return nearest_bucket(like.height, like.width, buckets)
+    return nearest_bucket(1, 1, buckets)

@@ -59,6 +59,8 @@ class DrawingRequest:
                     "the last user turn."
                 )
         prompt = text.replace(f"{VISION_START}{IMAGE_PAD}{VISION_END}", "").replace(IMAGE_PAD, "").strip()
+        if target is not None and prompt.startswith('"') and prompt.endswith('"'):
+            prompt = prompt.strip('"')  # the templates bring quotes of their own (released data code)
         if not prompt and target is None:
             raise ValueError("The prompt is empty; say what to draw (the unconditional branch is added by itself).")
         for token in special_tokens:

@@ -1,0 +1,73 @@
+"""Shared fixtures: where golden data is, and models that are built or converted once."""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import wallaroo_hf  # noqa: E402
+from golden import GoldenSet  # noqa: E402
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+COMPACT = REPOSITORY / "tests" / "assets" / "compact"
+REFERENCE = Path(os.environ.get("WALLAROO_REFERENCE", REPOSITORY.parent / "shared" / "reference"))
+
+torch.set_num_threads(max(1, (os.cpu_count() or 2)))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--run-slow", action="store_true", help="also run tests that take minutes or gigabytes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--run-slow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="opt in with --run-slow"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests that take `golden` run on the compact set always, and on the full one where it is."""
+    if "golden" in metafunc.fixturenames:
+        sets = ["compact"] + (["full"] if REFERENCE.is_dir() else [])
+        metafunc.parametrize("golden", sets, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> GoldenSet:
+    """Golden data of the authors' implementation, with its checkpoint converted by our converter."""
+    return _golden_set(request.param, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def compact(tmp_path_factory: pytest.TempPathFactory) -> GoldenSet:
+    """The compact golden set that ships in the repository: the model most tests use."""
+    return _golden_set("compact", tmp_path_factory)
+
+
+_SETS: dict[str, GoldenSet] = {}
+
+
+def _golden_set(name: str, tmp_path_factory: pytest.TempPathFactory) -> GoldenSet:
+    if name not in _SETS:
+        root = COMPACT if name == "compact" else REFERENCE
+        _SETS[name] = GoldenSet(name, root, tmp_path_factory.mktemp(name))
+    return _SETS[name]
+
+
+@pytest.fixture
+def model(compact: GoldenSet) -> wallaroo_hf.WallarooForConditionalGeneration:
+    """A tiny model of one's own: changes stay in the test."""
+    return copy.deepcopy(compact.model)
+
+
+@pytest.fixture
+def processor(compact: GoldenSet) -> wallaroo_hf.WallarooProcessor:
+    """The tiny model's processor, a copy."""
+    return copy.deepcopy(compact.processor)

@@ -11,8 +11,8 @@ import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import wallaroo_hf  # noqa: E402
-from golden import GoldenSet  # noqa: E402
+import wallaroo_hf
+from golden import GoldenSet
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 COMPACT = REPOSITORY / "tests" / "assets" / "compact"

@@ -17,9 +17,17 @@ LOGITS = 2e-4  # guided logits of the recordings are off by up to 5e-5 of float6
 
 def _inputs(golden, name):
     record, data = golden.json(f"generate/{name}"), golden.tensors(f"generate/{name}")
-    pixels = golden.tensors(f"generate/{record['pixel_inputs_in'].partition('.')[0]}") if "pixel_inputs_in" in record else data
-    inputs = {"target_grid_hw": torch.tensor([[record["height"] // 16, record["width"] // 16]] * len(data["tokens"]
-              if "tokens" in data else data["tokens.pad_masked"]))}
+    pixels = (
+        golden.tensors(f"generate/{record['pixel_inputs_in'].partition('.')[0]}")
+        if "pixel_inputs_in" in record
+        else data
+    )
+    inputs = {
+        "target_grid_hw": torch.tensor(
+            [[record["height"] // 16, record["width"] // 16]]
+            * len(data["tokens"] if "tokens" in data else data["tokens.pad_masked"])
+        )
+    }
     for prefix, branch in (("", "cond"), ("negative_", "uncond")):
         for key in ("input_ids", "attention_mask", "image_grid_thw"):
             if f"{branch}_{key}" in data:

@@ -1,6 +1,5 @@
 """Token layouts, positions and image preparation against recordings of the authors' data and evaluation code."""
 
-
 import numpy as np
 import pytest
 import torch
@@ -198,5 +197,3 @@ def test_preprocessing(golden):
         torch.testing.assert_close(batch["pixel_values"][:64], data[f"{name}.semantic_values"], atol=1e-5, rtol=0)
         sums = batch["pixel_values"].sum(dim=-1)
         torch.testing.assert_close(sums, data[f"{name}.semantic_sum_per_patch"], atol=5e-3, rtol=1e-5)
-
-

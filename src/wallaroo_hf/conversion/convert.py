@@ -181,7 +181,9 @@ def _renamed(
         else:
             renamed[name] = tensor
     if unknown:
-        raise ValueError(f"The {what} has keys that no part of the model takes: {_some(unknown)}; is it a Wallaroo file?")
+        raise ValueError(
+            f"The {what} has keys that no part of the model takes: {_some(unknown)}; is it a Wallaroo file?"
+        )
     return renamed
 
 

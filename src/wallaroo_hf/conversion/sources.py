@@ -47,7 +47,7 @@ def find_file(source: str | Path, what: str) -> Path:
         ) from error
 
 
-def _only_candidate(names: Sequence[str], place: str, what: str, open_it) -> Path:  # noqa: ANN001
+def _only_candidate(names: Sequence[str], place: str, what: str, open_it) -> Path:
     found = [name for name in names if name.endswith(_SUFFIXES)]
     if len(found) != 1:
         raise ValueError(

@@ -66,7 +66,9 @@ class DrawingJob:
 class _Decoder:
     """Runs the model over paired branches: one prefill, then the tokens decided since the last forward."""
 
-    def __init__(self, model: Any, job: DrawingJob, copies: int, cache: Any, num_new_tokens: int, options: dict) -> None:
+    def __init__(
+        self, model: Any, job: DrawingJob, copies: int, cache: Any, num_new_tokens: int, options: dict
+    ) -> None:
         self.model, self.job, self.cache, self.options = model, job, cache, options
         branches = len(job.branches)
         edits = [edit for edit in job.edits for _ in range(copies)] * branches
@@ -219,7 +221,6 @@ def draw(
     """
     rows, prompt_length = input_ids.shape
     plan = job.plan.to(input_ids.device)
-    vocab_size = model.config.text_config.vocab_size
     record = _Record(generation_config, rows)
     options = {
         "use_cache": True,

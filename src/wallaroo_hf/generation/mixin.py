@@ -68,7 +68,7 @@ class WallarooGenerationMixin(GenerationMixin):
     """Adds `generation_mode="image"` to transformers' `generate`, and the way back from ids to pixels."""
 
     @torch.no_grad()
-    def generate(  # type: ignore[override]
+    def generate(
         self,
         inputs: torch.Tensor | None = None,
         generation_config: GenerationConfig | None = None,
@@ -123,7 +123,11 @@ class WallarooGenerationMixin(GenerationMixin):
                 generator,
             )
             return self._draw(job, generation_config, kwargs)
-        for name, value in (("generator", generator), ("line_breaks", line_breaks), ("attend_padding", attend_padding)):
+        for name, value in (
+            ("generator", generator),
+            ("line_breaks", line_breaks),
+            ("attend_padding", attend_padding),
+        ):
             if value is not None:
                 raise ValueError(f"`{name}` is for drawing; pass generation_mode='image' with it.")
         if guidance_scale is not None:
@@ -148,7 +152,9 @@ class WallarooGenerationMixin(GenerationMixin):
         conditional = _take_branch(kwargs, "")
         negative = _take_branch(kwargs, "negative_")
         grids = kwargs.pop("target_grid_hw", None)
-        if conditional is None or not bool((conditional.input_ids[:, -1] == self.config.generate_start_token_id).all()):
+        if conditional is None or not bool(
+            (conditional.input_ids[:, -1] == self.config.generate_start_token_id).all()
+        ):
             raise ValueError(
                 "The prompts were not prepared for drawing (they do not end with <|generate_start|>); pass "
                 'generation_mode="image" to the processor too, in pipelines as '
@@ -206,7 +212,9 @@ class WallarooGenerationMixin(GenerationMixin):
         settings = self._image_settings(passed, kwargs)
         past = kwargs.get("past_key_values")
         if past is not None and int(past.get_seq_length()) > 0:
-            raise ValueError("`past_key_values` is not empty, but drawing starts from the prompt; pass an empty cache.")
+            raise ValueError(
+                "`past_key_values` is not empty, but drawing starts from the prompt; pass an empty cache."
+            )
         streamer = kwargs.pop("streamer", None)
         synced = kwargs.pop("synced_gpus", None)
         if synced is None:
@@ -245,7 +253,11 @@ class WallarooGenerationMixin(GenerationMixin):
         return {key: value for key, value in settings.items() if key not in given}
 
     def _pad_token_id(self, kwargs: dict[str, Any]) -> int:
-        candidates = (kwargs.get("pad_token_id"), self.generation_config.pad_token_id, self.config.text_config.bos_token_id)
+        candidates = (
+            kwargs.get("pad_token_id"),
+            self.generation_config.pad_token_id,
+            self.config.text_config.bos_token_id,
+        )
         return next(int(value) for value in candidates if value is not None)
 
     # -------------------------------------------------------------------------------------------------- text's hooks
@@ -306,9 +318,7 @@ class WallarooGenerationMixin(GenerationMixin):
         return decode_rows(self.model.vq_model, [grid.to(self.device) for grid in grids])
 
 
-def _look_up(
-    passed: GenerationConfig | None, own: GenerationConfig, name: str, argument: Any, default: Any
-) -> Any:
+def _look_up(passed: GenerationConfig | None, own: GenerationConfig, name: str, argument: Any, default: Any) -> Any:
     """Argument, else the passed generation config, else the model's, else the default."""
     for value in (argument, getattr(passed, name, None), getattr(own, name, None)):
         if value is not None:
@@ -323,7 +333,9 @@ def _num_return_sequences(kwargs: dict[str, Any], own: GenerationConfig) -> int:
 def _refuse_impossible(kwargs: dict[str, Any]) -> None:
     num_beams = kwargs.get("num_beams")
     if num_beams is not None and num_beams > 1:
-        raise ValueError("Beam search cannot draw images (codes are drawn in pairs of guidance branches); use num_beams=1.")
+        raise ValueError(
+            "Beam search cannot draw images (codes are drawn in pairs of guidance branches); use num_beams=1."
+        )
     if kwargs.get("use_cache") is False:
         raise ValueError("Drawing needs the key-value cache; leave out use_cache=False.")
     if kwargs.get("cache_implementation") == "paged":
@@ -353,9 +365,7 @@ def _equal_lengths(branches: list[Branch], pad_token_id: int) -> list[Branch]:
         missing = longest - branch.input_ids.shape[1]
         ids = torch.nn.functional.pad(branch.input_ids, (missing, 0), value=pad_token_id)
         mask = torch.nn.functional.pad(branch.attention_mask, (missing, 0), value=0)
-        padded.append(
-            Branch(ids, mask, branch.pixel_values, branch.image_grid_thw, branch.source_pixel_values)
-        )
+        padded.append(Branch(ids, mask, branch.pixel_values, branch.image_grid_thw, branch.source_pixel_values))
     return padded
 
 

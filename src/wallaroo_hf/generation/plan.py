@@ -45,7 +45,11 @@ def plan_drawing(
     """
     streams = []
     for rows, cols in grids:
-        text = render_rows(_CODE, rows, cols, line_breaks=False) if not line_breaks else _BREAK.join([_CODE * cols] * rows)
+        text = (
+            render_rows(_CODE, rows, cols, line_breaks=False)
+            if not line_breaks
+            else _BREAK.join([_CODE * cols] * rows)
+        )
         streams.append([-1 if kind == _CODE else end_of_line_id for kind in text] + [generate_end_id])
     length = max(len(stream) for stream in streams)
     forced = torch.tensor([stream + [pad_id] * (length - len(stream)) for stream in streams], dtype=torch.long)

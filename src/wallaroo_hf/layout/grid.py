@@ -33,7 +33,6 @@ BUCKETS_512 = (
 )
 
 
-
 def nearest_bucket(height: float, width: float, buckets: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """The listed `(height, width)` whose rounded ratio is nearest to that of `height` x `width`; ties take the first."""
     ratio = height / width

@@ -65,7 +65,7 @@ EDITING_TEMPLATES_EN = (
     "{target_w}x{target_h}.",
     "Please generate an image of size {target_w}x{target_h} according to the content of the image and the prompt: "
     '"{prompt}".',
-    "Let’s design a {target_w}x{target_h} image using the input image and the text prompt: \"{prompt}\".",
+    'Let’s design a {target_w}x{target_h} image using the input image and the text prompt: "{prompt}".',
 )
 EDITING_TEMPLATES_ZH = (
     "根据输入图片，并结合文本提示：“{prompt}”，对图片进行编辑，生成一幅{target_w}x{target_h}的图像",

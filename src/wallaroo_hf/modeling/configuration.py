@@ -123,7 +123,7 @@ class WallarooConfig(Qwen2_5_VLConfig):
         "vq_config": WallarooVQConfig,
     }
 
-    vq_config: dict | PreTrainedConfig | None = None
+    vq_config: Any = None
     codebook_size: int | None = None
     has_editing: bool = True
     stage: str | None = None

@@ -150,9 +150,13 @@ class WallarooModel(Qwen2_5_VLModel):
         if pixel_values is None and not bool(masks.vision.any()):
             return inputs_embeds
         if pixel_values is None or image_grid_thw is None:
-            raise ValueError("The prompts hold a vision block, but `pixel_values` and `image_grid_thw` are not both there.")
+            raise ValueError(
+                "The prompts hold a vision block, but `pixel_values` and `image_grid_thw` are not both there."
+            )
         features = torch.cat(self.get_image_features(pixel_values, image_grid_thw, return_dict=True).pooler_output)
-        return scatter_checked(inputs_embeds, masks.vision, features.to(inputs_embeds.device), "vision tokens", "pixel_values")
+        return scatter_checked(
+            inputs_embeds, masks.vision, features.to(inputs_embeds.device), "vision tokens", "pixel_values"
+        )
 
     def _embed_sources(
         self,

@@ -1,5 +1,6 @@
 """Both image streams: NaViT patches to understand an image, and plain pixels for the image tokenizer (VQ)."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,11 +24,14 @@ def open_image(image: Any) -> Image.Image:
     Raises:
         ValueError: if it cannot be found or decoded; the message names it.
     """
+    if hasattr(image, "__fspath__"):
+        image = image.__fspath__()
+    if isinstance(image, str) and len(image) < 1024 and "://" not in image and not os.path.exists(image):
+        # base64 text of an image is longer than this
+        raise ValueError(f"The image '{image}' does not exist; give the path of an image file, a URL or a PIL image.")
     try:
         if not isinstance(image, (str, Image.Image)) and hasattr(image, "shape"):
             image = to_pil_image(image)
-        elif hasattr(image, "__fspath__"):
-            image = image.__fspath__()
         return load_image(image).convert("RGB")
     except (UnidentifiedImageError, OSError, ValueError, TypeError, SyntaxError) as error:
         name = f"'{image[:200]}'" if isinstance(image, str) else f"of type {type(image).__name__}"

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -32,7 +32,7 @@ GENERATION_MODES = ("text", "image")
 EDITING_PIXEL_LIMITS = {"shortest_edge": 12544, "longest_edge": 188160}
 
 
-class WallarooProcessorKwargs(ProcessingKwargs, total=False):
+class WallarooProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
     """Keyword arguments for the tokenizer (`text_kwargs`) and the image processor (`images_kwargs`)."""
 
     _defaults = {"text_kwargs": {"padding": True, "padding_side": "left"}}
@@ -85,7 +85,9 @@ class WallarooProcessor(ProcessorMixin):
         self.image_token = IMAGE_PAD
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         needed = added_tokens(self.indicator_sizes if size_indicators else ())
-        missing = [token for token in needed if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id)]
+        missing = [
+            token for token in needed if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id)
+        ]
         if missing:
             raise ValueError(
                 f"The tokenizer lacks the tokens {', '.join(missing)}; load it from a converted checkpoint "
@@ -128,7 +130,7 @@ class WallarooProcessor(ProcessorMixin):
         layout: str = "trained",
         target_images: Any = None,
         return_labels: bool = False,
-        **kwargs: Unpack[WallarooProcessorKwargs],
+        **kwargs: Any,
     ) -> WallarooBatchFeature:
         """Prepares a batch.
 
@@ -170,7 +172,7 @@ class WallarooProcessor(ProcessorMixin):
         if not texts or not all(isinstance(item, str) for item in texts):
             raise ValueError("`text` must be a string or a non-empty list of strings.")
         if generation_mode == "text":
-            drawing_only = {"height": height, "width": width, "aspect_ratio": aspect_ratio}
+            drawing_only: dict[str, Any] = {"height": height, "width": width, "aspect_ratio": aspect_ratio}
             drawing_only |= {"negative_prompt": negative_prompt, "target_images": target_images}
             given = [name for name, value in drawing_only.items() if value is not None]
             if given:
@@ -184,15 +186,17 @@ class WallarooProcessor(ProcessorMixin):
     def _merged_kwargs(self, kwargs: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Sorts keyword arguments by modality, as every processor does, but refuses unknown ones."""
         known = set(TextKwargs.__annotations__) | set(self.image_processor.valid_kwargs.__annotations__)
-        known |= set(WallarooProcessorKwargs.__annotations__) | set(ProcessingKwargs.__annotations__) | {"common_kwargs"}
+        known |= (
+            set(WallarooProcessorKwargs.__annotations__) | set(ProcessingKwargs.__annotations__) | {"common_kwargs"}
+        )
         for key in kwargs:
             if key not in known:
-                close = difflib.get_close_matches(key, [*known, "height", "width", "aspect_ratio", "generation_mode"], 1)
+                close = difflib.get_close_matches(
+                    key, [*known, "height", "width", "aspect_ratio", "generation_mode"], 1
+                )
                 hint = f"; did you mean `{close[0]}`?" if close else "."
                 raise TypeError(f"WallarooProcessor got an unexpected argument `{key}`{hint}")
-        return self._merge_kwargs(
-            WallarooProcessorKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
-        )
+        return self._merge_kwargs(WallarooProcessorKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
 
     def _understand(
         self, texts: list[str], images: Any, merged: dict[str, dict[str, Any]], return_labels: bool
@@ -226,8 +230,11 @@ class WallarooProcessor(ProcessorMixin):
         """One request per row: what to draw, from which source, how large."""
         batch = len(texts)
         sources = images_per_row(images, texts)
-        targets = [None] * batch if target_images is None else [open_image(item) for item in as_rows(
-            target_images, batch, "target_images")]
+        targets = (
+            [None] * batch
+            if target_images is None
+            else [open_image(item) for item in as_rows(target_images, batch, "target_images")]
+        )
         columns = zip(
             texts,
             sources,
@@ -279,8 +286,10 @@ class WallarooProcessor(ProcessorMixin):
             data = {key: value[:count] for key, value in padded.items()} | pixels
             data |= {f"negative_{key}": value[count:] for key, value in padded.items()}
             data |= {f"negative_{key}": value for key, value in negative_pixels.items()}
-        grids = [(height // self.image_token_size, width // self.image_token_size) for height, width in
-                 (request.size for request in requests)]
+        grids = [
+            (height // self.image_token_size, width // self.image_token_size)
+            for height, width in (request.size for request in requests)
+        ]
         data["target_grid_hw"] = np.array(grids, dtype=np.int64)
         return self._batch(data, merged)
 
@@ -425,9 +434,11 @@ class WallarooProcessor(ProcessorMixin):
             data = {key: value.tolist() if value.dtype == np.int64 else value for key, value in data.items()}
         batch = WallarooBatchFeature(data, tensor_type=tensor_type)
         for key, arrays in ragged.items():
-            batch[key] = arrays if tensor_type is None else [
-                WallarooBatchFeature({key: array}, tensor_type=tensor_type)[key] for array in arrays
-            ]
+            batch[key] = (
+                arrays
+                if tensor_type is None
+                else [WallarooBatchFeature({key: array}, tensor_type=tensor_type)[key] for array in arrays]
+            )
         return batch
 
     # --------------------------------------------------------------------------------------------------- and back
@@ -483,5 +494,3 @@ class WallarooProcessor(ProcessorMixin):
 def _drawn_spans(text: str) -> list[tuple[int, int]]:
     """In a training row that ends with an image, everything from its `<|generate_start|>` on is learned."""
     return [(text.rindex(GENERATE_START), len(text))]
-
-

@@ -65,8 +65,12 @@ class DrawingRequest:
             raise ValueError("The prompt is empty; say what to draw (the unconditional branch is added by itself).")
         for token in special_tokens:
             if token in prompt or token in negative:
-                raise ValueError(f"The prompt contains the special token {token}, which would break the turn; remove it.")
-        return cls(prompt, source, target, size, negative.strip(), prompts.prompt_language(prompt or negative), history)
+                raise ValueError(
+                    f"The prompt contains the special token {token}, which would break the turn; remove it."
+                )
+        return cls(
+            prompt, source, target, size, negative.strip(), prompts.prompt_language(prompt or negative), history
+        )
 
     def unconditional(self) -> "DrawingRequest":
         """The row that guidance steers away from: negative (empty) prompt, black source of the same size, no history."""
@@ -79,7 +83,9 @@ def as_rows(value: Any, batch: int, name: str) -> list[Any]:
     if not isinstance(value, (list, tuple)):
         return [value] * batch
     if len(value) != batch:
-        raise ValueError(f"`{name}` has {len(value)} entries, but there are {batch} prompts; give one for all or one each.")
+        raise ValueError(
+            f"`{name}` has {len(value)} entries, but there are {batch} prompts; give one for all or one each."
+        )
     return list(value)
 
 

@@ -1,0 +1,209 @@
+"""What the commands of `cli.py` do, once torch may be imported."""
+
+import json
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import HFValidationError
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TextStreamer
+
+from . import _registration  # noqa: F401  the command line postpones it
+from ._version import __version__
+from .generation.streamers import ProgressStreamer
+from .modeling.model import WallarooForConditionalGeneration
+from .processing.processor import WallarooProcessor
+
+
+@dataclass(frozen=True)
+class DrawingOptions:
+    """Settings of `wallaroo generate` and `edit`, as given; None = the checkpoint's default."""
+
+    height: int | None = None
+    width: int | None = None
+    aspect_ratio: str | None = None
+    negative_prompt: str | None = None
+    guidance_scale: float | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    prompt_template: str = "0"
+    published_eval: bool = False
+
+    def processor_arguments(self) -> dict[str, Any]:
+        """What the processor needs of them."""
+        template = int(self.prompt_template) if self.prompt_template.isdigit() else self.prompt_template
+        return {
+            "height": self.height,
+            "width": self.width,
+            "aspect_ratio": self.aspect_ratio,
+            "negative_prompt": self.negative_prompt,
+            "prompt_template": template,
+            "layout": "published_eval" if self.published_eval else "trained",
+        }
+
+    def generate_arguments(self) -> dict[str, Any]:
+        """What `generate` needs of them."""
+        return {
+            "guidance_scale": self.guidance_scale,
+            "temperature": self.temperature,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "attend_padding": True if self.published_eval else None,
+        }
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model with its processor."""
+
+    name: str
+    model: WallarooForConditionalGeneration
+    processor: WallarooProcessor
+
+
+def load_checkpoint(name: str, device: str | None, dtype: str) -> Checkpoint:
+    """Loads a converted checkpoint onto one device (default: an accelerator if there is one).
+
+    Raises:
+        ValueError: if there is no such checkpoint, or no such device.
+    """
+    if device is None:
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        device = accelerator.type if accelerator is not None else "cpu"
+    try:
+        processor = WallarooProcessor.from_pretrained(name)
+        model = WallarooForConditionalGeneration.from_pretrained(name, dtype=dtype)
+    except (OSError, HFValidationError) as error:
+        raise ValueError(
+            f"No checkpoint could be loaded from '{name}' ({str(error).strip().splitlines()[0][:200]}); give a folder "
+            "that `wallaroo convert` wrote, or a Hub id."
+        ) from error
+    try:
+        return Checkpoint(name, model.to(device).eval(), processor)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"The device '{device}' cannot be used ({str(error).splitlines()[0][:200]}).") from error
+
+
+def draw_images(
+    checkpoint: Checkpoint,
+    prompts: Sequence[str],
+    source: Image.Image | None,
+    options: DrawingOptions,
+    num_images: int,
+    seed: int | None,
+    batch_size: int,
+    output: Path,
+) -> Iterator[tuple[Path, int]]:
+    """Draws `num_images` per prompt and saves each as soon as it is there; image k gets seed `seed + k`.
+
+    Yields:
+        The file and the seed of each image.
+
+    Raises:
+        ValueError: see the processor and `generate`; also if one file is named for several images.
+    """
+    total = len(prompts) * num_images
+    if output.suffix.lower() == ".png" and total > 1:
+        raise ValueError(f"{total} images cannot be saved to the one file '{output}'; give a folder as --output.")
+    first_seed = secrets.randbelow(2**31) if seed is None else seed
+    jobs = [(prompt, first_seed + index) for index, prompt in enumerate(p for p in prompts for _ in range(num_images))]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    for start in range(0, total, batch_size):
+        batch = jobs[start : start + batch_size]
+        with Progress(*columns, transient=True) as progress:
+            images = _draw_batch(checkpoint, batch, source, options, progress)
+        for (prompt, image_seed), image in zip(batch, images, strict=True):
+            path = output if output.suffix.lower() == ".png" else output / f"{_slug(prompt)}-{image_seed}.png"
+            metadata = {"model": checkpoint.name, **asdict(options)}
+            yield save_png(image, path, prompt, image_seed, metadata), image_seed
+
+
+def _draw_batch(
+    checkpoint: Checkpoint,
+    batch: Sequence[tuple[str, int]],
+    source: Image.Image | None,
+    options: DrawingOptions,
+    progress: Progress,
+) -> list[Image.Image]:
+    model, processor = checkpoint.model, checkpoint.processor
+    inputs = processor(
+        text=[prompt for prompt, _ in batch],
+        images=None if source is None else [source] * len(batch),
+        generation_mode="image",
+        return_tensors="pt",
+        **options.processor_arguments(),
+    ).to(model.device)
+    tasks = [
+        progress.add_task(f"seed {seed}", total=rows * cols)
+        for (_, seed), (rows, cols) in zip(batch, inputs["target_grid_hw"].tolist(), strict=True)
+    ]
+
+    def report(counts: list[int]) -> None:
+        for task, count in zip(tasks, counts, strict=True):
+            progress.update(task, completed=count)
+
+    tokens = model.generate(
+        **inputs,
+        generation_mode="image",
+        generator=[torch.Generator().manual_seed(seed) for _, seed in batch],
+        streamer=ProgressStreamer(model.config.text_config.vocab_size, report),
+        **options.generate_arguments(),
+    )
+    pixels = model.decode_image_tokens(tokens, target_grid_hw=inputs["target_grid_hw"])
+    return processor.post_process_multimodal_output(pixels, generation_mode="image")
+
+
+def save_png(image: Image.Image, path: Path, prompt: str, seed: int, settings: dict[str, Any]) -> Path:
+    """Saves a PNG that says how it was made (text chunks `prompt`, `seed`, `settings`, `software`).
+
+    The file appears whole or not at all, and never replaces another one: a number is added to its name.
+    """
+    info = PngInfo()
+    info.add_itxt("prompt", prompt)
+    info.add_text("seed", str(seed))
+    info.add_itxt("settings", json.dumps(settings, ensure_ascii=False, sort_keys=True))
+    info.add_text("software", f"wallaroo-hf {__version__}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    free, number = path, 2
+    while free.exists():
+        free, number = path.with_stem(f"{path.stem}-{number}"), number + 1
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".png", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            image.save(file, format="PNG", pnginfo=info)
+        Path(temporary).chmod(0o644)
+        Path(temporary).rename(free)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return free
+
+
+def _slug(prompt: str) -> str:
+    """A file name that recalls the prompt."""
+    return re.sub(r"\W+", "-", prompt.lower()).strip("-")[:48].rstrip("-") or "image"
+
+
+def answer(checkpoint: Checkpoint, images: Sequence[str], question: str, max_new_tokens: int, sample: bool) -> str:
+    """Answers a question about images, printing as it goes; returns the whole answer."""
+    content = [{"type": "image"} for _ in images] + [{"type": "text", "text": question}]
+    text = checkpoint.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    inputs = checkpoint.processor(text=[text], images=list(images) or None, return_tensors="pt")
+    model = checkpoint.model
+    tokens = model.generate(
+        **inputs.to(model.device, dtype=model.dtype),
+        generation_mode="text",
+        do_sample=sample,
+        max_new_tokens=max_new_tokens,
+        streamer=TextStreamer(checkpoint.processor.tokenizer, skip_prompt=True, skip_special_tokens=True),
+    )
+    return checkpoint.processor.post_process_image_text_to_text(tokens[:, inputs["input_ids"].shape[1] :])[0]

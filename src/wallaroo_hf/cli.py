@@ -1,0 +1,233 @@
+"""The `wallaroo` command. torch is imported by the commands that need it, so that `--help` answers at once."""
+
+import functools
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="wallaroo",
+    help="Wallaroo: one autoregressive model that understands, draws and edits images.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        envvar="WALLAROO_MODEL",
+        help="Folder of a converted checkpoint, or a Hub id.",
+        show_default=False,
+    ),
+]
+Device = Annotated[
+    str | None, typer.Option(help="Where to compute, e.g. cpu or cuda:0. Default: an accelerator if there is one.")
+]
+Dtype = Annotated[str, typer.Option(help="Precision of the weights: auto, bfloat16, float16 or float32.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write to, or a .png file for a single image.")]
+Height = Annotated[int | None, typer.Option(help="Height in pixels, a multiple of 16.")]
+Width = Annotated[int | None, typer.Option(help="Width in pixels, a multiple of 16.")]
+AspectRatio = Annotated[str | None, typer.Option(help="Width to height, e.g. 16:9; picks a listed size.")]
+NumImages = Annotated[int, typer.Option("-n", "--num-images", min=1, help="Images per prompt.")]
+Seed = Annotated[int | None, typer.Option(help="Image k gets seed + k. Default: a random one, which is printed.")]
+Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance; 1 switches it off. Default: 3.")]
+Negative = Annotated[str | None, typer.Option(help="What to steer away from.")]
+Temperature = Annotated[float | None, typer.Option(help="Sampling temperature. Default: the checkpoint's.")]
+TopK = Annotated[int | None, typer.Option(help="Sample from the k likeliest codes. Default: the checkpoint's.")]
+TopP = Annotated[float | None, typer.Option(help="Sample from the likeliest codes that make up this probability.")]
+Template = Annotated[str, typer.Option("--prompt-template", help="Index of a template, or text with {prompt} in it.")]
+PublishedEval = Annotated[
+    bool, typer.Option("--published-eval", help="Token layout and padding of the released evaluation scripts.")
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images drawn at once.")]
+
+
+def _one_sentence_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turns what a user can do wrong into one line and exit code 1."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except (ValueError, OSError) as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(1) from error
+
+    return wrapped
+
+
+def _quiet() -> None:
+    """Keeps transformers' progress bars and notes out of the way of ours."""
+    from transformers.utils import logging as transformers_logging
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def _draw(arguments: dict[str, Any], prompts: list[str], image: str | None) -> None:
+    """Draws what `generate` or `edit` was asked for; their options, in `arguments`, are the same."""
+    from . import _commands
+    from .processing.image_processor import open_image
+
+    _quiet()
+    source = None if image is None else open_image(image)
+    settings = {name: arguments[name] for name in _commands.DrawingOptions.__dataclass_fields__}
+    checkpoint = _commands.load_checkpoint(arguments["model"], arguments["device"], arguments["dtype"])
+    job = {name: arguments[name] for name in ("num_images", "seed", "batch_size", "output")}
+    for path, seed in _commands.draw_images(checkpoint, prompts, source, _commands.DrawingOptions(**settings), **job):
+        typer.echo(f"{path} (seed {seed})")
+
+
+@app.command()
+@_one_sentence_errors
+def generate(
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What to draw.", show_default=False)],
+    model: Model,
+    output: Output = Path("."),
+    num_images: NumImages = 1,
+    seed: Seed = None,
+    height: Height = None,
+    width: Width = None,
+    aspect_ratio: AspectRatio = None,
+    guidance_scale: Guidance = None,
+    negative_prompt: Negative = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    prompt_template: Template = "0",
+    published_eval: PublishedEval = False,
+    batch_size: BatchSize = 4,
+    device: Device = None,
+    dtype: Dtype = "auto",
+) -> None:
+    """Draw images from prompts, in English or Chinese."""
+    _draw(locals(), prompts, image=None)
+
+
+@app.command()
+@_one_sentence_errors
+def edit(
+    image: Annotated[str, typer.Argument(help="The image to edit: a path or URL.", show_default=False)],
+    instruction: Annotated[str, typer.Argument(help="What to change.", show_default=False)],
+    model: Model,
+    output: Output = Path("."),
+    num_images: NumImages = 1,
+    seed: Seed = None,
+    height: Height = None,
+    width: Width = None,
+    aspect_ratio: AspectRatio = None,
+    guidance_scale: Guidance = None,
+    negative_prompt: Negative = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    prompt_template: Template = "0",
+    published_eval: PublishedEval = False,
+    batch_size: BatchSize = 4,
+    device: Device = None,
+    dtype: Dtype = "auto",
+) -> None:
+    """Edit an image by an instruction. Default size: the listed one nearest to the image's shape."""
+    _draw(locals(), [instruction], image)
+
+
+@app.command()
+@_one_sentence_errors
+def ask(
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE... QUESTION", help="Images, then the question.", show_default=False)
+    ],
+    model: Model,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 512,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Sample the answer instead of taking the likeliest.")
+    ] = False,
+    device: Device = None,
+    dtype: Dtype = "auto",
+) -> None:
+    """Ask a question about images."""
+    from . import _commands
+
+    _quiet()
+    *paths, question = images
+    checkpoint = _commands.load_checkpoint(model, device, dtype)
+    _commands.answer(checkpoint, paths, question, max_new_tokens, sample)
+
+
+@app.command()
+@_one_sentence_errors
+def convert(
+    vq: Annotated[str, typer.Option(help="LlamaGen's tokenizer, vq_ds16_t2i.pt: path or Hub id.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; must be new.", show_default=False)],
+    checkpoint: Annotated[
+        str | None, typer.Option(help="The authors' .ckpt file: path or Hub id (org/name/file).")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="The Qwen2.5-VL it was trained from: folder or Hub id (no weights needed).")
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="bfloat16, float16 or float32; the image tokenizer stays float32.")
+    ] = "bfloat16",
+    stage: Annotated[
+        str | None, typer.Option(help="Training stage 1, 2, 3a, 3b or 4. Default: 4 with editing parts, else 2.")
+    ] = None,
+    max_shard_size: Annotated[str, typer.Option(help="Largest weight file.")] = "5GB",
+    vq_only: Annotated[bool, typer.Option("--vq-only", help="Convert the image tokenizer alone.")] = False,
+) -> None:
+    """Convert a released checkpoint into a transformers folder."""
+    if vq_only and (checkpoint or base):
+        raise ValueError("--vq-only converts the image tokenizer alone; leave out --checkpoint and --base.")
+    if not vq_only and not (checkpoint and base):
+        raise ValueError("Give --checkpoint and --base as well, or --vq-only to convert the image tokenizer alone.")
+    from rich.progress import Progress
+
+    from . import _registration  # noqa: F401
+    from .conversion.convert import convert_checkpoint, convert_vq
+
+    _quiet()
+    if checkpoint is None or base is None:
+        typer.echo(f"Converted to {convert_vq(vq, output)}")
+        return
+    with Progress(transient=True) as bar:
+        task = bar.add_task("Writing weights", total=None)
+        folder = convert_checkpoint(
+            checkpoint,
+            vq,
+            base,
+            output,
+            dtype,
+            stage,
+            max_shard_size,
+            progress=lambda written, total: bar.update(task, completed=written, total=total),
+        )
+    typer.echo(f"Converted to {folder}")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from ._version import __version__
+
+        typer.echo(f"wallaroo-hf {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of the `wallaroo` command."""
+    app()

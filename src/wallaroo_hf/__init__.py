@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .modeling.backbone import WallarooModel
     from .modeling.configuration import WallarooConfig, WallarooVQConfig
-    from .modeling.model import WallarooForConditionalGeneration, WallarooModel
+    from .modeling.model import WallarooForConditionalGeneration
     from .modeling.vq import WallarooVQModel
     from .processing.image_processor import WallarooImageProcessor
     from .processing.processor import WallarooProcessor
@@ -20,7 +21,7 @@ _HOMES = {
     "WallarooConfig": "modeling.configuration",
     "WallarooForConditionalGeneration": "modeling.model",
     "WallarooImageProcessor": "processing.image_processor",
-    "WallarooModel": "modeling.model",
+    "WallarooModel": "modeling.backbone",
     "WallarooProcessor": "processing.processor",
     "WallarooVQConfig": "modeling.configuration",
     "WallarooVQModel": "modeling.vq",

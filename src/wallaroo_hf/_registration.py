@@ -9,8 +9,9 @@ from transformers import (
     AutoProcessor,
 )
 
+from .modeling.backbone import WallarooModel
 from .modeling.configuration import WallarooConfig, WallarooVQConfig
-from .modeling.model import WallarooForConditionalGeneration, WallarooModel
+from .modeling.model import WallarooForConditionalGeneration
 from .modeling.vq import WallarooVQModel
 from .processing.image_processor import WallarooImageProcessor
 from .processing.processor import WallarooProcessor

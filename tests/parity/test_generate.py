@@ -79,7 +79,7 @@ def test_drawing(golden, name, attend_padding):
 
 @pytest.mark.parametrize("name", PLAIN + LINES + EDITS)
 def test_pixels_and_pictures(golden, name):
-    record, data, inputs, output = _draw(golden, name, attend_padding=False)
+    _, data, _, output = _draw(golden, name, attend_padding=False)
     pixels = golden.model.decode_image_tokens(output.sequences)
     torch.testing.assert_close(pixels, data["decoded_pixels"], atol=2e-5, rtol=0)
     images = golden.processor.post_process_multimodal_output(pixels, generation_mode="image")

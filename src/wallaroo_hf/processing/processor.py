@@ -15,7 +15,6 @@ from ..layout.special_tokens import (
     GENERATE_START,
     IMAGE_PAD,
     RELEASED_INDICATOR_SIZES,
-    VISION_END,
     VISION_START,
     added_tokens,
     indicator_token,
@@ -24,6 +23,7 @@ from .agreement import check_folder_agreement
 from .batch import VQ_PIXEL_KEYS, WallarooBatchFeature
 from .image_processor import WallarooImageProcessor, flatten_images, open_image
 from .requests import DrawingRequest, as_rows, images_per_row, pick_size
+from .rows import expand_vision, pad, tokenize
 
 __all__ = ["WallarooProcessor"]
 
@@ -211,9 +211,11 @@ class WallarooProcessor(ProcessorMixin):
         limits = self.pixel_limits.get("understanding")
         vision, lengths = self._navit(flat, limits, merged["images_kwargs"])
         queue = iter(lengths)
-        expanded = [self._expand_vision(item, [next(queue) for _ in range(n)]) for item, n in zip(texts, placeholders)]
-        rows = self._tokenize(expanded, merged["text_kwargs"], prompts.answer_spans if return_labels else None)
-        return self._batch(self._pad(rows, merged["text_kwargs"]) | vision, merged)
+        expanded = [expand_vision(item, [next(queue) for _ in range(n)]) for item, n in zip(texts, placeholders)]
+        rows = tokenize(
+            self.tokenizer, expanded, merged["text_kwargs"], prompts.answer_spans if return_labels else None
+        )
+        return self._batch(pad(self.tokenizer, rows, merged["text_kwargs"]) | vision, merged)
 
     # ----------------------------------------------------------------------------------------------------- drawing
 
@@ -276,12 +278,12 @@ class WallarooProcessor(ProcessorMixin):
                 for request in requests
                 if request.target is not None
             ]
-            data = self._pad(conditional, text_kwargs) | pixels
+            data = pad(self.tokenizer, conditional, text_kwargs) | pixels
         else:
             negative, negative_pixels = self._branch(
                 [request.unconditional() for request in requests], template, layout, merged, False
             )
-            padded = self._pad([*conditional, *negative], text_kwargs)
+            padded = pad(self.tokenizer, [*conditional, *negative], text_kwargs)
             count = len(requests)
             data = {key: value[:count] for key, value in padded.items()} | pixels
             data |= {f"negative_{key}": value[count:] for key, value in padded.items()}
@@ -312,12 +314,12 @@ class WallarooProcessor(ProcessorMixin):
             text = self._turn(request, template).render(layout)
             if request.source is not None:
                 head, vision_start, tail = text.rpartition(VISION_START)
-                text = head + vision_start + self._expand_vision(tail, [next(queue)])
+                text = head + vision_start + expand_vision(tail, [next(queue)])
             if request.target is not None:
                 text += prompts.render_answer(self._rows(GENERATE_IMAGE_PAD, request))
             texts.append(text)
         spans = _drawn_spans if return_labels else None
-        rows = self._tokenize(texts, merged["text_kwargs"], spans)
+        rows = tokenize(self.tokenizer, texts, merged["text_kwargs"], spans)
         if sources:
             vision["source_pixel_values"] = [
                 self.image_processor.to_vq_pixels(source, *size) for source, size in sources
@@ -357,75 +359,6 @@ class WallarooProcessor(ProcessorMixin):
         grids = vision["image_grid_thw"]
         lengths = (grids.prod(axis=-1) // self.image_processor.merge_size**2).tolist()
         return {"pixel_values": vision["pixel_values"], "image_grid_thw": grids}, lengths
-
-    @staticmethod
-    def _expand_vision(text: str, lengths: list[int]) -> str:
-        """Repeats each `<|image_pad|>` of a text as often as its image has NaViT tokens."""
-        pieces = text.split(IMAGE_PAD)
-        expanded = [pieces[0]]
-        for length, piece in zip(lengths, pieces[1:], strict=True):
-            expanded += [IMAGE_PAD * length, piece]
-        return "".join(expanded)
-
-    def _tokenize(self, texts: list[str], text_kwargs: dict[str, Any], label_spans: Any) -> list[dict[str, list[int]]]:
-        """Token ids of each text, unpadded, and its labels if `label_spans` (text -> character ranges) is given."""
-        handled_later = ("padding", "padding_side", "max_length", "pad_to_multiple_of", "return_tensors")
-        options = {key: value for key, value in text_kwargs.items() if key not in handled_later}
-        options.pop("return_mm_token_type_ids", None)
-        options.pop("return_text_replacement_offsets", None)
-        if options.get("truncation"):
-            options["max_length"] = text_kwargs.get("max_length")
-        rows = []
-        for text in texts:
-            encoded = self.tokenizer(text, return_offsets_mapping=label_spans is not None, **options)
-            row = {"input_ids": list(encoded["input_ids"])}
-            if label_spans is not None:
-                spans = label_spans(text)
-                row["labels"] = [
-                    token if any(start <= offset[0] and offset[1] <= end for start, end in spans) else -100
-                    for token, offset in zip(row["input_ids"], encoded["offset_mapping"])
-                ]
-            rows.append(row)
-        return rows
-
-    def _pad(self, rows: list[dict[str, list[int]]], text_kwargs: dict[str, Any]) -> dict[str, np.ndarray]:
-        """Pads rows to one length: `input_ids`, `attention_mask`, `mm_token_type_ids` and `labels` if present.
-
-        Raises:
-            ValueError: if `padding="max_length"` and a row is longer than `max_length`.
-        """
-        longest = max(len(row["input_ids"]) for row in rows)
-        length = longest
-        if text_kwargs.get("padding") == "max_length" and text_kwargs.get("max_length"):
-            length = text_kwargs["max_length"]
-            if longest > length:
-                raise ValueError(
-                    f"A row has {longest} tokens, but `max_length` is {length}; raise it, shorten the prompt or use a "
-                    "smaller image."
-                )
-        multiple = text_kwargs.get("pad_to_multiple_of")
-        if multiple:
-            length = -(-length // multiple) * multiple
-        if not text_kwargs.get("padding") and any(len(row["input_ids"]) != length for row in rows):
-            raise ValueError("The rows differ in length and `padding` is off; pass padding=True.")
-        left = text_kwargs.get("padding_side", "left") == "left"
-        columns: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": []}
-        for row in rows:
-            missing = length - len(row["input_ids"])
-            masked = row | {"attention_mask": [1] * len(row["input_ids"])}
-            fill = {"input_ids": self.tokenizer.pad_token_id, "attention_mask": 0, "labels": -100}
-            for key, values in masked.items():
-                padding = [fill[key]] * missing
-                columns.setdefault(key, []).append(padding + values if left else values + padding)
-        arrays = {key: np.array(values, dtype=np.int64) for key, values in columns.items()}
-        arrays["mm_token_type_ids"] = self._mm_token_type_ids(arrays["input_ids"])
-        return arrays
-
-    def _mm_token_type_ids(self, input_ids: np.ndarray) -> np.ndarray:
-        """1 for NaViT placeholders (those of the vision block), 0 for all else, the source block included."""
-        image, start, end = self.tokenizer.convert_tokens_to_ids([IMAGE_PAD, VISION_START, VISION_END])
-        inside = (input_ids == start).cumsum(axis=-1) > (input_ids == end).cumsum(axis=-1)
-        return ((input_ids == image) & inside).astype(np.int64)
 
     def _batch(self, data: dict[str, Any], merged: dict[str, dict[str, Any]]) -> WallarooBatchFeature:
         tensor_type = merged["text_kwargs"].get("return_tensors")

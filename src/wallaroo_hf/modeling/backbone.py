@@ -1,0 +1,336 @@
+"""`WallarooModel`: Qwen2.5-VL's body with the image tokenizer and the adapters that join them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import Cache, Qwen2_5_VLModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from .adapters import TokenMasks, WallarooAdapter, scatter_checked, token_masks
+from .configuration import WallarooConfig
+from .vq import WallarooVQModel
+
+__all__ = ["WallarooModel"]
+
+MASKED_LATENT = -1.0  # a replaced source latent is a vector of these (released training code)
+
+
+class WallarooModel(Qwen2_5_VLModel):
+    r"""Qwen2.5-VL without its head, plus image tokenizer and adapters.
+
+    Ids at or above `config.text_config.vocab_size` are image codes; they are embedded by codebook and adapter.
+    """
+
+    config: WallarooConfig
+    input_modalities = ("image", "text")
+    _no_split_modules = [*Qwen2_5_VLModel._no_split_modules, *WallarooVQModel._no_split_modules]
+    _keep_in_fp32_modules_strict = ["vq_model"]
+
+    def __init__(self, config: WallarooConfig) -> None:
+        super().__init__(config)
+        self.vq_model = WallarooVQModel._from_config(config.vq_config)
+        self.generation_adapter = WallarooAdapter(config)
+        if config.has_editing:
+            self.source_adapter = WallarooAdapter(config)
+            self.edit_adapter = WallarooAdapter(config)
+        self.post_init()
+
+    # ------------------------------------------------------------------------------------------------------ images
+
+    @torch.no_grad()
+    def encode_images(self, pixels: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Encodes images of any sizes with the frozen image tokenizer.
+
+        Args:
+            pixels: one `(3, H, W)` per image, in [-1, 1].
+
+        Returns:
+            Codes `(rows * cols,)` and latents `(rows * cols, embed_dim)` of each, in raster order.
+        """
+        tokens, latents = [], []
+        for image in pixels:
+            encoded = self.vq_model(image.unsqueeze(0))
+            tokens.append(encoded.image_tokens.flatten())
+            latents.append(encoded.latents.flatten(0, 2))
+        return tokens, latents
+
+    def place_targets(
+        self,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor | None,
+        target_pixel_values: Sequence[torch.Tensor] | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Replaces `<|generate_image_pad|>` in ids and labels by the codes of the images to learn.
+
+        Raises:
+            ValueError: if placeholders and images do not match in number.
+        """
+        placeholder = self.config.generate_image_token_id
+        places = input_ids == placeholder
+        if target_pixel_values is None:
+            if places.any():
+                raise ValueError(
+                    "The rows hold <|generate_image_pad|> placeholders, but there is no `target_pixel_values`; pass it "
+                    "as the processor gave it, or put codes in place (`vocab_size + index`)."
+                )
+            return input_ids, labels
+        codes = torch.cat(self.encode_images(target_pixel_values)[0]).to(input_ids.device)
+        if int(places.sum()) != len(codes):
+            raise ValueError(
+                f"The rows have {int(places.sum())} <|generate_image_pad|> placeholders, but `target_pixel_values` has "
+                f"{len(codes)} codes; pass exactly the processor's tensors."
+            )
+        placed = input_ids.masked_scatter(places, codes + self.config.text_config.vocab_size)
+        if labels is not None:
+            labels = torch.where(labels == placeholder, placed, labels)
+        return placed, labels
+
+    # -------------------------------------------------------------------------------------------------- embeddings
+
+    def embed_ids(self, input_ids: torch.Tensor, edit_mask: torch.Tensor | bool) -> torch.Tensor:
+        """Embeds text ids by the table and codes by codebook and adapter.
+
+        Every position takes both ways and keeps one: the adapters are tiny, and it needs neither a data-dependent shape
+        nor a wait for the device.
+
+        Args:
+            input_ids: `(B, T)` int64.
+            edit_mask: which codes belong to edits, `(B, T)` or one answer for all.
+
+        Returns:
+            `(B, T, hidden_size)`.
+        """
+        vocab_size = self.config.text_config.vocab_size
+        is_code = input_ids >= vocab_size
+        text = self.get_input_embeddings()(input_ids.masked_fill(is_code, 0))
+        vectors = self.vq_model.codebook_lookup((input_ids - vocab_size).clamp(min=0))
+        return torch.where(is_code.unsqueeze(-1), self._adapt(vectors, edit_mask).to(text), text)
+
+    def embed_prompt(
+        self,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        source_pixel_values: Sequence[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Embeds whole prompts `(B, T)` with all their images: `(B, T, hidden_size)`. See `forward` for the tensors."""
+        masks = token_masks(input_ids, self.config)
+        inputs_embeds = self._embed_sources(
+            self.embed_ids(input_ids, masks.edit), masks, source_pixel_values, source_mask=None
+        )
+        if pixel_values is None and not bool(masks.vision.any()):
+            return inputs_embeds
+        if pixel_values is None or image_grid_thw is None:
+            raise ValueError(
+                "The prompts hold a vision block, but `pixel_values` and `image_grid_thw` are not both there."
+            )
+        features = torch.cat(self.get_image_features(pixel_values, image_grid_thw, return_dict=True).pooler_output)
+        return scatter_checked(
+            inputs_embeds, masks.vision, features.to(inputs_embeds.device), "vision tokens", "pixel_values"
+        )
+
+    def _embed_sources(
+        self,
+        inputs_embeds: torch.Tensor,
+        masks: TokenMasks,
+        source_pixel_values: Sequence[torch.Tensor] | None,
+        source_mask: Sequence[torch.Tensor] | None,
+    ) -> torch.Tensor:
+        """Writes the source images into their blocks."""
+        if source_pixel_values is None:
+            if bool(masks.source.any()):
+                raise ValueError(
+                    "The prompts hold a source block, but there is no `source_pixel_values`; pass all tensors that the "
+                    "processor returned."
+                )
+            return inputs_embeds
+        features = self._adapt_sources(source_pixel_values, source_mask).to(inputs_embeds.device)
+        return scatter_checked(inputs_embeds, masks.source, features, "source codes", "source_pixel_values")
+
+    def mm_token_type_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """1 for NaViT placeholders, else 0: `(B, T)` int64. Without it Qwen2.5-VL silently computes other positions."""
+        return token_masks(input_ids, self.config).vision.long()
+
+    def ends_in_edit(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Whether the image span that each row of prompts `(B, T)` ends in is an edit: `(B,)` bool."""
+        return token_masks(input_ids, self.config).edit[:, -1]
+
+    def _adapt(self, vectors: torch.Tensor, edit_mask: torch.Tensor | bool) -> torch.Tensor:
+        if edit_mask is False or not self.config.has_editing:
+            return self.generation_adapter(vectors)
+        if edit_mask is True:
+            return self.edit_adapter(vectors)
+        return torch.where(edit_mask.unsqueeze(-1), self.edit_adapter(vectors), self.generation_adapter(vectors))
+
+    def _adapt_sources(
+        self, source_pixel_values: Sequence[torch.Tensor], source_mask: Sequence[torch.Tensor] | None
+    ) -> torch.Tensor:
+        """Source images to hidden vectors `(codes of all sources, hidden_size)`; unquantised latents are used."""
+        if not self.config.has_editing:
+            raise ValueError(
+                "This checkpoint has no editing parts (it was trained up to stage 3); convert or load a stage 4 "
+                "checkpoint to edit images."
+            )
+        latents = self.encode_images(source_pixel_values)[1]
+        if source_mask is not None:
+            sizes = [len(latent) for latent in latents]
+            if len(source_mask) != len(latents) or any(
+                len(mask) < size for mask, size in zip(source_mask, sizes, strict=True)
+            ):
+                raise ValueError(
+                    f"`source_mask` has shapes {[tuple(mask.shape) for mask in source_mask]}, but the sources have "
+                    f"{sizes} codes; give one bool per code (True = replaced)."
+                )
+            latents = [
+                latent.masked_fill(mask[:size].to(latent.device).unsqueeze(-1), MASKED_LATENT)
+                for latent, mask, size in zip(latents, source_mask, sizes, strict=True)
+            ]
+        return self.source_adapter(torch.cat(latents))
+
+    # ----------------------------------------------------------------------------------------------- parent's hooks
+
+    def get_placeholder_mask(
+        self,
+        input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor,
+        image_features: torch.Tensor | None = None,
+        video_features: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Counts NaViT placeholders only: the `<|image_pad|>` of a source block are not the vision tower's."""
+        if input_ids is not None:
+            vision = token_masks(input_ids, self.config).vision
+            video = input_ids == self.config.video_token_id
+            masked = torch.where(vision | video, input_ids, 0)
+            if image_features is not None and int(vision.sum()) != len(image_features):
+                raise ValueError(
+                    f"The prompts have room for {int(vision.sum())} vision tokens, but `pixel_values` brings "
+                    f"{len(image_features)}; pass exactly the processor's tensors."
+                )
+            input_ids = masked
+        return super().get_placeholder_mask(input_ids, inputs_embeds, image_features, video_features)
+
+    def get_rope_index(
+        self,
+        input_ids: torch.Tensor,
+        mm_token_type_ids: torch.Tensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        video_grid_thw: torch.Tensor | None = None,
+        second_per_grid_ts: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Positions `(3, B, T)` and offsets `(B, 1)`: NaViT tokens are 2-D, all else 1-D, padding holds 1."""
+        if mm_token_type_ids is None:
+            mm_token_type_ids = self.mm_token_type_ids(input_ids)
+        position_ids, deltas = super().get_rope_index(
+            input_ids, mm_token_type_ids, image_grid_thw, video_grid_thw, second_per_grid_ts, attention_mask, **kwargs
+        )
+        if attention_mask is not None:
+            position_ids = position_ids.masked_fill(attention_mask.to(position_ids.device) == 0, 1)
+        return position_ids, deltas
+
+    def compute_3d_position_ids(
+        self,
+        input_ids: torch.Tensor | None,
+        image_grid_thw: torch.Tensor | None,
+        video_grid_thw: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        past_key_values: Cache | None,
+        second_per_grid_ts: torch.Tensor | None = None,
+        mm_token_type_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor | None:
+        """As in Qwen2.5-VL, but rows without any image get their positions here too, so that padding never shifts them."""
+        past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
+        two_dimensional = attention_mask is None or (
+            isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2
+        )
+        if input_ids is not None and past_length == 0 and two_dimensional:
+            position_ids, self.rope_deltas = self.get_rope_index(
+                input_ids, mm_token_type_ids, image_grid_thw, video_grid_thw, second_per_grid_ts, attention_mask
+            )
+            return position_ids
+        return super().compute_3d_position_ids(
+            input_ids=input_ids,
+            image_grid_thw=image_grid_thw,
+            video_grid_thw=video_grid_thw,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            second_per_grid_ts=second_per_grid_ts,
+            mm_token_type_ids=mm_token_type_ids,
+        )
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        image_grid_thw: torch.LongTensor | None = None,
+        video_grid_thw: torch.LongTensor | None = None,
+        mm_token_type_ids: torch.Tensor | None = None,
+        source_pixel_values: Sequence[torch.Tensor] | None = None,
+        source_mask: Sequence[torch.Tensor] | None = None,
+        edit_mask: torch.Tensor | bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        r"""Runs the decoder.
+
+        Args:
+            input_ids: `(B, T)`; ids at or above `vocab_size` are image codes.
+            attention_mask: `(B, T)`, 1 for tokens, 0 for padding.
+            mm_token_type_ids: `(B, T)`, 1 for NaViT placeholders; derived from the ids when absent.
+            pixel_values, image_grid_thw: NaViT patches `(patches, C)` and grids `(images, 3)`.
+            source_pixel_values: images to edit, one `(3, H, W)` in [-1, 1] per source block.
+            source_mask: one bool `(codes,)` per source, or `(sources, codes)`: True = replaced by a constant (training).
+            edit_mask: which codes belong to edits, `(B, T)` or one answer for all; read off the ids when absent.
+
+        Raises:
+            ValueError: for video input, for tensors that do not match the placeholders, and for codes in a step that
+                continues a cache without `edit_mask`.
+        """
+        if pixel_values_videos is not None or video_grid_thw is not None:
+            raise ValueError("Video input is not supported yet; pass single frames as images.")
+        if source_pixel_values is not None and input_ids is None:
+            raise ValueError("`source_pixel_values` needs `input_ids`, which say where the source blocks are.")
+        if input_ids is not None and inputs_embeds is None:
+            masks = None
+            # A step that continues a cache says which codes are edits; asking the cache would wait for the device.
+            if source_pixel_values is not None or edit_mask is None:
+                starts_row = past_key_values is None or int(past_key_values.get_seq_length()) == 0
+                masks = token_masks(input_ids, self.config) if starts_row else None
+            inputs_embeds = self.embed_ids(input_ids, self._edit_mask(input_ids, edit_mask, masks))
+            if masks is not None:
+                inputs_embeds = self._embed_sources(inputs_embeds, masks, source_pixel_values, source_mask)
+        return super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            pixel_values=pixel_values,
+            image_grid_thw=image_grid_thw,
+            mm_token_type_ids=mm_token_type_ids,
+            **kwargs,
+        )
+
+    def _edit_mask(
+        self, input_ids: torch.Tensor, edit_mask: torch.Tensor | bool | None, masks: TokenMasks | None
+    ) -> torch.Tensor | bool:
+        if edit_mask is not None or not self.config.has_editing:
+            return False if edit_mask is None else edit_mask
+        if masks is not None:
+            return masks.edit
+        if bool((input_ids >= self.config.text_config.vocab_size).any()):
+            raise ValueError(
+                "The step continues a cache and holds image codes, so it cannot be seen whether they belong to an edit; "
+                "pass `edit_mask` (`generate` does)."
+            )
+        return False

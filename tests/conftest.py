@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 COMPACT = REPOSITORY / "tests" / "assets" / "compact"
 REFERENCE = Path(os.environ.get("WALLAROO_REFERENCE", REPOSITORY.parent / "shared" / "reference"))
 
-torch.set_num_threads(max(1, (os.cpu_count() or 2)))
+torch.set_num_threads(1)  # tiny models: more threads only wait for each other
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import lzma
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor
 from wallaroo_hf.conversion.convert import convert_checkpoint
@@ -23,8 +24,10 @@ class GoldenSet:
         self.name, self.root, self.workspace = name, root, workspace
 
     def tensors(self, path: str) -> dict[str, torch.Tensor]:
-        """A safetensors file of the set; small integers may be stored narrow."""
-        loaded = load_file(self.root / f"{path}.safetensors")
+        """A safetensors file of the set, which may be packed with xz; small integers may be stored narrow."""
+        plain = self.root / f"{path}.safetensors"
+        packed = plain.with_name(f"{plain.name}.xz")
+        loaded = load(lzma.decompress(packed.read_bytes()) if packed.exists() else plain.read_bytes())
         return {key: value.long() if value.dtype == torch.int32 else value for key, value in loaded.items()}
 
     def json(self, path: str) -> Any:

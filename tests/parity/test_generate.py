@@ -81,7 +81,8 @@ def test_drawing(golden, name, attend_padding):
 def test_pixels_and_pictures(golden, name):
     _, data, _, output = _draw(golden, name, attend_padding=False)
     pixels = golden.model.decode_image_tokens(output.sequences)
-    torch.testing.assert_close(pixels, data["decoded_pixels"], atol=2e-5, rtol=0)
+    if golden.name != "compact" or "decoded_pixels" in data:  # too large for the compact set, but for one
+        torch.testing.assert_close(pixels, data["decoded_pixels"], atol=2e-5, rtol=0)
     images = golden.processor.post_process_multimodal_output(pixels, generation_mode="image")
     for index, image in enumerate(images):
         recorded = golden.image(f"generate/{name}.{index}")

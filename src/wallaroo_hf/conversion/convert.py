@@ -1,8 +1,10 @@
 """`convert_checkpoint`: the authors' released files to a folder that transformers loads."""
 
+import contextlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 from transformers import AddedToken, AutoConfig, AutoTokenizer, GenerationConfig, Qwen2_5_VLConfig
 from transformers.utils import cached_file
 
-from ..layout.special_tokens import CONFIG_TOKEN_IDS, PAD, added_tokens
+from ..layout.special_tokens import CONFIG_TOKEN_IDS, DRAWING_TOKENS, IM_END, IM_START, PAD, added_tokens
 from ..layout.stage import StageRecord, stage_record
 from ..modeling.configuration import WallarooConfig, WallarooVQConfig
 from ..modeling.model import WallarooForConditionalGeneration
@@ -18,12 +20,14 @@ from ..modeling.vq import WallarooVQModel
 from ..processing.image_processor import WallarooImageProcessor
 from ..processing.processor import WallarooProcessor
 from .key_map import EDITING_PREFIXES, VQ_IGNORED, VQ_PREFIX, checkpoint_key, vq_key
-from .sources import find_file, load_tensors
+from .sources import find_file, load_tensors, one_line
 from .writing import new_folder, write_shards
 
 __all__ = ["convert_checkpoint", "convert_vq"]
 
 logger = logging.getLogger(__name__)
+# What the base tokenizer must bring along.
+QWEN_TOKENS = (PAD, IM_START, IM_END, *(token for token in CONFIG_TOKEN_IDS.values() if token not in DRAWING_TOKENS))
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -65,16 +69,20 @@ def convert_checkpoint(
     vq_source = load_tensors(find_file(vq, "image tokenizer"), ("model", "state_dict"), "image tokenizer")
     record = _stage(source, stage)
     vq_config = vq_config_from_tensors(vq_source)
+    base_config = _base_config(base)
     tokenizer = _tokenizer(base, record)
-    config = _config(base, tokenizer, vq_config, record, target_dtype)
+    config = _config(base, base_config, tokenizer, vq_config, record, target_dtype)
     tensors = _renamed(source, checkpoint_key, "checkpoint")
-    tensors |= {VQ_PREFIX + name: tensor for name, tensor in _renamed_vq(vq_source).items()}
+    tensors |= {VQ_PREFIX + name: tensor for name, tensor in _vq_tensors(vq_source, vq_config).items()}
     with torch.device("meta"):
         expected = WallarooForConditionalGeneration(config).state_dict()
-    _check_complete(tensors, expected)
+    _check_complete(tensors, expected, "checkpoint")
+    processor = _processor(base, tokenizer, config, record)
+    generation_config = _generation_config(base, tokenizer, record)
     dtypes = {name: torch.float32 if name.startswith(VQ_PREFIX) else target_dtype for name in tensors}
     with new_folder(output) as folder:
-        _save_settings(folder, base, config, tokenizer, record)
+        for settings in (processor, config, generation_config):
+            settings.save_pretrained(folder)
         written = 0
 
         def report(count: int) -> None:
@@ -102,10 +110,7 @@ def convert_vq(vq: str | Path, output: str | Path) -> Path:
     config = vq_config_from_tensors(source)
     config.architectures = [WallarooVQModel.__name__]
     config.dtype = torch.float32
-    tensors = _renamed_vq(source)
-    with torch.device("meta"):
-        expected = WallarooVQModel(config).state_dict()
-    _check_complete(tensors, expected)
+    tensors = _vq_tensors(source, config)
     with new_folder(output) as folder:
         config.save_pretrained(folder)
         write_shards(folder, tensors, dict.fromkeys(tensors, torch.float32), "5GB", lambda count: None)
@@ -134,9 +139,10 @@ def vq_config_from_tensors(tensors: Mapping[str, torch.Tensor]) -> WallarooVQCon
             in_channels=tensors["encoder.conv_in.weight"].shape[1],
             out_channels=tensors["decoder.conv_out.weight"].shape[0],
         )
-    except (KeyError, ValueError, IndexError) as error:
+    except (LookupError, ValueError, ArithmeticError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else "its tensors have other shapes"
         raise ValueError(
-            f"The image tokenizer is not a LlamaGen VQ model ({error} is missing); give LlamaGen's vq_ds16_t2i.pt."
+            f"The image tokenizer is not a LlamaGen VQ model ({reason}); give LlamaGen's vq_ds16_t2i.pt."
         ) from error
 
 
@@ -173,32 +179,41 @@ def _stage(source: Mapping[str, torch.Tensor], stage: str | int | None) -> Stage
 def _renamed(
     source: Mapping[str, torch.Tensor], rename: Callable[[str], str | None], what: str
 ) -> dict[str, torch.Tensor]:
-    renamed, unknown = {}, []
+    renamed: dict[str, torch.Tensor] = {}
+    unknown = []
     for key, tensor in source.items():
         name = rename(key)
-        if name is None:
+        if name is None or name in renamed:  # two keys of one name would hide a tensor
             unknown.append(key)
         else:
             renamed[name] = tensor
     if unknown:
         raise ValueError(
-            f"The {what} has keys that no part of the model takes: {_some(unknown)}; is it a Wallaroo file?"
+            f"The {what} has keys that no part of the model takes: {_some(unknown)}; is it the right file?"
         )
     return renamed
 
 
-def _renamed_vq(source: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return _renamed({k: v for k, v in source.items() if k not in VQ_IGNORED}, vq_key, "image tokenizer")
+def _vq_tensors(source: Mapping[str, torch.Tensor], config: WallarooVQConfig) -> dict[str, torch.Tensor]:
+    tensors = _renamed({k: v for k, v in source.items() if k not in VQ_IGNORED}, vq_key, "image tokenizer")
+    with torch.device("meta"):
+        expected = WallarooVQModel(config).state_dict()
+    _check_complete(tensors, expected, "image tokenizer")
+    return tensors
 
 
-def _check_complete(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+def _check_complete(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], what: str) -> None:
     """Every source tensor used, every target filled, every shape equal."""
     extra = sorted(set(tensors) - set(expected))
     missing = sorted(set(expected) - set(tensors))
     if extra:
-        raise ValueError(f"The checkpoint has tensors that the model does not take: {_some(extra)}.")
+        raise ValueError(
+            f"The {what} has tensors that the model does not take: {_some(extra)}; is it the right file (and base)?"
+        )
     if missing:
-        raise ValueError(f"The checkpoint lacks tensors that the model needs: {_some(missing)}.")
+        raise ValueError(
+            f"The {what} lacks tensors that the model needs: {_some(missing)}; is it the right file (and base)?"
+        )
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
             raise ValueError(
@@ -214,45 +229,59 @@ def _some(names: list[str]) -> str:
 # --------------------------------------------------------------------------------------------------------- settings
 
 
+def _base_config(base: str | Path) -> Qwen2_5_VLConfig:
+    with _reading(base, "configuration"):
+        config = AutoConfig.from_pretrained(base)
+    if not isinstance(config, Qwen2_5_VLConfig):
+        raise ValueError(
+            f"The base '{base}' is a {config.model_type} model, but Wallaroo was trained from Qwen2.5-VL; give that."
+        )
+    return config
+
+
 def _tokenizer(base: str | Path, record: StageRecord) -> Any:
     """The base tokenizer with Wallaroo's tokens; those that it already has keep their ids."""
-    try:
+    with _reading(base, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(base)
-    except (OSError, ValueError) as error:
+    vocabulary = tokenizer.get_vocab()
+    missing = [token for token in QWEN_TOKENS if token not in vocabulary]
+    if missing:
         raise ValueError(
-            f"No tokenizer could be loaded from the base '{base}'; give a Qwen2.5-VL folder or Hub id."
-        ) from error
+            f"The tokenizer of the base '{base}' lacks {_some(missing)}; give a Qwen2.5-VL folder or Hub id."
+        )
     tokens = added_tokens(record.indicator_sizes if record.size_indicators else ())
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in tokens], special_tokens=True)
     return tokenizer
 
 
 def _config(
-    base: str | Path, tokenizer: Any, vq_config: WallarooVQConfig, record: StageRecord, dtype: torch.dtype
+    base: str | Path,
+    base_config: Qwen2_5_VLConfig,
+    tokenizer: Any,
+    vq_config: WallarooVQConfig,
+    record: StageRecord,
+    dtype: torch.dtype,
 ) -> WallarooConfig:
+    settings = base_config.to_dict()
+    for key in ("architectures", "model_type", "transformers_version", "dtype", "_name_or_path"):
+        settings.pop(key, None)
+    # transformers 4.5x repeats the text settings beside `text_config`
+    own = {field.name for field in fields(WallarooConfig)}
+    settings = {key: value for key, value in settings.items() if key in own or key not in settings["text_config"]}
+    settings |= {key: tokenizer.convert_tokens_to_ids(token) for key, token in CONFIG_TOKEN_IDS.items()}
+    settings |= {
+        "vq_config": vq_config.to_dict(),
+        "codebook_size": vq_config.codebook_size,
+        "has_editing": record.has_editing,
+        "stage": record.name,
+    }
     try:
-        base_config = AutoConfig.from_pretrained(base)
-    except (OSError, ValueError) as error:
+        config = WallarooConfig(**settings, architectures=[WallarooForConditionalGeneration.__name__], dtype=dtype)
+    except ValueError as error:
         raise ValueError(
-            f"No configuration could be loaded from the base '{base}'; give a Qwen2.5-VL folder or Hub id."
+            f"The config.json of the base '{base}' does not fit ({one_line(error)}); correct it, or give a Qwen2.5-VL "
+            "folder or Hub id."
         ) from error
-    if not isinstance(base_config, Qwen2_5_VLConfig):
-        raise ValueError(
-            f"The base '{base}' is a {base_config.model_type} model, but Wallaroo was trained from Qwen2.5-VL; give that."
-        )
-    inherited = base_config.to_dict()
-    for key in ("architectures", "model_type", "transformers_version", "dtype", "_name_or_path", "codebook_size"):
-        inherited.pop(key, None)
-    ids = {key: tokenizer.convert_tokens_to_ids(token) for key, token in CONFIG_TOKEN_IDS.items()}
-    config = WallarooConfig(
-        **inherited | ids,
-        vq_config=vq_config.to_dict(),
-        codebook_size=vq_config.codebook_size,
-        has_editing=record.has_editing,
-        stage=record.name,
-        architectures=[WallarooForConditionalGeneration.__name__],
-        dtype=dtype,
-    )
     highest = max(tokenizer.convert_tokens_to_ids(list(tokenizer.get_added_vocab())), default=0)
     if highest >= config.text_config.vocab_size:
         raise ValueError(
@@ -262,41 +291,54 @@ def _config(
     return config
 
 
-def _save_settings(
-    folder: Path, base: str | Path, config: WallarooConfig, tokenizer: Any, record: StageRecord
-) -> None:
-    """Writes everything but the weights, all of it from one stage record."""
-    processor = WallarooProcessor(
-        WallarooImageProcessor.from_pretrained(base),
+def _processor(base: str | Path, tokenizer: Any, config: WallarooConfig, record: StageRecord) -> WallarooProcessor:
+    with _reading(base, "image processor"):
+        image_processor = WallarooImageProcessor.from_pretrained(base)
+    return WallarooProcessor(
+        image_processor,
         tokenizer,
         chat_template=_chat_template(base, tokenizer),
         image_token_size=config.vq_config.image_token_size,
         **record.processor_settings(),
     )
-    processor.save_pretrained(folder)
-    config.save_pretrained(folder)
-    _generation_config(base, tokenizer, record).save_pretrained(folder)
 
 
 def _chat_template(base: str | Path, tokenizer: Any) -> str:
-    path = cached_file(base, "chat_template.json", _raise_exceptions_for_missing_entries=False)
-    if path is not None:
-        return json.loads(Path(path).read_text(encoding="utf-8"))["chat_template"]
-    path = cached_file(base, "chat_template.jinja", _raise_exceptions_for_missing_entries=False)
-    if path is not None:
-        return Path(path).read_text(encoding="utf-8")
+    with _reading(base, "chat template"):
+        path = _optional_file(base, "chat_template.json")
+        if path is not None:
+            return json.loads(path.read_text(encoding="utf-8"))["chat_template"]
+        path = _optional_file(base, "chat_template.jinja")
+        if path is not None:
+            return path.read_text(encoding="utf-8")
     if tokenizer.chat_template is None:
         raise ValueError(f"The base '{base}' has no chat template; give a Qwen2.5-VL folder or Hub id.")
     return tokenizer.chat_template
 
 
 def _generation_config(base: str | Path, tokenizer: Any, record: StageRecord) -> GenerationConfig:
-    try:
-        generation_config = GenerationConfig.from_pretrained(base)
-    except OSError:  # the base has none: stop where Qwen2.5-VL stops
-        generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id)
+    generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id)  # where Qwen2.5-VL stops
+    with _reading(base, "generation configuration"):
+        if _optional_file(base, "generation_config.json") is not None:
+            generation_config = GenerationConfig.from_pretrained(base)
     if generation_config.pad_token_id is None:
         generation_config.pad_token_id = tokenizer.convert_tokens_to_ids(PAD)
     for key, value in record.generation_settings().items():
         setattr(generation_config, key, value)
     return generation_config
+
+
+def _optional_file(base: str | Path, name: str) -> Path | None:
+    path = cached_file(base, name, _raise_exceptions_for_missing_entries=False)
+    return None if path is None else Path(path)
+
+
+@contextlib.contextmanager
+def _reading(base: str | Path, part: str) -> Iterator[None]:
+    """Puts any failure to load a part of the base into one sentence: transformers raises many kinds."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"No {part} could be loaded from the base '{base}' ({one_line(error)}); give a Qwen2.5-VL folder or Hub id."
+        ) from error

@@ -1,13 +1,15 @@
 """Reading the authors' files: finding them, here or on the Hub, and opening them without running what is inside."""
 
+import contextlib
 import pickle
+import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 _SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 
@@ -26,34 +28,45 @@ def find_file(source: str | Path, what: str) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        return _only_candidate([str(item) for item in sorted(path.iterdir())], str(source), what, Path)
+        return path / _only_candidate(sorted(item.name for item in path.iterdir()), str(source), what)
     name, _, revision = str(source).partition("@")
-    parts = name.split("/")
-    looks_local = str(source).startswith((".", "/", "~")) or len(parts) < 2
+    parts = name.strip("/").split("/")
+    looks_local = str(source).startswith((".", "/", "~")) or len(parts) < 2 + name.endswith(_SUFFIXES)
     if looks_local:
         raise ValueError(f"The {what} '{source}' does not exist; give a file, or a Hub id such as org/name/file.ckpt.")
-    repo = "/".join(parts[:2])
+    repo, file = "/".join(parts[:2]), "/".join(parts[2:])
+    with _asking_hub(source, what):
+        files = [file] if file else HfApi().list_repo_files(repo, revision=revision or None)
+    file = file or _only_candidate(files, repo, what)
+    with _asking_hub(source, what):
+        return Path(hf_hub_download(repo, file, revision=revision or None))
+
+
+@contextlib.contextmanager
+def _asking_hub(source: str | Path, what: str) -> Iterator[None]:
+    """Puts any failure into one sentence: the Hub's client, and what it is built on, raise many kinds."""
     try:
-        if len(parts) > 2:
-            return Path(hf_hub_download(repo, "/".join(parts[2:]), revision=revision or None))
-        files = HfApi().list_repo_files(repo, revision=revision or None)
-        return _only_candidate(
-            files, repo, what, lambda file: Path(hf_hub_download(repo, file, revision=revision or None))
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        yield
+    except Exception as error:
         raise ValueError(
-            f"The {what} '{source}' is neither a file here nor to be had from the Hub "
-            f"({str(error).strip().splitlines()[0][:200]}); check the path or the Hub id."
+            f"The {what} '{source}' is neither a file here nor to be had from the Hub ({one_line(error)}); check the path "
+            "or the Hub id."
         ) from error
 
 
-def _only_candidate(names: Sequence[str], place: str, what: str, open_it) -> Path:
+def _only_candidate(names: Sequence[str], place: str, what: str) -> str:
     found = [name for name in names if name.endswith(_SUFFIXES)]
     if len(found) != 1:
         raise ValueError(
             f"'{place}' holds {len(found)} files that could be the {what} ({', '.join(found[:5]) or 'none'}); name one."
         )
-    return open_it(found[0])
+    return found[0]
+
+
+def one_line(error: Exception) -> str:
+    """An error's first sentence, without its full stop, to quote within another."""
+    text = " ".join(str(error).split("\n\n")[0].split())
+    return re.split(r"(?<=\S)\.(?: |$)", text)[0][:200] or type(error).__name__
 
 
 def load_tensors(path: Path, wrapper_keys: Sequence[str], what: str) -> dict[str, torch.Tensor]:
@@ -65,23 +78,33 @@ def load_tensors(path: Path, wrapper_keys: Sequence[str], what: str) -> dict[str
     Raises:
         ValueError: if the file is damaged, holds anything but tensors and plain values, or has another structure.
     """
+    content: Any = None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        if "weights_only" in str(error).lower() or "unsupported global" in str(error).lower():
-            raise ValueError(
-                f"The {what} '{path}' holds more than tensors (code that would run on loading, or an unreadable "
-                "pickle), so it is not opened; get the file from its authors again."
-            ) from error
+        with path.open("rb") as file:
+            is_archive = zipfile.is_zipfile(file)
+        if is_archive:  # torch maps nothing else: what versions before 1.6 wrote is refused as damaged files are
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise ValueError(
-            f"The {what} '{path}' cannot be read ({str(error).strip().splitlines()[0][:200] if str(error) else 'empty'}); "
-            "it is damaged or incomplete, download it again."
+            f"The {what} '{path}' holds more than tensors ({forbidden[1] if forbidden else one_line(error)}) and could "
+            "run code, so it is not opened; get a file from its authors that holds tensors only."
         ) from error
+    except Exception as error:  # a damaged file can raise anything
+        raise ValueError(
+            f"The {what} '{path}' cannot be read ({one_line(error)}); it is damaged or incomplete, download it again."
+        ) from error
+    if not is_archive:
+        raise ValueError(
+            f"The {what} '{path}' is not a file that `torch.save` of PyTorch 1.6 or later has written; it is damaged, "
+            "incomplete or something else, download it again."
+        )
     for key in wrapper_keys:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
             break
-    if not isinstance(content, dict) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
+    items = content.items() if isinstance(content, dict) else ()
+    if not items or not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in items):
         raise ValueError(
             f"The {what} '{path}' is not a dictionary of tensors (nor has one under {' or '.join(wrapper_keys)}); is it "
             "the right file?"

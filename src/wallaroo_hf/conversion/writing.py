@@ -21,6 +21,7 @@ def new_folder(output: Path) -> Iterator[Path]:
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"The output '{output}' already exists and is not empty; choose another folder or remove it.")
+    output = output.resolve()  # the folder may be the current one, or a link
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-partial-", dir=output.parent))
     try:
@@ -58,6 +59,7 @@ def write_shards(
         # clones: a saved tensor must own its memory, and the source is a map of a file
         shard = {name: tensors[name].to(dtypes[name], copy=True).contiguous() for name in names}
         save_file(shard, folder / filename, metadata={"format": "pt"})
+        (folder / filename).chmod(0o644)  # safetensors makes it readable for its owner only
         del shard
         progress(len(names))
     if split.is_sharded:

@@ -224,10 +224,9 @@ class WallarooGenerationMixin(GenerationMixin):
             custom_generate=method,
             streamer=streamer,
             synced_gpus=synced,
-            max_new_tokens=job.plan.length,
             input_ids=job.branches[0].input_ids,
             attention_mask=job.branches[0].attention_mask,
-            **kwargs | settings,
+            **kwargs | settings | {"max_new_tokens": job.plan.length, "max_length": None},
         )
 
     def _image_settings(self, passed: GenerationConfig | None, kwargs: dict[str, Any]) -> dict[str, Any]:

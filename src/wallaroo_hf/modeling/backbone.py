@@ -104,7 +104,8 @@ class WallarooModel(Qwen2_5_VLModel):
         vocab_size = self.config.text_config.vocab_size
         is_code = input_ids >= vocab_size
         text = self.get_input_embeddings()(input_ids.masked_fill(is_code, 0))
-        vectors = self.vq_model.codebook_lookup((input_ids - vocab_size).clamp(min=0))
+        with torch.no_grad():  # the codebook is frozen
+            vectors = self.vq_model.codebook_lookup((input_ids - vocab_size).clamp(min=0))
         return torch.where(is_code.unsqueeze(-1), self._adapt(vectors, edit_mask).to(text), text)
 
     def embed_prompt(
@@ -278,6 +279,7 @@ class WallarooModel(Qwen2_5_VLModel):
         source_pixel_values: Sequence[torch.Tensor] | None = None,
         source_mask: Sequence[torch.Tensor] | None = None,
         edit_mask: torch.Tensor | bool | None = None,
+        mm_encoder_outputs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         r"""Runs the decoder.
@@ -290,6 +292,7 @@ class WallarooModel(Qwen2_5_VLModel):
             source_pixel_values: images to edit, one `(3, H, W)` in [-1, 1] per source block.
             source_mask: one bool `(codes,)` per source, or `(sources, codes)`: True = replaced by a constant (training).
             edit_mask: which codes belong to edits, `(B, T)` or one answer for all; read off the ids when absent.
+            mm_encoder_outputs: NaViT features in place of `pixel_values`, as transformers' `generate` prepares them.
 
         Raises:
             ValueError: for video input, for tensors that do not match the placeholders, and for codes in a step that
@@ -318,6 +321,7 @@ class WallarooModel(Qwen2_5_VLModel):
             pixel_values=pixel_values,
             image_grid_thw=image_grid_thw,
             mm_token_type_ids=mm_token_type_ids,
+            mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
         )
 

@@ -91,6 +91,7 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, Qwen2_5_VLForCon
         source_mask: Sequence[torch.Tensor] | None = None,
         target_pixel_values: Sequence[torch.Tensor] | None = None,
         edit_mask: torch.Tensor | bool | None = None,
+        mm_encoder_outputs: dict[str, Any] | None = None,
         output_image_logits: bool = False,
         loss_weights: Mapping[str, float] | None = None,
         **kwargs: Any,
@@ -105,6 +106,7 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, Qwen2_5_VLForCon
             target_pixel_values: images for the `<|generate_image_pad|>` placeholders, one `(3, H, W)` in [-1, 1] each.
             logits_to_keep: positions to compute logits for, as in transformers. Default: all without labels; with labels
                 only where labels are.
+            mm_encoder_outputs: NaViT features in place of `pixel_values`, as transformers' `generate` prepares them.
             output_image_logits: return `image_logits` instead of text logits, at the positions of `logits_to_keep`.
             loss_weights: weight per task (`understanding`, `generation`, `editing`), default 1.
 
@@ -128,6 +130,7 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, Qwen2_5_VLForCon
             source_pixel_values=source_pixel_values,
             source_mask=source_mask,
             edit_mask=edit_mask,
+            mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state

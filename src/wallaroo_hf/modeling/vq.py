@@ -64,7 +64,13 @@ class WallarooVQModel(PreTrainedModel):
 
     config: WallarooVQConfig
     main_input_name = "pixel_values"
-    _no_split_modules = ["JanusVQVAEAttnBlock", "JanusVQVAEResnetBlock"]
+    _no_split_modules = ["WallarooVQModel"]
+    # Its few attention blocks are transformers' Janus ones, which have one implementation of their own; whatever is
+    # chosen for the language model is fine with them.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
 
     def __init__(self, config: WallarooVQConfig) -> None:
         super().__init__(config)

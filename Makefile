@@ -1,0 +1,41 @@
+# `make demo` and `make test` set up everything they need in $(VENV).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test check format clean
+
+## demo: set up, convert the tiny checkpoint that ships here, draw from a text and edit a photo
+demo: $(VENV)/.installed
+	$(BIN)/python examples/demo.py --output demo
+
+## test: set up and run the tests
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+## check: set up and run the linter, the formatter's check and the type checker
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check src tests examples
+	$(BIN)/ruff format --check src tests examples
+	$(BIN)/mypy
+
+## format: format the code
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix src tests examples
+	$(BIN)/ruff format src tests examples
+
+## clean: remove what the targets above made
+clean:
+	rm -rf $(VENV) demo .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) (once; about a minute, most of it PyTorch) ..."
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint constraints.txt torch
+	$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) install --constraint constraints.txt --editable ".[dev]"
+	@touch $@

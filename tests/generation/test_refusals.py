@@ -1,0 +1,109 @@
+"""What cannot be drawn is refused in one sentence that says what to do."""
+
+import pytest
+import torch
+from helpers import picture
+from transformers import DynamicCache
+
+
+@pytest.fixture
+def inputs(processor):
+    return processor(text="a cat", generation_mode="image", height=64, width=64, return_tensors="pt")
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"num_beams": 3}, "num_beams=1"),
+        ({"penalty_alpha": 0.6}, "penalty_alpha"),
+        ({"prompt_lookup_num_tokens": 2}, "prompt_lookup_num_tokens"),
+        ({"use_cache": False}, "use_cache"),
+        ({"custom_generate": lambda *args: None}, "custom_generate"),
+        ({"stop_strings": ["x"]}, "stop_strings"),
+        ({"max_new_tokens": 5}, "max_new_tokens"),
+        ({"negative_prompt_ids": torch.ones(1, 3).long()}, "negative_input_ids"),
+        ({"prefill_chunk_size": 8}, "prefill_chunk_size"),
+        ({"generator": [torch.Generator(), torch.Generator()]}, "one per image"),
+        ({"generation_mode": "auto"}, "generation_mode"),
+        ({"pixel_values_videos": torch.ones(1)}, "Video"),
+        ({"guidence_scale": 3.0}, "guidence_scale"),
+    ],
+)
+def test_refused_arguments(model, inputs, kwargs, words):
+    kwargs = {"generation_mode": "image", **kwargs}
+    with pytest.raises(ValueError, match=words):
+        model.generate(**inputs, **kwargs)
+
+
+def test_prompt_not_prepared_for_drawing(model, processor):
+    """The error names the keyword that stock pipelines need."""
+    with pytest.raises(ValueError, match=r'processor_kwargs=\{"generation_mode": "image"\}'):
+        model.generate(**processor(text="a cat", return_tensors="pt"), generation_mode="image")
+
+
+def test_guidance_needs_the_unconditional_branch(model, inputs):
+    conditional = {key: value for key, value in inputs.items() if not key.startswith("negative_")}
+    with pytest.raises(ValueError, match="guidance_scale=1"):
+        model.generate(**conditional, generation_mode="image")
+    drawn = model.generate(**conditional, generation_mode="image", guidance_scale=1.0)
+    assert model.decode_image_tokens(drawn).shape == (1, 3, 64, 64)
+
+
+def test_target_grid_is_needed_and_counted(model, inputs):
+    grid = inputs.pop("target_grid_hw")
+    with pytest.raises(ValueError, match="target_grid_hw"):
+        model.generate(**inputs, generation_mode="image")
+    with pytest.raises(ValueError, match="one per prompt"):
+        model.generate(**inputs, target_grid_hw=grid.repeat(2, 1), generation_mode="image")
+
+
+def test_cache_must_be_empty(model, inputs):
+    cache = DynamicCache(config=model.config.get_text_config())
+    fresh = model.generate(**inputs, generation_mode="image", past_key_values=cache, do_sample=False)
+    assert fresh.shape[0] == 1
+    with pytest.raises(ValueError, match="not empty"):
+        model.generate(**inputs, generation_mode="image", past_key_values=cache)
+
+
+def test_source_tensors_must_match(model, processor):
+    inputs = processor(
+        text="blue", images=[picture(1)], generation_mode="image", height=64, width=64, return_tensors="pt"
+    )
+    without = {key: value for key, value in inputs.items() if key != "source_pixel_values"}
+    with pytest.raises(ValueError, match="source_pixel_values"):
+        model.generate(**without, generation_mode="image")
+    inputs["source_pixel_values"] = inputs["source_pixel_values"] * 2
+    with pytest.raises(ValueError, match="16 source codes"):
+        model.generate(**inputs, generation_mode="image")
+
+
+def test_drawing_arguments_in_text_mode(model, processor):
+    inputs = processor(text="Hello", return_tensors="pt")
+    with pytest.raises(ValueError, match="generation_mode='image'"):
+        model.generate(**inputs, generator=torch.Generator())
+    with pytest.raises(ValueError, match="Video"):
+        model.generate(**inputs, pixel_values_videos=torch.ones(1))
+
+
+def test_decoding_needs_a_whole_image(model, processor, inputs):
+    drawn = model.generate(**inputs, generation_mode="image")
+    with pytest.raises(ValueError, match="holds no image"):
+        model.decode_image_tokens(processor(text="Hello", return_tensors="pt")["input_ids"])
+    with pytest.raises(ValueError, match="incomplete"):
+        model.decode_image_tokens(drawn[:, :-3])
+    with pytest.raises(ValueError, match=r"\(B, T\)"):
+        model.decode_image_tokens(drawn[0])
+    with pytest.raises(ValueError, match="target_grid_hw"):
+        model.decode_image_tokens(drawn, target_grid_hw=[[2, 8]])
+
+
+def test_images_without_line_breaks(model, processor):
+    """Square ones explain themselves; others need their grid."""
+    for height, width in ((64, 64), (32, 128)):
+        inputs = processor(text="a cat", generation_mode="image", height=height, width=width, return_tensors="pt")
+        drawn = model.generate(**inputs, generation_mode="image", line_breaks=False)
+        grid = inputs["target_grid_hw"]
+        assert model.decode_image_tokens(drawn, target_grid_hw=grid).shape == (1, 3, height, width)
+    odd = processor(text="a cat", generation_mode="image", height=32, width=48, return_tensors="pt")
+    with pytest.raises(ValueError, match="target_grid_hw"):
+        model.decode_image_tokens(model.generate(**odd, generation_mode="image", line_breaks=False))

@@ -1,0 +1,68 @@
+"""What a configuration accepts and refuses."""
+
+import pytest
+from transformers import AutoConfig
+
+from wallaroo_hf import WallarooConfig, WallarooVQConfig
+
+SMALL_VQ = {"codebook_size": 64, "base_channels": 32, "latent_channels": 32, "channel_multiplier": [1, 1]}
+
+
+def test_released_defaults():
+    config = WallarooConfig()
+    assert config.codebook_size == config.vq_config.codebook_size == 16384
+    assert config.vq_config.image_token_size == 16
+    assert config.generate_start_token_id == 151665 and config.generate_image_token_id == 151670
+
+
+def test_flat_published_configuration():
+    """Qwen2.5-VL-7B's own file has its text settings at the top, and keys that nobody reads."""
+    config = WallarooConfig(
+        hidden_size=3584,
+        num_attention_heads=28,
+        rope_theta=1e6,
+        rope_scaling={"type": "mrope", "mrope_section": [16, 24, 24]},
+        vision_token_id=151654,
+        torch_dtype="bfloat16",
+        use_cache=True,
+        vision_config={"hidden_size": 1280, "in_chans": 3, "spatial_patch_size": 14, "tokens_per_second": 2},
+    )
+    assert config.text_config.hidden_size == 3584
+    assert config.text_config.rope_parameters["mrope_section"] == [16, 24, 24]
+    assert config.vision_config.hidden_size == 1280
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"has_editting": True}, "did you mean `has_editing`"),
+        ({"hiden_size": 64}, "did you mean `hidden_size`"),
+        ({"text_config": {"num_layers_hidden": 2}}, "num_layers_hidden"),
+        ({"text_config": {}, "hidden_size": 64}, "hidden_size"),
+        ({"vision_config": {"dept": 2}}, "did you mean `depth`"),
+        ({"vq_config": {"codebok_size": 2}}, "did you mean `codebook_size`"),
+    ],
+)
+def test_misspelt_keys_are_refused(kwargs, words):
+    with pytest.raises(ValueError, match=words):
+        WallarooConfig(**kwargs)
+
+
+def test_codebook_sizes_must_agree():
+    with pytest.raises(ValueError, match="make them equal"):
+        WallarooConfig(codebook_size=100, vq_config=SMALL_VQ)
+    assert WallarooConfig(vq_config=SMALL_VQ).codebook_size == 64
+
+
+def test_save_and_load(tmp_path):
+    config = WallarooConfig(vq_config=SMALL_VQ, has_editing=False, stage="3b", end_of_line_token_id=7)
+    config.save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert type(loaded) is WallarooConfig
+    assert loaded.to_diff_dict() == config.to_diff_dict()
+    assert loaded.vq_config.image_token_size == 2
+
+
+def test_image_tokenizer_configuration_alone(tmp_path):
+    WallarooVQConfig(**SMALL_VQ).save_pretrained(tmp_path)
+    assert type(AutoConfig.from_pretrained(tmp_path)) is WallarooVQConfig

@@ -1,0 +1,100 @@
+"""Keeps the house in order: dependencies flow one way, rooms stay small, and nothing forbidden creeps in."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "wallaroo_hf"
+FILES = sorted(SOURCE.rglob("*.py"))
+# room -> rooms it may import from (itself always)
+ALLOWED = {
+    "layout": set(),
+    "processing": {"layout"},
+    "generation": {"layout"},
+    "modeling": {"layout", "generation"},
+    "conversion": {"layout", "processing", "modeling"},
+    "_version": set(),
+    "_registration": {"modeling", "processing"},
+    "_commands": {"_version", "_registration", "generation", "modeling", "processing"},
+    "cli": {"_version", "_registration", "_commands", "conversion", "processing"},
+    "__init__": {"_version", "_registration", "modeling", "processing", "generation", "conversion"},
+}
+TORCH_FREE = ("layout",)
+
+
+def _room(path: Path) -> str:
+    parts = path.relative_to(SOURCE).parts
+    return parts[0] if len(parts) > 1 else path.stem
+
+
+def _imports(path: Path) -> set[tuple[str, bool]]:
+    """Rooms and outside packages that a file imports: `(name, is_ours)`."""
+    found = set()
+    package = ["wallaroo_hf", *path.relative_to(SOURCE).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {(alias.name.split(".")[0], False) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(((node.module or "").split(".")[0], False))
+        elif isinstance(node, ast.ImportFrom):
+            origin = package[: len(package) - node.level + 1] + (node.module or "").split(".")
+            names = [alias.name for alias in node.names] if origin in (["wallaroo_hf"], ["wallaroo_hf", ""]) else []
+            found |= {(name, True) for name in (names or [origin[1]])}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_dependencies_flow_one_way(path):
+    room = _room(path)
+    ours = {name for name, is_ours in _imports(path) if is_ours}
+    assert ours <= ALLOWED[room] | {room}, f"{room} must not import {ours - ALLOWED[room] - {room}}"
+    outside = {name for name, is_ours in _imports(path) if not is_ours}
+    assert "wallaroo_hf" not in outside, "import relatively"
+    if room in TORCH_FREE:
+        assert not outside & {"torch", "transformers", "numpy", "PIL"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_rooms_are_small(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+            assert lines <= 60, f"{node.name} has {lines} lines"
+
+
+FORBIDDEN = (r"\.cuda\(\)", r"strict=False", r"except:", r"exceptException", r"(?<![.\w])eval\(", r"pickle\.load")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_nothing_forbidden(path):
+    text = path.read_text(encoding="utf-8")
+    words = tokenize.generate_tokens(io.StringIO(text).readline)
+    code = "".join(token.string for token in words if token.type not in (tokenize.STRING, tokenize.COMMENT))
+    for pattern in FORBIDDEN:
+        assert not re.search(pattern, code), pattern
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+            safe = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert path.name == "sources.py" and safe["weights_only"] == "True"
+
+
+def _public(tree: ast.Module) -> list[ast.FunctionDef | ast.ClassDef]:
+    """Functions and classes of a module, and the methods of its public classes."""
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    top = [node for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]
+    methods = [node for owner in top if isinstance(owner, ast.ClassDef) for node in owner.body if isinstance(node, kinds)]
+    return top + [node for node in methods if not node.name.startswith("_")]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_public_names_have_docstrings(path):
+    for node in _public(ast.parse(path.read_text(encoding="utf-8"))):
+        assert ast.get_docstring(node), f"{node.name} has no docstring"

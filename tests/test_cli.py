@@ -1,0 +1,124 @@
+"""The command line, in this process (starting Python and torch anew costs seconds)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from helpers import picture
+from PIL import Image
+from typer.testing import CliRunner
+
+from wallaroo_hf.cli import app
+
+runner = CliRunner()
+
+
+def run(*arguments, code=0):
+    """Runs a command and returns what it printed; progress bars apart."""
+    result = runner.invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output + repr(result.exception)
+    return result.output
+
+
+@pytest.fixture
+def common(compact):
+    return ("--model", compact.folder, "--height", 64, "--width", 96, "--device", "cpu")
+
+
+def test_generate(common, tmp_path):
+    out = run("generate", "a red fox", "蓝色的星星", "-n", 2, "--seed", 7, "-o", tmp_path / "new", *common)
+    names = sorted(path.name for path in (tmp_path / "new").iterdir())
+    assert names == ["a-red-fox-7.png", "a-red-fox-8.png", "蓝色的星星-10.png", "蓝色的星星-9.png"]
+    for name in names:
+        assert name in out.replace("\n", "")
+    image = Image.open(tmp_path / "new" / "蓝色的星星-9.png")
+    assert image.size == (96, 64)
+    assert image.text["prompt"] == "蓝色的星星" and image.text["seed"] == "9"
+    settings = json.loads(image.text["settings"])
+    assert settings["height"] == 64 and settings["model"].endswith("converted") and not settings["published_eval"]
+
+
+def test_seeds_do_not_depend_on_the_batch(common, tmp_path):
+    """Image k gets seed + k, alone or together with others."""
+    run("generate", "a cat", "-n", 3, "--seed", 5, "--batch-size", 2, "-o", tmp_path / "together", *common)
+    run("generate", "a cat", "--seed", 6, "-o", tmp_path / "alone.png", *common)
+    together = Image.open(tmp_path / "together" / "a-cat-6.png")
+    assert together.tobytes() == Image.open(tmp_path / "alone.png").tobytes()
+
+
+def test_files_are_never_replaced(common, tmp_path):
+    for _ in range(2):
+        run("generate", "a cat", "--seed", 1, "-o", tmp_path / "cat.png", *common)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cat-2.png", "cat.png"]
+
+
+def test_edit(common, tmp_path):
+    picture(1).save(tmp_path / "source.png")
+    out = run("edit", tmp_path / "source.png", "make it blue", "--seed", 1, "-o", tmp_path / "edit.png", *common)
+    assert "seed 1" in out
+    assert Image.open(tmp_path / "edit.png").size == (96, 64)
+
+
+def test_published_eval_changes_layout_and_padding(common, tmp_path):
+    for name, flags in (("ours", ()), ("published", ("--published-eval",))):
+        run("generate", "a small cat", "--seed", 1, "--top-k", 1, "-o", tmp_path / f"{name}.png", *common, *flags)
+    ours, published = (Image.open(tmp_path / f"{name}.png") for name in ("ours", "published"))
+    assert ours.tobytes() != published.tobytes()
+    assert json.loads(published.text["settings"])["published_eval"]
+
+
+def test_ask(compact, tmp_path):
+    picture(1).save(tmp_path / "source.png")
+    arguments = ("ask", tmp_path / "source.png", "What is it?", "-m", compact.folder, "--max-new-tokens", 5)
+    assert run(*arguments) == run(*arguments)
+
+
+def test_convert(compact, tmp_path):
+    arguments = ["convert", "--checkpoint", compact.checkpoint, "--vq", compact.vq, "--base", compact.base]
+    out = run(*arguments, "--dtype", "float32", "-o", tmp_path / "whole")
+    assert str(tmp_path / "whole") in out.replace("\n", "")
+    assert (tmp_path / "whole" / "model.safetensors").read_bytes() == (compact.folder / "model.safetensors").read_bytes()
+    run("convert", "--vq", compact.vq, "--vq-only", "-o", tmp_path / "vq")
+    assert (tmp_path / "vq" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("generate", ""), "empty"),
+        (("generate", "a cat", "--height", "100", "--width", "64"), "multiple of 16"),
+        (("generate", "a cat", "-n", "2", "-o", "one.png"), "folder"),
+        (("generate", "a cat", "--device", "nowhere"), "nowhere"),
+        (("edit", "nowhere.png", "blue"), "does not exist"),
+        (("convert", "--vq", "x.pt", "-o", "out"), "--vq-only"),
+        (("convert", "--vq", "x.pt", "--vq-only", "--base", "b", "-o", "out"), "leave out"),
+    ],
+)
+def test_errors_are_one_sentence(compact, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WALLAROO_MODEL", str(compact.folder))
+    out = run(*arguments, code=1)
+    assert words in out and "Traceback" not in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_checkpoint(tmp_path):
+    assert "wallaroo convert" in run("generate", "a cat", "-m", tmp_path / "nowhere", code=1)
+
+
+def test_help_does_not_import_torch():
+    script = (
+        "import sys\n"
+        "sys.argv = ['wallaroo', 'generate', '--help']\n"
+        "import wallaroo_hf_launcher\n"
+        "try:\n"
+        "    wallaroo_hf_launcher.main()\n"
+        "except SystemExit:\n"
+        "    assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "PROMPT" in done.stdout and "--guidance-scale" in done.stdout

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor
-from wallaroo_hf.conversion.convert import convert_checkpoint
+from wallaroo_hf.conversion import convert_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TINY = REPOSITORY / "tests" / "assets" / "compact"

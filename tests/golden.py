@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load
 
 from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor
-from wallaroo_hf.conversion.convert import convert_checkpoint
+from wallaroo_hf.conversion import convert_checkpoint
 
 
 class GoldenSet:

@@ -90,7 +90,9 @@ def _public(tree: ast.Module) -> list[ast.FunctionDef | ast.ClassDef]:
     """Functions and classes of a module, and the methods of its public classes."""
     kinds = (ast.FunctionDef, ast.ClassDef)
     top = [node for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]
-    methods = [node for owner in top if isinstance(owner, ast.ClassDef) for node in owner.body if isinstance(node, kinds)]
+    methods = [
+        node for owner in top if isinstance(owner, ast.ClassDef) for node in owner.body if isinstance(node, kinds)
+    ]
     return top + [node for node in methods if not node.name.startswith("_")]
 
 

@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from helpers import picture
 from PIL import Image
 from typer.testing import CliRunner
 
+from helpers import picture
 from wallaroo_hf.cli import app
 
 runner = CliRunner()
@@ -80,7 +80,9 @@ def test_convert(compact, tmp_path):
     arguments = ["convert", "--checkpoint", compact.checkpoint, "--vq", compact.vq, "--base", compact.base]
     out = run(*arguments, "--dtype", "float32", "-o", tmp_path / "whole")
     assert str(tmp_path / "whole") in out.replace("\n", "")
-    assert (tmp_path / "whole" / "model.safetensors").read_bytes() == (compact.folder / "model.safetensors").read_bytes()
+    assert (tmp_path / "whole" / "model.safetensors").read_bytes() == (
+        compact.folder / "model.safetensors"
+    ).read_bytes()
     run("convert", "--vq", compact.vq, "--vq-only", "-o", tmp_path / "vq")
     assert (tmp_path / "vq" / "config.json").exists()
 

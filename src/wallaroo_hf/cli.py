@@ -190,7 +190,7 @@ def convert(
     from rich.progress import Progress
 
     from . import _registration  # noqa: F401
-    from .conversion.convert import convert_checkpoint, convert_vq
+    from .conversion import convert_checkpoint, convert_vq
 
     _quiet()
     if checkpoint is None or base is None:

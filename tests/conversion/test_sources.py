@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import EntryNotFoundError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from wallaroo_hf.conversion import sources
 from wallaroo_hf.conversion.sources import find_file, load_tensors
@@ -238,7 +238,8 @@ def test_hub_repositories_without_one_candidate(hub, files, words):
         OfflineModeIsEnabled("Cannot reach it: offline mode is enabled.\n\nTo disable it, unset HF_HUB_OFFLINE."),
         LocalEntryNotFoundError("An error happened. Please check your connection."),
         ValueError("Repo id must use alphanumeric chars: 'x'."),
-        RuntimeError("[Errno 111] Connection refused"),  # httpx's errors are no OSErrors
+        HTTPError("[Errno 111] Connection refused"),
+        EntryNotFoundError("404 Client Error."),
     ],
 )
 def test_hub_failures_are_one_sentence(hub, source, error):

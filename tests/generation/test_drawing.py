@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from helpers import draw, generators, new_tokens, picture
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessor, LogitsProcessorList, StaticCache, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
+
+from helpers import draw, generators, new_tokens, picture
 
 PROMPTS = ["a red circle", "two very small green birds on a long wooden table", "蓝色的星星"]
 SIZES = [(64, 96), (96, 64), (80, 80)]
@@ -91,7 +92,9 @@ def test_repeated_calls_agree(model, processor):
 
 def test_seeds(model, processor):
     inputs = _text_to_image(processor, rows=[0])
-    assert draw(model, inputs, generator=generators(1)) == draw(model, inputs, generator=torch.Generator().manual_seed(1))
+    assert draw(model, inputs, generator=generators(1)) == draw(
+        model, inputs, generator=torch.Generator().manual_seed(1)
+    )
     assert draw(model, inputs, generator=generators(1)) != draw(model, inputs, generator=generators(2))
     torch.manual_seed(5)
     first = draw(model, inputs)
@@ -159,6 +162,16 @@ def test_static_cache_equals_dynamic(model, processor, prepare, attend_padding):
     inputs = prepare(processor)
     settings = {"do_sample": False, "attend_padding": attend_padding}
     assert draw(model, inputs, cache_implementation="static", **settings) == draw(model, inputs, **settings)
+
+
+def test_a_cache_of_the_callers(model, processor):
+    inputs = _text_to_image(processor, rows=[0])
+    expected = draw(model, inputs, do_sample=False)
+    length = inputs["input_ids"].shape[1] + len(expected[0])
+    cache = StaticCache(config=model.config.get_text_config(), max_cache_len=length)
+    assert draw(model, inputs, do_sample=False, past_key_values=cache) == expected
+    cache.reset()
+    assert draw(model, inputs, do_sample=False, past_key_values=cache) == expected
 
 
 def test_attend_padding_concerns_padded_rows_only(model, processor):

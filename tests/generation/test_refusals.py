@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from helpers import picture
 from transformers import DynamicCache
+
+from helpers import picture
 
 
 @pytest.fixture

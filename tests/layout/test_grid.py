@@ -34,7 +34,9 @@ def test_bad_aspect_ratio(given):
         parse_aspect_ratio(given)
 
 
-@pytest.mark.parametrize(("height", "words"), [(100, "try 96 or 112"), (0, "try 16 or 32"), (-16, "try 16"), (64.0, "64")])
+@pytest.mark.parametrize(
+    ("height", "words"), [(100, "try 96 or 112"), (0, "try 16 or 32"), (-16, "try 16"), (64.0, "64")]
+)
 def test_bad_size(height, words):
     with pytest.raises(ValueError, match=words):
         check_size(height, 64, 16, plain_grid=False)

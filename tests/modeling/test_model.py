@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from helpers import draw, generators, picture
+from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -17,6 +17,7 @@ from transformers import (
 )
 
 import wallaroo_hf
+from helpers import draw, generators, picture
 from wallaroo_hf.modeling.adapters import token_masks
 from wallaroo_hf.modeling.losses import total_loss
 
@@ -107,7 +108,9 @@ def test_answers_batch_equals_single(model, processor):
 def test_answer_changes_with_the_image(model, processor):
     text = "<|vision_start|><|image_pad|><|vision_end|>What?"
     with torch.no_grad():
-        logits = [model(**processor(text=text, images=picture(seed), return_tensors="pt")).logits[0, -1] for seed in (1, 2)]
+        logits = [
+            model(**processor(text=text, images=picture(seed), return_tensors="pt")).logits[0, -1] for seed in (1, 2)
+        ]
     assert not torch.allclose(*logits, atol=1e-4)
 
 
@@ -207,6 +210,33 @@ def test_gradients_reach_every_part_but_the_image_tokenizer(model, processor):
             assert moved, name
 
 
+def test_lora_trains_and_draws(model, processor):
+    """PEFT wraps the model: adapters and a whole head train, all else stays, and drawing goes through the wrapper."""
+    inputs = processor(
+        text="blue", images=[picture(1)], generation_mode="image", height=64, width=64, return_tensors="pt"
+    )
+    before = draw(model, inputs, do_sample=False)
+    original = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    lora = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], modules_to_save=["edit_head"])
+    wrapped = get_peft_model(model, lora)
+    assert draw(wrapped, inputs, do_sample=False) == before
+    rows = _rows(processor)
+    rows.pop("target_grid_hw")
+    trained = [parameter for parameter in wrapped.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.1)
+    first = [parameter.clone() for parameter in trained]
+    for _ in range(2):  # LoRA's second factor is zero at first, so its first one moves in the second step
+        optimizer.zero_grad()
+        wrapped(**rows).loss.backward()
+        optimizer.step()
+    assert all(not torch.equal(old, new) for old, new in zip(first, trained, strict=True))
+    for name, parameter in wrapped.get_base_model().named_parameters():
+        plain = name.replace(".base_layer", "").replace(".original_module", "")
+        if plain in original:
+            assert torch.equal(parameter, original[plain]), name
+    assert draw(wrapped, inputs, do_sample=False) != before
+
+
 def test_spans(model):
     """A span is an edit iff a source came between the previous image's end (or the row's start) and its start."""
     config = model.config
@@ -225,14 +255,20 @@ def test_placeholder_errors(model, processor):
     without = {key: value for key, value in rows.items() if key != "target_pixel_values"}
     with pytest.raises(ValueError, match="target_pixel_values"):
         model(**without)
-    with pytest.raises(ValueError, match="24 <|generate_image_pad|> placeholders"):
+    with pytest.raises(ValueError, match=r"24 <\|generate_image_pad\|> placeholders"):
         model(**{**rows, "target_pixel_values": rows["target_pixel_values"] * 2})
     with pytest.raises(ValueError, match="source_mask"):
         model(**rows, source_mask=torch.zeros(1, 5, dtype=torch.bool))
     with pytest.raises(ValueError, match="Video"):
         model(**rows, pixel_values_videos=torch.ones(1))
     with pytest.raises(ValueError, match="vision tokens"):
-        model(**{**rows, "pixel_values": rows["pixel_values"].repeat(2, 1), "image_grid_thw": rows["image_grid_thw"].repeat(2, 1)})
+        model(
+            **{
+                **rows,
+                "pixel_values": rows["pixel_values"].repeat(2, 1),
+                "image_grid_thw": rows["image_grid_thw"].repeat(2, 1),
+            }
+        )
 
 
 def test_codes_that_continue_a_cache_need_their_task(model, processor):
@@ -243,7 +279,9 @@ def test_codes_that_continue_a_cache_need_their_task(model, processor):
         with pytest.raises(ValueError, match="edit_mask"):
             model(input_ids=code, past_key_values=copy.deepcopy(past))
         stepwise = model(input_ids=code, past_key_values=past, edit_mask=False, output_image_logits=True)
-        whole = model(input_ids=torch.cat([inputs["input_ids"], code], dim=1), output_image_logits=True, logits_to_keep=1)
+        whole = model(
+            input_ids=torch.cat([inputs["input_ids"], code], dim=1), output_image_logits=True, logits_to_keep=1
+        )
     torch.testing.assert_close(stepwise.image_logits, whole.image_logits, atol=1e-4, rtol=0)
 
 

@@ -6,10 +6,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from helpers import picture
 from PIL import Image
 from transformers import AutoProcessor
 
+from helpers import picture
 from wallaroo_hf import WallarooProcessor
 
 
@@ -24,7 +24,14 @@ def _text(processor, batch, key="input_ids", row=0):
 
 def test_emitted_tensors(processor):
     batch = _draw(processor, text=["blue", "red"], images=[picture(1), picture(2)], height=64, width=96)
-    names = {"input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw", "source_pixel_values"}
+    names = {
+        "input_ids",
+        "attention_mask",
+        "mm_token_type_ids",
+        "pixel_values",
+        "image_grid_thw",
+        "source_pixel_values",
+    }
     assert set(batch) == names | {f"negative_{name}" for name in names} | {"target_grid_hw"}
     assert set(batch) <= set(processor.model_input_names)
     assert batch["target_grid_hw"].tolist() == [[4, 6], [4, 6]]
@@ -74,9 +81,9 @@ def test_sizes_per_row(processor):
 
 def test_templates(processor):
     assert "Create a 64x64 sized" in _text(processor, _draw(processor, prompt_template=1, height=64, width=64))
-    assert "just a cat<" in _text(processor, _draw(processor, prompt_template="just {prompt}", height=64, width=64)).replace(
-        " <", "<"
-    )
+    assert "just a cat<" in _text(
+        processor, _draw(processor, prompt_template="just {prompt}", height=64, width=64)
+    ).replace(" <", "<")
     chinese = _text(processor, _draw(processor, text="一只猫", height=64, width=64))
     assert "一只猫" in chinese and "64x64" in chinese and "Generate" not in chinese
 
@@ -112,7 +119,11 @@ def test_a_chat_keeps_its_system_message(processor):
 def test_answering_a_chat(processor):
     chat = [{"role": "user", "content": [{"type": "image", "image": picture(1)}, {"type": "text", "text": "What?"}]}]
     batch = processor.apply_chat_template(
-        [chat, chat], tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs={"generation_mode": "text"}
+        [chat, chat],
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"generation_mode": "text"},
     )
     assert batch["input_ids"].shape[0] == 2 and batch["image_grid_thw"].shape == (2, 3)
 
@@ -122,11 +133,18 @@ def test_ways_to_give_an_image(processor, tmp_path):
     image.save(tmp_path / "a.png")
     array = np.asarray(image)
     expected = _draw(processor, images=[image], height=64, width=64)["source_pixel_values"][0]
-    for given in (tmp_path / "a.png", str(tmp_path / "a.png"), array, torch.from_numpy(array.transpose(2, 0, 1).copy())):
+    for given in (
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+        array,
+        torch.from_numpy(array.transpose(2, 0, 1).copy()),
+    ):
         got = _draw(processor, images=[given], height=64, width=64)["source_pixel_values"][0]
         torch.testing.assert_close(got, expected)
     gray = Image.new("L", (64, 64), 255)
-    assert torch.equal(_draw(processor, images=gray, height=64, width=64)["source_pixel_values"][0], torch.ones(3, 64, 64))
+    assert torch.equal(
+        _draw(processor, images=gray, height=64, width=64)["source_pixel_values"][0], torch.ones(3, 64, 64)
+    )
 
 
 def test_casting_spares_the_image_tokenizers_pixels(processor):
@@ -219,7 +237,7 @@ def test_damaged_image(processor, tmp_path):
 
 
 def test_placeholders_and_images_must_match_when_answering(processor):
-    with pytest.raises(ValueError, match="1 <|image_pad|> placeholders"):
+    with pytest.raises(ValueError, match=r"1 <\|image_pad\|> placeholders"):
         processor(text="<|vision_start|><|image_pad|><|vision_end|>What?", return_tensors="pt")
 
 

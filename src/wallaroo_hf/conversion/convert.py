@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AddedToken, AutoConfig, AutoTokenizer, GenerationConfig, Qwen2_5_VLConfig
 from transformers.utils import cached_file
 
@@ -20,7 +21,7 @@ from ..modeling.vq import WallarooVQModel
 from ..processing.image_processor import WallarooImageProcessor
 from ..processing.processor import WallarooProcessor
 from .key_map import EDITING_PREFIXES, VQ_IGNORED, VQ_PREFIX, checkpoint_key, vq_key
-from .sources import find_file, load_tensors, one_line
+from .sources import LOADING_ERRORS, find_file, load_tensors, one_line
 from .writing import new_folder, write_shards
 
 __all__ = ["convert_checkpoint", "convert_vq"]
@@ -277,7 +278,7 @@ def _config(
     }
     try:
         config = WallarooConfig(**settings, architectures=[WallarooForConditionalGeneration.__name__], dtype=dtype)
-    except ValueError as error:
+    except (ValueError, StrictDataclassError) as error:
         raise ValueError(
             f"The config.json of the base '{base}' does not fit ({one_line(error)}); correct it, or give a Qwen2.5-VL "
             "folder or Hub id."
@@ -335,10 +336,10 @@ def _optional_file(base: str | Path, name: str) -> Path | None:
 
 @contextlib.contextmanager
 def _reading(base: str | Path, part: str) -> Iterator[None]:
-    """Puts any failure to load a part of the base into one sentence: transformers raises many kinds."""
+    """Puts a failure to load a part of the base into one sentence."""
     try:
         yield
-    except Exception as error:
+    except (*LOADING_ERRORS, StrictDataclassError) as error:
         raise ValueError(
             f"No {part} could be loaded from the base '{base}' ({one_line(error)}); give a Qwen2.5-VL folder or Hub id."
         ) from error

@@ -10,7 +10,19 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HTTPError
 
+# What libraries raise while they read files that they cannot make sense of.
+LOADING_ERRORS = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+)
 _SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 
 
@@ -44,10 +56,10 @@ def find_file(source: str | Path, what: str) -> Path:
 
 @contextlib.contextmanager
 def _asking_hub(source: str | Path, what: str) -> Iterator[None]:
-    """Puts any failure into one sentence: the Hub's client, and what it is built on, raise many kinds."""
+    """Puts a failure into one sentence, whether the Hub's client raised it or what that is built on (`HTTPError`)."""
     try:
         yield
-    except Exception as error:
+    except (HTTPError, EntryNotFoundError, OSError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"The {what} '{source}' is neither a file here nor to be had from the Hub ({one_line(error)}); check the path "
             "or the Hub id."
@@ -90,7 +102,7 @@ def load_tensors(path: Path, wrapper_keys: Sequence[str], what: str) -> dict[str
             f"The {what} '{path}' holds more than tensors ({forbidden[1] if forbidden else one_line(error)}) and could "
             "run code, so it is not opened; get a file from its authors that holds tensors only."
         ) from error
-    except Exception as error:  # a damaged file can raise anything
+    except (*LOADING_ERRORS, zipfile.BadZipFile, EOFError) as error:
         raise ValueError(
             f"The {what} '{path}' cannot be read ({one_line(error)}); it is damaged or incomplete, download it again."
         ) from error

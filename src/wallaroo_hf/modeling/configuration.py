@@ -7,6 +7,7 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import GenerationConfig, PreTrainedConfig, Qwen2_5_VLConfig
+from transformers.configuration_utils import SubConfigSpec
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig, Qwen2_5_VLVisionConfig
 
 __all__ = ["WallarooConfig", "WallarooVQConfig"]
@@ -118,9 +119,8 @@ class WallarooConfig(Qwen2_5_VLConfig):
 
     model_type = "wallaroo"
     sub_configs_defaults = {
-        "vision_config": Qwen2_5_VLVisionConfig,
-        "text_config": Qwen2_5_VLTextConfig,
-        "vq_config": WallarooVQConfig,
+        **Qwen2_5_VLConfig.sub_configs_defaults,
+        "vq_config": SubConfigSpec(config_class=WallarooVQConfig),
     }
 
     vq_config: Any = None

@@ -456,7 +456,10 @@ def test_usage_counter_is_the_only_key_left_out(workshop):
         (lambda w: w.pop("quantize.embedding.weight"), ["quantize.embedding.weight", "missing", "vq_ds16_t2i.pt"]),
         (lambda w: w.update({"loss.logvar": torch.ones(1)}), ["image tokenizer has keys", "loss.logvar"]),
         (lambda w: w.update({"encoder.extra": torch.ones(1)}), ["image tokenizer has tensors", "encoder.extra"]),
-        (lambda w: w.update({"encoder.mid.block_1.norm1.bias": torch.ones(1)}), ["encoder.mid.block_1.norm1.bias"]),
+        (
+            lambda w: w.update({"encoder.mid.block_1.norm1.bias": w["encoder.mid.0.norm1.bias"] + 1}),
+            ["image tokenizer has keys", "encoder.mid.block_1.norm1.bias"],
+        ),
         (lambda w: w.update({"decoder.norm_out.bias": torch.ones(3)}), ["decoder.norm_out.bias", "(3,)", "shape"]),
         (lambda w: w.update({"quantize.embedding.weight": torch.ones(8)}), ["LlamaGen", "vq_ds16_t2i.pt"]),
         (lambda w: w.update({"encoder.conv_in.weight": torch.ones(0, 3)}), ["LlamaGen", "vq_ds16_t2i.pt"]),

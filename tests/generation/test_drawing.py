@@ -2,7 +2,14 @@
 
 import pytest
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList, StaticCache, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StaticCache,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 from transformers.generation.streamers import BaseStreamer
 
 from helpers import draw, generators, new_tokens, picture
@@ -162,6 +169,14 @@ def test_static_cache_equals_dynamic(model, processor, prepare, attend_padding):
     inputs = prepare(processor)
     settings = {"do_sample": False, "attend_padding": attend_padding}
     assert draw(model, inputs, cache_implementation="static", **settings) == draw(model, inputs, **settings)
+
+
+def test_return_sequences_from_a_generation_config(model, processor):
+    inputs = _text_to_image(processor, rows=[0])
+    config = GenerationConfig(num_return_sequences=2, do_sample=True, image_top_k=1)
+    drawn = model.generate(**inputs, generation_mode="image", generation_config=config)
+    assert torch.equal(drawn[0], drawn[1])
+    assert new_tokens(model, drawn, inputs)[:1] == draw(model, inputs, do_sample=False)
 
 
 def test_a_cache_of_the_callers(model, processor):

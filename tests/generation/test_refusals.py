@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, GenerationConfig
 
 from helpers import picture
 
@@ -25,6 +25,8 @@ def inputs(processor):
         ({"negative_prompt_ids": torch.ones(1, 3).long()}, "negative_input_ids"),
         ({"prefill_chunk_size": 8}, "prefill_chunk_size"),
         ({"generator": [torch.Generator(), torch.Generator()]}, "one per image"),
+        ({"generation_config": GenerationConfig(num_beams=3)}, "num_beams=1"),
+        ({"labels": torch.ones(1, 3).long()}, "`labels` is an argument of `forward`"),
         ({"generation_mode": "auto"}, "generation_mode"),
         ({"pixel_values_videos": torch.ones(1)}, "Video"),
         ({"guidence_scale": 3.0}, "guidence_scale"),

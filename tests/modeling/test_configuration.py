@@ -32,13 +32,22 @@ def test_flat_published_configuration():
     assert config.vision_config.hidden_size == 1280
 
 
+def test_text_settings_repeated_beside_text_config():
+    """As configurations saved by transformers 4.5x have them."""
+    config = WallarooConfig(
+        text_config={"hidden_size": 64, "num_hidden_layers": 2}, hidden_size=64, num_hidden_layers=2
+    )
+    assert config.text_config.hidden_size == 64
+
+
 @pytest.mark.parametrize(
     ("kwargs", "words"),
     [
         ({"has_editting": True}, "did you mean `has_editing`"),
         ({"hiden_size": 64}, "did you mean `hidden_size`"),
         ({"text_config": {"num_layers_hidden": 2}}, "num_layers_hidden"),
-        ({"text_config": {}, "hidden_size": 64}, "hidden_size"),
+        ({"text_config": {}, "hidden_size": 64}, "give it in `text_config` only"),
+        ({"text_config": {}, "num_hidden_layer": 2}, "did you mean `num_hidden_layers`"),
         ({"vision_config": {"dept": 2}}, "did you mean `depth`"),
         ({"vq_config": {"codebok_size": 2}}, "did you mean `codebook_size`"),
     ],

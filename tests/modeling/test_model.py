@@ -140,7 +140,7 @@ def test_an_answer_about_an_edit(model, processor):
 def test_codes_in_place_equal_target_pixels(model, processor):
     rows = _rows(processor)
     with torch.no_grad():
-        encoded = model(**{key: value for key, value in rows.items() if key != "target_grid_hw"})
+        encoded = model(**rows)
         ids, labels = model.model.place_targets(rows["input_ids"], rows["labels"], rows["target_pixel_values"])
         names = ("attention_mask", "pixel_values", "image_grid_thw", "source_pixel_values")
         placed = model(input_ids=ids, labels=labels, **{key: rows[key] for key in names})
@@ -151,7 +151,6 @@ def test_codes_in_place_equal_target_pixels(model, processor):
 
 def test_text_logits_on_demand(model, processor):
     rows = _rows(processor, images=None)
-    rows.pop("target_grid_hw")
     with torch.no_grad():
         output = model(**rows, logits_to_keep=2)
         assert output.logits.shape == (1, 2, model.config.text_config.vocab_size)
@@ -161,7 +160,6 @@ def test_text_logits_on_demand(model, processor):
 def test_losses_of_a_mixed_batch(model, processor):
     """Each task's means equal those of its rows alone; the loss is their weighted sum."""
     rows = _mixed(processor)
-    rows.pop("target_grid_hw")
     with torch.no_grad():
         output = model(**rows)
         weighted = model(**rows, loss_weights={"editing": 2.0})
@@ -172,7 +170,6 @@ def test_losses_of_a_mixed_batch(model, processor):
     torch.testing.assert_close(weighted.loss, output.loss + extra)
     arguments = {"generation_mode": "image", "height": 64, "width": 64, "return_labels": True, "return_tensors": "pt"}
     alone = processor(text="a cat", target_images=[picture(3)], **arguments)
-    alone.pop("target_grid_hw")
     with torch.no_grad():
         losses = model(**alone).losses
     for name in ("generation_text", "generation_image"):
@@ -183,7 +180,6 @@ def test_losses_of_a_mixed_batch(model, processor):
 
 def test_gradient_checkpointing_gives_equal_losses_and_gradients(model, processor):
     rows = _mixed(processor)
-    rows.pop("target_grid_hw")
     model.train()
     twin = copy.deepcopy(model)
     twin.gradient_checkpointing_enable()
@@ -200,7 +196,6 @@ def test_gradient_checkpointing_gives_equal_losses_and_gradients(model, processo
 
 def test_gradients_reach_every_part_but_the_image_tokenizer(model, processor):
     rows = _mixed(processor)
-    rows.pop("target_grid_hw")
     model(**rows).loss.backward()
     for name, parameter in model.named_parameters():
         moved = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
@@ -221,7 +216,6 @@ def test_lora_trains_and_draws(model, processor):
     wrapped = get_peft_model(model, lora)
     assert draw(wrapped, inputs, do_sample=False) == before
     rows = _rows(processor)
-    rows.pop("target_grid_hw")
     trained = [parameter for parameter in wrapped.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=0.1)
     first = [parameter.clone() for parameter in trained]
@@ -235,6 +229,14 @@ def test_lora_trains_and_draws(model, processor):
         if plain in original:
             assert torch.equal(parameter, original[plain]), name
     assert draw(wrapped, inputs, do_sample=False) != before
+
+
+def test_forward_refuses_misspelt_arguments(model, processor):
+    rows = _rows(processor)
+    with pytest.raises(TypeError, match="source_maks"):
+        model(**rows, source_maks=None)
+    loss = model(**rows).loss
+    assert torch.equal(model(**rows, return_dict=False)[0], loss)
 
 
 def test_spans(model):
@@ -251,7 +253,6 @@ def test_spans(model):
 
 def test_placeholder_errors(model, processor):
     rows = _rows(processor)
-    rows.pop("target_grid_hw")
     without = {key: value for key, value in rows.items() if key != "target_pixel_values"}
     with pytest.raises(ValueError, match="target_pixel_values"):
         model(**without)

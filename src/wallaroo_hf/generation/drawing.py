@@ -307,7 +307,9 @@ class _Chooser:
         """
         forced = self.plan.forced_token_ids[:, position]
         if image_logits is None:
-            self._remember(input_ids, input_ids.new_zeros(self.rows, self.codebook_size, dtype=torch.float32), None)
+            if self.record.scores is not None or self.record.logits is not None:
+                nothing = torch.zeros(self.rows, self.codebook_size, device=input_ids.device)
+                self._remember(input_ids, nothing, nothing)
             return forced
         scores = self.guide(input_ids, image_logits)
         if self.on_slice:
@@ -321,8 +323,9 @@ class _Chooser:
             codes = codes + self.noise.next(self.plan.draws_code[position], self.plan.code_positions[:, position])
         return torch.where(forced >= 0, forced, codes.argmax(dim=-1) + self.vocab_size)
 
-    def _remember(self, input_ids: torch.Tensor, scores: torch.Tensor, logits: torch.Tensor | None) -> None:
-        for kept, values in ((self.record.scores, scores), (self.record.logits, scores if logits is None else logits)):
+    def _remember(self, input_ids: torch.Tensor, scores: torch.Tensor, logits: torch.Tensor) -> None:
+        """Keeps scores and logits if they are wanted, as wide as callers see them and with forced tokens forced."""
+        for kept, values in ((self.record.scores, scores), (self.record.logits, logits)):
             if kept is not None:
                 wide = self.widen(input_ids, values) if values.shape[-1] == self.codebook_size else values
                 kept.append(self.force(input_ids, wide))

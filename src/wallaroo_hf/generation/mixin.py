@@ -1,7 +1,8 @@
 """`generate()` for answering, drawing and editing: text goes the stock way, images through [`draw`]."""
 
 import functools
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -115,8 +116,10 @@ class WallarooGenerationMixin(GenerationMixin):
         if generation_mode == "image":
             lookup = functools.partial(_look_up, generation_config, self.generation_config)
             kwargs["input_ids"] = inputs if inputs is not None else kwargs.get("input_ids")
+            _refuse_impossible(kwargs, lookup)
             job = self._drawing_job(
                 kwargs,
+                int(lookup("num_return_sequences", kwargs.get("num_return_sequences"), 1)),
                 lookup("image_guidance_scale", guidance_scale, DEFAULT_GUIDANCE_SCALE),
                 lookup("line_breaks", line_breaks, True),
                 lookup("attend_padding", attend_padding, False),
@@ -142,13 +145,13 @@ class WallarooGenerationMixin(GenerationMixin):
     def _drawing_job(
         self,
         kwargs: dict[str, Any],
+        copies: int,
         guidance_scale: float,
         line_breaks: bool,
         attend_padding: bool,
         generator: torch.Generator | Sequence[torch.Generator] | None,
     ) -> DrawingJob:
         """Takes the processor's tensors out of `kwargs` and checks that they can be drawn from."""
-        _refuse_impossible(kwargs)
         conditional = _take_branch(kwargs, "")
         negative = _take_branch(kwargs, "negative_")
         grids = kwargs.pop("target_grid_hw", None)
@@ -186,7 +189,6 @@ class WallarooGenerationMixin(GenerationMixin):
             raise ValueError(
                 f"`target_grid_hw` has {len(num_grids)} rows, but there are {len(edits)} prompts; give one per prompt."
             )
-        copies = _num_return_sequences(kwargs, self.generation_config)
         plan = plan_drawing(
             [grid for grid in num_grids for _ in range(copies)],
             line_breaks,
@@ -200,7 +202,6 @@ class WallarooGenerationMixin(GenerationMixin):
 
     def _draw(self, job: DrawingJob, generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> Any:
         """Calls transformers' `generate` with the drawing method and with settings that concern images only."""
-        passed = generation_config
         for name in ("max_new_tokens", "max_length"):
             prompt_length = job.branches[0].input_ids.shape[1] if name == "max_length" else 0
             limit = kwargs.pop(name, None)
@@ -209,7 +210,8 @@ class WallarooGenerationMixin(GenerationMixin):
                     f"`{name}` is {limit}, but these images need {prompt_length + job.plan.length}; leave it out "
                     "(the image size decides) or ask for a smaller image."
                 )
-        settings = self._image_settings(passed, kwargs)
+        settings = self._image_settings(generation_config, kwargs)
+        self._refuse_forward_arguments(kwargs)
         past = kwargs.get("past_key_values")
         if past is not None and int(past.get_seq_length()) > 0:
             raise ValueError(
@@ -228,6 +230,15 @@ class WallarooGenerationMixin(GenerationMixin):
             attention_mask=job.branches[0].attention_mask,
             **kwargs | settings | {"max_new_tokens": job.plan.length, "max_length": None},
         )
+
+    def _refuse_forward_arguments(self, kwargs: dict[str, Any]) -> None:
+        """Whatever `forward` would take but drawing does not read must not pass in silence."""
+        meant_for_forward = set(inspect.signature(self.forward).parameters) - {"past_key_values", "use_cache"}
+        for name in meant_for_forward & set(kwargs):
+            if kwargs[name] is not None:
+                raise ValueError(
+                    f"`{name}` is an argument of `forward` and has no meaning while drawing; leave it out."
+                )
 
     def _image_settings(self, passed: GenerationConfig | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Generation settings as arguments: shared entries kept, text entries switched off, image entries put in."""
@@ -264,9 +275,9 @@ class WallarooGenerationMixin(GenerationMixin):
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
         """As in transformers; sources enter with the prompt only, and answers hold no codes."""
         model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
-        if not kwargs.get("is_first_iteration", False):
+        if kwargs.get("use_cache", True) and not kwargs.get("is_first_iteration", False):
             model_inputs.pop("source_pixel_values", None)
-            if model_inputs.get("edit_mask") is None and kwargs.get("use_cache", True):
+            if model_inputs.get("edit_mask") is None:
                 model_inputs["edit_mask"] = False
         return model_inputs
 
@@ -325,19 +336,15 @@ def _look_up(passed: GenerationConfig | None, own: GenerationConfig, name: str, 
     return default
 
 
-def _num_return_sequences(kwargs: dict[str, Any], own: GenerationConfig) -> int:
-    return int(kwargs.get("num_return_sequences") or own.num_return_sequences or 1)
-
-
-def _refuse_impossible(kwargs: dict[str, Any]) -> None:
-    num_beams = kwargs.get("num_beams")
-    if num_beams is not None and num_beams > 1:
+def _refuse_impossible(kwargs: dict[str, Any], lookup: Callable[[str, Any, Any], Any]) -> None:
+    """Raises for ways to generate that cannot draw, given as arguments or in a generation config."""
+    if lookup("num_beams", kwargs.get("num_beams"), 1) > 1:
         raise ValueError(
             "Beam search cannot draw images (codes are drawn in pairs of guidance branches); use num_beams=1."
         )
-    if kwargs.get("use_cache") is False:
+    if lookup("use_cache", kwargs.get("use_cache"), True) is False:
         raise ValueError("Drawing needs the key-value cache; leave out use_cache=False.")
-    if kwargs.get("cache_implementation") == "paged":
+    if lookup("cache_implementation", kwargs.get("cache_implementation"), None) == "paged":
         raise ValueError("Continuous batching cannot draw images yet; leave out cache_implementation='paged'.")
     for name, reason in _REFUSED.items():
         value = kwargs.pop(name, None)

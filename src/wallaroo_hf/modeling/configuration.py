@@ -135,8 +135,10 @@ class WallarooConfig(Qwen2_5_VLConfig):
     generate_image_token_id: int = 151670
 
     def __post_init__(self, **kwargs: Any) -> None:
-        flat = _field_names(Qwen2_5_VLTextConfig) if self.text_config is None else ()
-        refuse_unknown_keys(type(self), kwargs, flat)
+        if self.text_config is not None:
+            for key in _field_names(Qwen2_5_VLTextConfig) & set(kwargs) - _field_names(type(self)):
+                self._drop_repeated(key, kwargs.pop(key))
+        refuse_unknown_keys(type(self), kwargs, _field_names(Qwen2_5_VLTextConfig))
         if isinstance(self.text_config, dict):
             # configs re-saved by transformers 4.5x repeat the image token ids in here
             refuse_unknown_keys(Qwen2_5_VLTextConfig, self.text_config, _field_names(Qwen2_5_VLConfig))
@@ -149,4 +151,13 @@ class WallarooConfig(Qwen2_5_VLConfig):
             raise ValueError(
                 f"`codebook_size` is {self.codebook_size}, but the image tokenizer (`vq_config`) has "
                 f"{self.vq_config.codebook_size} codes; make them equal, or leave `codebook_size` out."
+            )
+
+    def _drop_repeated(self, key: str, value: Any) -> None:
+        """Configurations saved by transformers 4.5x repeat text settings beside `text_config`; they must say the same."""
+        text = self.text_config
+        inner = text.get(key) if isinstance(text, dict) else getattr(text, key, None)
+        if inner != value:
+            raise ValueError(
+                f"`{key}` is {value!r} beside `text_config` but {inner!r} in it; give it in `text_config` only."
             )

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import Cache, Qwen2_5_VLForConditionalGeneration
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
 from ..generation.mixin import WallarooGenerationMixin
 from .adapters import WallarooImageHead, token_masks
@@ -72,6 +73,7 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, Qwen2_5_VLForCon
         edited, generated = self.edit_head(hidden_states), self.generation_head(hidden_states)
         return torch.where(edit_mask.unsqueeze(-1), edited, generated)
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -94,6 +96,7 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, Qwen2_5_VLForCon
         mm_encoder_outputs: dict[str, Any] | None = None,
         output_image_logits: bool = False,
         loss_weights: Mapping[str, float] | None = None,
+        target_grid_hw: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> WallarooCausalLMOutput:
         r"""Computes logits, and losses when there are labels.
@@ -109,12 +112,22 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, Qwen2_5_VLForCon
             mm_encoder_outputs: NaViT features in place of `pixel_values`, as transformers' `generate` prepares them.
             output_image_logits: return `image_logits` instead of text logits, at the positions of `logits_to_keep`.
             loss_weights: weight per task (`understanding`, `generation`, `editing`), default 1.
+            target_grid_hw: not needed here; accepted so that the processor's batch can be passed as it is.
+            kwargs: transformers' own, such as `output_hidden_states`.
 
         Returns:
-            [`WallarooCausalLMOutput`].
+            [`WallarooCausalLMOutput`], or a tuple with `return_dict=False`.
+
+        Raises:
+            TypeError: for other arguments, a misspelt one for example.
+            ValueError: see [`WallarooModel.forward`].
         """
-        if input_ids is not None:
-            input_ids, labels = self._place_targets(input_ids, labels, target_pixel_values)
+        unknown = kwargs.keys() - TransformersKwargs.__optional_keys__
+        if unknown:
+            raise TypeError(f"WallarooForConditionalGeneration.forward got unexpected arguments: {sorted(unknown)}.")
+        if input_ids is not None and past_key_values is None:
+            # not in a step of generation, where a look at the ids would wait for the device
+            input_ids, labels = self.model.place_targets(input_ids, labels, target_pixel_values)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -134,31 +147,25 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, Qwen2_5_VLForCon
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
-        result = WallarooCausalLMOutput(
+        loss, logits, image_logits, losses = None, None, None, None
+        if output_image_logits:
+            image_logits = self._kept_image_logits(hidden_states, input_ids, edit_mask, logits_to_keep)
+        elif labels is not None:
+            if input_ids is None:
+                raise ValueError("`labels` need `input_ids`, which say where the images are.")
+            logits, image_logits, losses = self._losses(hidden_states, input_ids, labels)
+            loss = total_loss(losses, loss_weights).to(hidden_states.device)
+        if not output_image_logits and (labels is None or logits_to_keep is not None):
+            logits = self.lm_head(_keep(hidden_states, logits_to_keep or 0))
+        return WallarooCausalLMOutput(
+            loss=loss,
+            logits=logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            image_logits=image_logits,
+            losses=losses,
         )
-        if output_image_logits:
-            result.image_logits = self._kept_image_logits(hidden_states, input_ids, edit_mask, logits_to_keep)
-            return result
-        if labels is not None:
-            if input_ids is None:
-                raise ValueError("`labels` need `input_ids`, which say where the images are.")
-            text_logits, image_logits, losses = self._losses(hidden_states, input_ids, labels)
-            result.losses = losses
-            result.loss = total_loss(losses, loss_weights).to(hidden_states.device)
-            result.image_logits, result.logits = image_logits, text_logits
-        if labels is None or logits_to_keep is not None:
-            result.logits = self.lm_head(_keep(hidden_states, logits_to_keep or 0))
-        return result
-
-    def _place_targets(
-        self, input_ids: torch.Tensor, labels: torch.Tensor | None, target_pixel_values: Sequence[torch.Tensor] | None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        if target_pixel_values is None and labels is None:
-            return input_ids, labels  # nothing to learn: no look at the ids, which would wait for the device
-        return self.model.place_targets(input_ids, labels, target_pixel_values)
 
     def _kept_image_logits(
         self,

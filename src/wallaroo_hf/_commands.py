@@ -19,7 +19,7 @@ from transformers import TextStreamer
 
 from . import _registration  # noqa: F401  the command line postpones it
 from ._version import __version__
-from .generation.streamers import ProgressStreamer
+from .generation.streamers import ImageStreamer
 from .modeling.model import WallarooForConditionalGeneration
 from .processing.processor import WallarooProcessor
 
@@ -152,11 +152,12 @@ def _draw_batch(
         for task, count in zip(tasks, counts, strict=True):
             progress.update(task, completed=count)
 
+    streamer = ImageStreamer(model, processor, inputs["target_grid_hw"], on_code=report)
     tokens = model.generate(
         **inputs,
         generation_mode="image",
         generator=[torch.Generator().manual_seed(seed) for _, seed in batch],
-        streamer=ProgressStreamer(model.config.text_config.vocab_size, report),
+        streamer=streamer,
         **options.generate_arguments(),
     )
     pixels = model.decode_image_tokens(tokens, target_grid_hw=inputs["target_grid_hw"])

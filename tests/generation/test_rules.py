@@ -13,7 +13,6 @@ from wallaroo_hf.generation.logits_processors import (
 )
 from wallaroo_hf.generation.plan import plan_drawing
 from wallaroo_hf.generation.sampling import POSITIONS_PER_DRAW, GumbelNoise
-from wallaroo_hf.generation.streamers import ProgressStreamer
 
 IDS = torch.zeros(2, 5, dtype=torch.long)
 BREAK, END, PAD = 90, 91, 92
@@ -106,14 +105,3 @@ def test_noise_samples_the_distribution():
     shares = torch.bincount(torch.tensor(draws), minlength=4) / len(draws)
     expected = logits.softmax(dim=0)
     assert ((shares - expected).abs() <= 4 * (expected * (1 - expected) / len(draws)).sqrt()).all()
-
-
-def test_progress_counts_codes():
-    seen = []
-    streamer = ProgressStreamer(100, seen.append)
-    for _ in range(2):
-        streamer.put(torch.zeros(2, 5, dtype=torch.long))
-        for ids in ([100, 101], [7, 130], [8, 8]):
-            streamer.put(torch.tensor(ids))
-        streamer.end()
-    assert seen == [[1, 1], [1, 2], [1, 2]] * 2

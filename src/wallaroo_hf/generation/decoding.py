@@ -7,7 +7,10 @@ import torch
 
 
 def last_image_spans(
-    tokens: torch.Tensor, target_grid_hw: torch.Tensor | Sequence[Sequence[int]] | None, config: Any
+    tokens: torch.Tensor,
+    target_grid_hw: torch.Tensor | Sequence[Sequence[int]] | None,
+    config: Any,
+    allow_partial: bool = False,
 ) -> list[torch.Tensor]:
     """Codes `(rows, cols)` of the last image of each row of ids `(B, T)`.
 
@@ -19,11 +22,23 @@ def last_image_spans(
     wanted = [None] * len(tokens) if target_grid_hw is None else torch.as_tensor(target_grid_hw).tolist()
     if len(wanted) != len(tokens):
         raise ValueError(f"`target_grid_hw` has {len(wanted)} rows, but `tokens` has {len(tokens)}; give one per row.")
-    rows = tokens.tolist()
-    return [_read_image(row, grid, index, config) for index, (row, grid) in enumerate(zip(rows, wanted, strict=True))]
+    images = []
+    for index, (ids, grid) in enumerate(zip(tokens.tolist(), wanted, strict=True)):
+        lines, complete = _read_lines(ids, index, config)
+        if complete:
+            images.append(_whole_image(lines, grid, index))
+        elif allow_partial:
+            images.append(_complete_rows(lines, grid, index))
+        else:
+            raise ValueError(
+                f"The image of row {index} is incomplete: it does not end with <|generate_end|>; pass "
+                "allow_partial=True to decode the rows that are there."
+            )
+    return images
 
 
-def _read_image(ids: list[int], grid: Sequence[int] | None, index: int, config: Any) -> torch.Tensor:
+def _read_lines(ids: list[int], index: int, config: Any) -> tuple[list[list[int]], bool]:
+    """The codes of a row's last image, line by line, and whether its end was reached."""
     first_code = config.text_config.vocab_size
     if config.generate_start_token_id not in ids:
         raise ValueError(f"Row {index} holds no image; draw one with generation_mode='image'.")
@@ -35,11 +50,11 @@ def _read_image(ids: list[int], grid: Sequence[int] | None, index: int, config: 
         elif first_code <= token < first_code + config.codebook_size:
             lines[-1].append(token - first_code)
         else:
-            break
-    else:
-        token = None
-    if token != config.generate_end_token_id:
-        raise ValueError(f"The image of row {index} is incomplete: it does not end with <|generate_end|>.")
+            return lines, token == config.generate_end_token_id
+    return lines, False
+
+
+def _whole_image(lines: list[list[int]], grid: Sequence[int] | None, index: int) -> torch.Tensor:
     codes = [code for line in lines for code in line]
     if len(lines) > 1:
         shape = (len(lines), len(lines[0]))
@@ -56,6 +71,19 @@ def _read_image(ids: list[int], grid: Sequence[int] | None, index: int, config: 
             f"{shape[0]}x{shape[1] if grid is None else int(grid[1])}; pass `target_grid_hw` (rows, columns)."
         )
     return torch.tensor(codes, dtype=torch.long).view(shape)
+
+
+def _complete_rows(lines: list[list[int]], grid: Sequence[int] | None, index: int) -> torch.Tensor:
+    """The rows that an unfinished image has; their width is the grid's, else that of the first line."""
+    cols = int(grid[1]) if grid is not None else len(lines[0]) if len(lines) > 1 else 0
+    codes = [code for line in lines for code in line]
+    rows = len(codes) // cols if cols else 0
+    if rows == 0:
+        raise ValueError(
+            f"The image of row {index} has no complete row yet, or its width is unknown; draw more of it, or pass "
+            "`target_grid_hw` (rows, columns)."
+        )
+    return torch.tensor(codes[: rows * cols], dtype=torch.long).view(rows, cols)
 
 
 def decode_rows(vq_model: Any, grids: Sequence[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:

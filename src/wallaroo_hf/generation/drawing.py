@@ -13,8 +13,8 @@ from transformers import (
 )
 from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
-from transformers.masking_utils import create_causal_mask
 
+from .decoder import Branch, PairedDecoder
 from .logits_processors import (
     ForcedTokensLogitsProcessor,
     ImageGuidanceLogitsProcessor,
@@ -23,23 +23,6 @@ from .logits_processors import (
 )
 from .plan import DrawingPlan
 from .sampling import GumbelNoise
-
-
-@dataclass(frozen=True)
-class Branch:
-    """One guidance branch: a prompt per row, left-padded, with its images.
-
-    Attributes:
-        input_ids, attention_mask: `(B, L)`.
-        pixel_values, image_grid_thw: NaViT patches of all rows, in order.
-        source_pixel_values: sources of all rows, in order.
-    """
-
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    pixel_values: torch.Tensor | None = None
-    image_grid_thw: torch.Tensor | None = None
-    source_pixel_values: Sequence[torch.Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,100 +44,6 @@ class DrawingJob:
     edits: Sequence[bool]
     attend_padding: bool
     generator: torch.Generator | Sequence[torch.Generator] | None
-
-
-class _Decoder:
-    """Runs the model over paired branches: one prefill, then the tokens decided since the last forward."""
-
-    def __init__(
-        self, model: Any, job: DrawingJob, copies: int, cache: Any, num_new_tokens: int, options: dict
-    ) -> None:
-        self.model, self.job, self.cache, self.options = model, job, cache, options
-        branches = len(job.branches)
-        edits = [edit for edit in job.edits for _ in range(copies)] * branches
-        device = model.device
-        # One answer for all rows where there is one: then only one adapter and one head run.
-        self.edit_mask: torch.Tensor | bool = edits[0]
-        if any(edit != edits[0] for edit in edits):
-            self.edit_mask = torch.tensor(edits, device=device).unsqueeze(1)  # (rows, 1)
-        embeds, positions, masks = zip(*(self._prompt(branch) for branch in job.branches), strict=True)
-        self.inputs_embeds = torch.cat([item.repeat_interleave(copies, dim=0) for item in embeds])  # (rows, L, hidden)
-        self.position_ids = torch.cat([item.repeat_interleave(copies, dim=1) for item in positions], dim=1)
-        mask = torch.cat([item.repeat_interleave(copies, dim=0) for item in masks])  # (rows, L)
-        self.prompt_mask = None if bool(mask.all()) else mask
-        self.attention_mask = None
-        if self.prompt_mask is not None and not job.attend_padding:
-            self.attention_mask = torch.nn.functional.pad(mask, (0, num_new_tokens), value=1)
-        self.fed = mask.shape[1]
-        single_token = model._valid_auto_compile_criteria({"past_key_values": cache}, options["generation_config"])
-        config = options.pop("generation_config")
-        self.step_forward = model.get_compiled_call(config.compile_config) if single_token else model.__call__
-
-    def _prompt(self, branch: Branch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Embeddings `(B, L, hidden)`, positions `(3, B, L)` and mask `(B, L)` of one branch."""
-        inner = self.model.model
-        embeds = inner.embed_prompt(
-            branch.input_ids, branch.pixel_values, branch.image_grid_thw, branch.source_pixel_values
-        )
-        positions, _ = inner.get_rope_index(
-            branch.input_ids, image_grid_thw=branch.image_grid_thw, attention_mask=branch.attention_mask
-        )
-        return embeds, positions, branch.attention_mask
-
-    def prefill(self) -> Any:
-        """The first forward, over the prompts."""
-        mask: Any = self.prompt_mask
-        if mask is not None and self.job.attend_padding:
-            mask = {"full_attention": self._published_prefill_mask(mask)}
-        outputs = self.model(
-            inputs_embeds=self.inputs_embeds,
-            attention_mask=mask,
-            position_ids=self.position_ids,
-            past_key_values=self.cache,
-            edit_mask=self.edit_mask,
-            **self.options,
-        )
-        self.position_ids = self.position_ids[:, :, -1:]  # the next token continues from here
-        self.inputs_embeds = None
-        return outputs
-
-    def _published_prefill_mask(self, mask: torch.Tensor) -> torch.Tensor:
-        """Released behaviour on CUDA: padding rows see the whole prefill, other rows see tokens before them."""
-        length = mask.shape[1]
-        is_token = mask.bool()
-
-        def padding_row(batch: Any, head: Any, query: Any, key: Any) -> Any:
-            return ~is_token[batch, query.clamp(max=length - 1)] & (key < length)
-
-        def token_column(batch: Any, head: Any, query: Any, key: Any) -> Any:
-            return (is_token[batch, key.clamp(max=length - 1)] & (key < length)) | padding_row(batch, head, query, key)
-
-        return create_causal_mask(
-            config=self.model.config.get_text_config(),
-            inputs_embeds=self.inputs_embeds,
-            attention_mask=None,
-            past_key_values=self.cache,
-            or_mask_function=padding_row,
-            and_mask_function=token_column,
-        )
-
-    def step(self, input_ids: torch.Tensor) -> Any:
-        """A forward over new tokens `(B, k)`, the same in every branch."""
-        count = input_ids.shape[1]
-        self.fed += count
-        offsets = torch.arange(1, count + 1, device=self.position_ids.device)
-        position_ids = self.position_ids + offsets
-        self.position_ids = position_ids[:, :, -1:]
-        model_inputs = self.model.prepare_inputs_for_generation(
-            input_ids.repeat(len(self.job.branches), 1),
-            past_key_values=self.cache,
-            attention_mask=None if self.attention_mask is None else self.attention_mask[:, : self.fed],
-            position_ids=position_ids,
-            edit_mask=self.edit_mask,
-            **self.options,
-        )
-        forward = self.step_forward if count == 1 else self.model
-        return forward(**model_inputs)
 
 
 class _Record:
@@ -211,7 +100,8 @@ def draw(
         input_ids: prompts `(B, L)`, ending with `<|generate_start|>`, already repeated for `num_return_sequences`.
         logits_processor, stopping_criteria, generation_config: prepared by `generate`, the caller's own included.
         job: see [`DrawingJob`].
-        drawing_streamer: `generate` gives streamers only to its own decoding methods, so it comes bound.
+        drawing_streamer: `generate` gives streamers only to its own decoding methods, so it comes bound. One that has an
+            attribute `stopped` ends the drawing by setting it.
         synced: whether other processes must run as many forwards (FSDP, ZeRO-3).
 
     Returns:
@@ -222,15 +112,18 @@ def draw(
     rows, prompt_length = input_ids.shape
     plan = job.plan.to(input_ids.device)
     record = _Record(generation_config, rows)
-    options = {
-        "use_cache": True,
-        "output_image_logits": True,
-        "logits_to_keep": 1,
-        "generation_config": generation_config,
-        **{key: model_kwargs[key] for key in ("output_hidden_states", "output_attentions") if model_kwargs.get(key)},
-    }
     cache = model_kwargs["past_key_values"]
-    decoder = _Decoder(model, job, rows // len(job.edits), cache, plan.length, options)
+    decoder = PairedDecoder(
+        model,
+        job.branches,
+        job.edits,
+        rows // len(job.edits),
+        cache,
+        plan.length,
+        job.attend_padding,
+        generation_config,
+        {name: True for name in ("output_hidden_states", "output_attentions") if model_kwargs.get(name)},
+    )
     choose = _Chooser(model, job, plan, logits_processor, generation_config, record, prompt_length, rows)
     # A length that is reached only at the end need not be checked at each code.
     criteria = StoppingCriteriaList([item for item in stopping_criteria if not isinstance(item, MaxLengthCriteria)])
@@ -256,6 +149,8 @@ def draw(
         length += 1
         if drawing_streamer is not None:
             drawing_streamer.put(tokens.cpu())
+            if getattr(drawing_streamer, "stopped", False):
+                break
         if criteria:
             scores = None if record.scores is None else tuple(record.scores)
             finished = finished | criteria(sequences[:, :length], scores)

@@ -9,8 +9,9 @@ import torch
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
 from transformers.utils.generic import is_flash_attention_requested
 
+from .decoder import Branch
 from .decoding import decode_rows, last_image_spans
-from .drawing import Branch, DrawingJob, draw
+from .drawing import DrawingJob, draw
 from .plan import plan_drawing
 
 __all__ = ["WallarooGenerationMixin"]
@@ -78,6 +79,7 @@ class WallarooGenerationMixin(GenerationMixin):
         *,
         generation_mode: str | None = None,
         guidance_scale: float | None = None,
+        source_guidance_scale: float | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         line_breaks: bool | None = None,
         attend_padding: bool | None = None,
@@ -94,6 +96,9 @@ class WallarooGenerationMixin(GenerationMixin):
             generation_mode: `"text"` or `"image"`.
             guidance_scale: image mode: classifier-free guidance `l_u + scale (l_c - l_u)`; off at 1 and below. Default:
                 the generation config's `image_guidance_scale`, else 3.
+            source_guidance_scale: image mode, edits: two-scale guidance
+                `l_u + source_scale (l_s - l_u) + scale (l_c - l_s)`, where `l_s` has the source but no instruction; needs
+                `processor(..., source_guidance=True)`. The released recipe never trained that branch. Default: off.
             generator: image mode: one `torch.Generator`, or one per image; see [`GumbelNoise`] for what seeds promise.
             line_breaks: image mode: whether `<|end_of_line>|` stands between rows. Default: the generation config's
                 entry, else True.
@@ -121,12 +126,14 @@ class WallarooGenerationMixin(GenerationMixin):
                 kwargs,
                 int(lookup("num_return_sequences", kwargs.get("num_return_sequences"), 1)),
                 lookup("image_guidance_scale", guidance_scale, DEFAULT_GUIDANCE_SCALE),
+                source_guidance_scale,
                 lookup("line_breaks", line_breaks, True),
                 lookup("attend_padding", attend_padding, False),
                 generator,
             )
             return self._draw(job, generation_config, kwargs)
         for name, value in (
+            ("source_guidance_scale", source_guidance_scale),
             ("generator", generator),
             ("line_breaks", line_breaks),
             ("attend_padding", attend_padding),
@@ -147,6 +154,7 @@ class WallarooGenerationMixin(GenerationMixin):
         kwargs: dict[str, Any],
         copies: int,
         guidance_scale: float,
+        source_guidance_scale: float | None,
         line_breaks: bool,
         attend_padding: bool,
         generator: torch.Generator | Sequence[torch.Generator] | None,
@@ -154,6 +162,7 @@ class WallarooGenerationMixin(GenerationMixin):
         """Takes the processor's tensors out of `kwargs` and checks that they can be drawn from."""
         conditional = _take_branch(kwargs, "")
         negative = _take_branch(kwargs, "negative_")
+        unprompted = _take_branch(kwargs, "unprompted_")
         grids = kwargs.pop("target_grid_hw", None)
         if conditional is None or not bool(
             (conditional.input_ids[:, -1] == self.config.generate_start_token_id).all()
@@ -176,14 +185,7 @@ class WallarooGenerationMixin(GenerationMixin):
                 "`attend_padding=True` needs a mask that flash attention cannot take; load the model with "
                 'attn_implementation="sdpa".'
             )
-        branches, scales = [conditional], []
-        if guidance_scale > 1:
-            if negative is None:
-                raise ValueError(
-                    f"Guidance (scale {guidance_scale}) needs the unconditional branch, but there is no "
-                    "`negative_input_ids`; pass all tensors that the processor returned, or guidance_scale=1."
-                )
-            branches, scales = [conditional, negative], [guidance_scale]
+        branches, scales = _guidance(conditional, negative, unprompted, guidance_scale, source_guidance_scale)
         num_grids = [(int(rows), int(cols)) for rows, cols in torch.as_tensor(grids).tolist()]
         if len(num_grids) != len(edits):
             raise ValueError(
@@ -309,7 +311,10 @@ class WallarooGenerationMixin(GenerationMixin):
 
     @torch.no_grad()
     def decode_image_tokens(
-        self, tokens: torch.Tensor, target_grid_hw: torch.Tensor | Sequence[Sequence[int]] | None = None
+        self,
+        tokens: torch.Tensor,
+        target_grid_hw: torch.Tensor | Sequence[Sequence[int]] | None = None,
+        allow_partial: bool = False,
     ) -> torch.Tensor | list[torch.Tensor]:
         """Decodes the last image of each row.
 
@@ -317,6 +322,7 @@ class WallarooGenerationMixin(GenerationMixin):
             tokens: `(B, T)` ids from `generate`.
             target_grid_hw: `(B, 2)` rows and columns, needed only for images that are drawn without line breaks and are
                 not square.
+            allow_partial: decode the complete rows of images that were stopped, instead of refusing them.
 
         Returns:
             Pixels `(B, 3, H, W)`, float32, around [-1, 1] and unclamped; a list of `(3, H, W)` if sizes differ.
@@ -324,7 +330,7 @@ class WallarooGenerationMixin(GenerationMixin):
         Raises:
             ValueError: if a row has no image, an incomplete one, or one whose grid cannot be told.
         """
-        grids = last_image_spans(tokens, target_grid_hw, self.config)
+        grids = last_image_spans(tokens, target_grid_hw, self.config, allow_partial)
         return decode_rows(self.model.vq_model, [grid.to(self.device) for grid in grids])
 
 
@@ -361,6 +367,35 @@ def _take_branch(kwargs: dict[str, Any], prefix: str) -> Branch | None:
     if tensors["attention_mask"] is None:
         tensors["attention_mask"] = torch.ones_like(tensors["input_ids"])
     return Branch(**tensors)
+
+
+def _guidance(
+    conditional: Branch,
+    negative: Branch | None,
+    unprompted: Branch | None,
+    scale: float,
+    source_scale: float | None,
+) -> tuple[list[Branch], list[float]]:
+    """The branches that run, from the most to the least conditioned, and the scale of each step between them.
+
+    Raises:
+        ValueError: if a branch is needed that the processor was not asked for.
+    """
+    if source_scale is not None:
+        if negative is None or unprompted is None:
+            raise ValueError(
+                f"Two-scale guidance (source scale {source_scale}) needs the branch without instruction; prepare the "
+                "inputs with `processor(..., source_guidance=True)` and pass all of its tensors."
+            )
+        return [conditional, unprompted, negative], [scale, source_scale]
+    if scale <= 1:
+        return [conditional], []
+    if negative is None:
+        raise ValueError(
+            f"Guidance (scale {scale}) needs the unconditional branch, but there is no `negative_input_ids`; pass all "
+            "tensors that the processor returned, or guidance_scale=1."
+        )
+    return [conditional, negative], [scale]
 
 
 def _equal_lengths(branches: list[Branch], pad_token_id: int) -> list[Branch]:

@@ -1,34 +1,102 @@
 """Streamers for drawing; any transformers streamer works too."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from PIL import Image
 from transformers.generation.streamers import BaseStreamer
 
-__all__ = ["ProgressStreamer"]
+__all__ = ["ImageStreamer"]
 
 
-class ProgressStreamer(BaseStreamer):
-    """Reports how many codes of each image are drawn.
+class ImageStreamer(BaseStreamer):
+    r"""Follows images while they are drawn: progress per code, a report after each row, previews, and a way to stop.
 
     Args:
-        vocab_size: `config.text_config.vocab_size`; ids from there on are codes.
-        callback: called after each new token with one count per image.
+        model: the model that draws; its image tokenizer decodes previews.
+        processor: turns decoded pixels into pictures.
+        target_grid_hw: `(B, 2)` rows and columns, as the processor gives them; with `num_return_sequences` each counts for
+            all of its copies.
+        on_row: called as `on_row(streamer, image, rows)` when row number `rows` of image `image` (counted from 0) is
+            complete. Returning False stops the drawing, as [`~ImageStreamer.stop`] does.
+        on_code: called after each new token as `on_code(counts)`, with the number of codes of each image.
+
+    Example:
+
+    ```python
+    def show(streamer, image, rows):
+        streamer.preview(image).save("preview.png")
+
+    streamer = ImageStreamer(model, processor, inputs["target_grid_hw"], on_row=show)
+    tokens = model.generate(**inputs, generation_mode="image", streamer=streamer)
+    ```
     """
 
-    def __init__(self, vocab_size: int, callback: Callable[[list[int]], None]) -> None:
-        self.vocab_size = vocab_size
-        self.callback = callback
-        self._counts: list[int] | None = None
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        target_grid_hw: torch.Tensor | Sequence[Sequence[int]],
+        on_row: Callable[["ImageStreamer", int, int], bool | None] | None = None,
+        on_code: Callable[[list[int]], None] | None = None,
+    ) -> None:
+        self.model, self.processor = model, processor
+        self.grids = [(int(rows), int(cols)) for rows, cols in torch.as_tensor(target_grid_hw).tolist()]
+        self.on_row, self.on_code = on_row, on_code
+        self.codes: list[list[int]] = []
+        self.stopped = False
+        self._drawing = False
 
     def put(self, value: torch.Tensor) -> None:
         """Takes the prompts `(B, L)` first, then the next ids `(B,)`."""
-        if self._counts is None:
-            self._counts = [0] * len(value)
+        if not self._drawing:
+            self._begin(len(value))
             return
-        self._counts = [count + int(token >= self.vocab_size) for count, token in zip(self._counts, value.tolist())]
-        self.callback(self._counts)
+        first_code = self.model.config.text_config.vocab_size
+        finished = []
+        for image, token in enumerate(value.tolist()):
+            if token < first_code:
+                continue
+            self.codes[image].append(token - first_code)
+            rows, rest = divmod(len(self.codes[image]), self.grid(image)[1])
+            if rest == 0:
+                finished.append((image, rows))
+        if self.on_code is not None:
+            self.on_code([len(codes) for codes in self.codes])
+        for image, rows in finished:
+            if self.on_row is not None and self.on_row(self, image, rows) is False:
+                self.stop()
+
+    def _begin(self, num_images: int) -> None:
+        if num_images % len(self.grids):
+            raise ValueError(
+                f"`target_grid_hw` has {len(self.grids)} rows, but {num_images} images are drawn; give the streamer the "
+                "processor's `target_grid_hw`."
+            )
+        self._copies = num_images // len(self.grids)
+        self.codes = [[] for _ in range(num_images)]
+        self.stopped, self._drawing = False, True
 
     def end(self) -> None:
-        """The images are complete; the next `put` starts new ones."""
-        self._counts = None
+        """The drawing is over; the next `put` starts a new one. Codes and previews stay."""
+        self._drawing = False
+
+    def stop(self) -> None:
+        """Ends the drawing after the current token; what is there can be decoded with `allow_partial=True`."""
+        self.stopped = True
+
+    def grid(self, image: int) -> tuple[int, int]:
+        """`(rows, cols)` of an image when it is complete."""
+        return self.grids[image // self._copies]
+
+    def preview(self, image: int = 0) -> Image.Image | None:
+        """The complete rows of an image so far as a picture, or None before the first one."""
+        cols = self.grid(image)[1]
+        rows = len(self.codes[image]) // cols
+        if rows == 0:
+            return None
+        codes = torch.tensor(self.codes[image][: rows * cols], device=self.model.device).view(1, rows, cols)
+        with torch.no_grad():
+            pixels = self.model.vq_model.decode(codes)
+        return self.processor.post_process_multimodal_output(pixels, generation_mode="image")[0]

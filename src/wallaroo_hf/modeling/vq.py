@@ -5,7 +5,6 @@ LlamaGen normalises both the latents and the codebook, and its images need not b
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +19,9 @@ from .configuration import WallarooVQConfig
 __all__ = ["WallarooVQModel", "WallarooVQOutput"]
 
 _ROWS_AT_ONCE = 8192  # latents compared with the codebook at a time: 512 MiB of scores for 16,384 codes
+# Image tokens (of whole images) that go through encoder or decoder at a time: one image of 512x512, or four of 256x256.
+# At full size the decoder then holds 385 MiB of activations at most and the encoder 558 MiB (docs/memory.md).
+_TOKENS_AT_ONCE = 1024
 
 
 @dataclass
@@ -44,7 +46,8 @@ class WallarooVQQuantizer(nn.Module):
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         """Indices of the nearest codes of unit vectors: `(..., embed_dim)` to `(...)`."""
-        codebook = F.normalize(self.embedding.weight, dim=-1)  # (codes, embed_dim)
+        every_code = torch.arange(self.embedding.num_embeddings, device=latents.device)
+        codebook = self.lookup(every_code)  # (codes, embed_dim); not `embedding.weight`, which may be offloaded
         flat = latents.reshape(-1, latents.shape[-1])
         # between unit vectors the largest dot product is the smallest distance
         indices = [(rows @ codebook.T).argmax(dim=-1) for rows in flat.split(_ROWS_AT_ONCE)]
@@ -90,11 +93,8 @@ class WallarooVQModel(PreTrainedModel):
 
         return super()._apply(keep_dtype, recurse)
 
-    def _full_precision(self) -> AbstractContextManager[None]:
-        return torch.autocast(self.device.type, enabled=False)
-
     def encode(self, pixel_values: torch.Tensor) -> WallarooVQOutput:
-        """Encodes images.
+        """Encodes images, a few at a time.
 
         Args:
             pixel_values: `(B, 3, H, W)` in [-1, 1]; H and W multiples of `config.image_token_size`.
@@ -105,6 +105,48 @@ class WallarooVQModel(PreTrainedModel):
         Raises:
             ValueError: for another shape.
         """
+        return self(pixel_values)
+
+    def decode(self, image_tokens: torch.Tensor) -> torch.Tensor:
+        """Decodes codes `(B, rows, cols)` to pixels `(B, 3, H, W)`, float32, around [-1, 1] and unclamped.
+
+        A few images at a time go through the decoder, so a larger batch costs no more than its pixels.
+
+        Raises:
+            ValueError: for another shape.
+        """
+        return self(image_tokens=image_tokens)
+
+    def codebook_lookup(self, image_tokens: torch.Tensor) -> torch.Tensor:
+        """Unit vectors of codes: `(...)` int64 to `(..., embed_dim)` float32."""
+        return self(image_tokens=image_tokens, lookup=True)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        image_tokens: torch.Tensor | None = None,
+        lookup: bool = False,
+    ) -> WallarooVQOutput | torch.Tensor:
+        """The one way in for all three: `encode`s pixels, `decode`s image tokens, or with `lookup` looks them up.
+
+        accelerate and FSDP fetch weights and move inputs in hooks around `forward`, so nothing here goes past it.
+
+        Raises:
+            ValueError: unless one of pixels and image tokens is given, and for their wrong shapes.
+        """
+        if image_tokens is None and pixel_values is not None:
+            return self._encode(self._to_weights(pixel_values))
+        if image_tokens is None or pixel_values is not None:
+            raise ValueError("The image tokenizer takes either `pixel_values` or `image_tokens`; give one of them.")
+        image_tokens = self._to_weights(image_tokens)
+        return self.quantize.lookup(image_tokens) if lookup else self._decode(image_tokens)
+
+    def _to_weights(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Moves a tensor to the weights, unless they are offloaded: then a hook has already moved it."""
+        weight = self.quant_conv.weight
+        return tensor if weight.is_meta else tensor.to(weight.device)
+
+    def _encode(self, pixel_values: torch.Tensor) -> WallarooVQOutput:
         size = self.config.image_token_size
         height, width = pixel_values.shape[-2:] if pixel_values.ndim == 4 else (1, 1)
         if height % size or width % size:
@@ -112,31 +154,23 @@ class WallarooVQModel(PreTrainedModel):
                 f"Pixels of shape {tuple(pixel_values.shape)} were given, but the image tokenizer takes "
                 f"(B, 3, H, W) with H and W multiples of {size}; resize or crop first."
             )
-        with self._full_precision():
-            weight = self.quant_conv.weight
-            pixel_values = pixel_values.to(device=None if weight.is_meta else weight.device, dtype=weight.dtype)
-            latents = self.quant_conv(self.encoder(pixel_values)).permute(0, 2, 3, 1)  # (B, rows, cols, embed_dim)
-            latents = F.normalize(latents, dim=-1)
+        with torch.autocast(pixel_values.device.type, enabled=False):
+            parts = pixel_values.to(self.quant_conv.weight.dtype).split(_images_at_once(height // size, width // size))
+            latents = torch.cat([self.quant_conv(self.encoder(part)) for part in parts])  # (B, embed_dim, rows, cols)
+            latents = F.normalize(latents.permute(0, 2, 3, 1), dim=-1)
             return WallarooVQOutput(image_tokens=self.quantize(latents), latents=latents)
 
-    def decode(self, image_tokens: torch.Tensor) -> torch.Tensor:
-        """Decodes codes `(B, rows, cols)` to pixels `(B, 3, H, W)`, float32, around [-1, 1] and unclamped.
-
-        Raises:
-            ValueError: for another shape.
-        """
+    def _decode(self, image_tokens: torch.Tensor) -> torch.Tensor:
         if image_tokens.ndim != 3:
             raise ValueError(
                 f"Image tokens of shape {tuple(image_tokens.shape)} were given, but `decode` takes (B, rows, cols)."
             )
-        with self._full_precision():
-            quantized = self.codebook_lookup(image_tokens.to(self.device)).permute(0, 3, 1, 2)
-            return self.decoder(self.post_quant_conv(quantized))
+        with torch.autocast(image_tokens.device.type, enabled=False):
+            quantized = self.quantize.lookup(image_tokens).permute(0, 3, 1, 2)  # (B, embed_dim, rows, cols)
+            parts = quantized.split(_images_at_once(*image_tokens.shape[1:]))
+            return torch.cat([self.decoder(self.post_quant_conv(part)) for part in parts])
 
-    def codebook_lookup(self, image_tokens: torch.Tensor) -> torch.Tensor:
-        """Unit vectors of codes: `(...)` int64 to `(..., embed_dim)` float32."""
-        return self.quantize.lookup(image_tokens)
 
-    def forward(self, pixel_values: torch.Tensor) -> WallarooVQOutput:
-        """Same as [`~WallarooVQModel.encode`]."""
-        return self.encode(pixel_values)
+def _images_at_once(rows: int, cols: int) -> int:
+    """How many images of that many image tokens go through encoder or decoder together."""
+    return max(1, _TOKENS_AT_ONCE // max(1, rows * cols))

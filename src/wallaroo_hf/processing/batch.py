@@ -6,7 +6,12 @@ from transformers import BatchFeature
 
 # Always lists (images of one batch may differ in size), and always float32: the image tokenizer runs in float32, and
 # rounding its input to bfloat16 would change codes.
-VQ_PIXEL_KEYS = ("source_pixel_values", "negative_source_pixel_values", "target_pixel_values")
+VQ_PIXEL_KEYS = (
+    "source_pixel_values",
+    "negative_source_pixel_values",
+    "unprompted_source_pixel_values",
+    "target_pixel_values",
+)
 
 
 class WallarooBatchFeature(BatchFeature):

@@ -21,8 +21,8 @@ from ..layout.special_tokens import (
 )
 from .agreement import check_folder_agreement
 from .batch import VQ_PIXEL_KEYS, WallarooBatchFeature
-from .image_processor import WallarooImageProcessor, flatten_images, open_image
-from .requests import DrawingRequest, as_rows, images_per_row, pick_size
+from .image_processor import WallarooImageProcessor, flatten_images
+from .requests import DrawingRequest, read_requests
 from .rows import expand_vision, pad, tokenize
 
 __all__ = ["WallarooProcessor"]
@@ -130,6 +130,7 @@ class WallarooProcessor(ProcessorMixin):
         layout: str = "trained",
         target_images: Any = None,
         return_labels: bool = False,
+        source_guidance: bool = False,
         **kwargs: Any,
     ) -> WallarooBatchFeature:
         """Prepares a batch.
@@ -150,12 +151,16 @@ class WallarooProcessor(ProcessorMixin):
             target_images: the images that the rows shall become (training): rows then end with the placeholders of the
                 image and the end of the turn, and there is no unconditional branch.
             return_labels: also return `labels` (training): the assistant's tokens, -100 elsewhere.
+            source_guidance: also prepare the third branch of two-scale editing guidance (source, but no instruction), for
+                `generate(source_guidance_scale=...)`. The released recipe always drops both together, so it never
+                trained this branch.
 
         Returns:
             `WallarooBatchFeature` with `input_ids`, `attention_mask`, `mm_token_type_ids` (all `(B, T)`, int64) and
             where there are images `pixel_values` `(patches, C)` float32 and `image_grid_thw` `(images, 3)`. In image
             mode also `target_grid_hw` `(B, 2)`, for edits `source_pixel_values` (list of `(3, H, W)` float32 in
-            [-1, 1]), and the unconditional branch under the same names with the prefix `negative_`. In training
+            [-1, 1]), and the unconditional branch under the same names with the prefix `negative_` (with
+            `source_guidance` also the branch without instruction, prefix `unprompted_`). In training
             `target_pixel_values` (list) and `labels` `(B, T)`.
 
         Raises:
@@ -180,8 +185,22 @@ class WallarooProcessor(ProcessorMixin):
             return self._understand(texts, images, merged, return_labels)
         if layout not in prompts.LAYOUTS:
             raise ValueError(f"`layout` is {layout!r}, but must be one of {prompts.LAYOUTS}.")
-        requests = self._requests(texts, images, height, width, aspect_ratio, negative_prompt, target_images)
-        return self._draw(requests, prompt_template, layout, merged, return_labels)
+        requests = read_requests(
+            texts,
+            images,
+            {
+                "height": height,
+                "width": width,
+                "aspect_ratio": aspect_ratio,
+                "negative_prompt": negative_prompt,
+                "target_images": target_images,
+            },
+            self.buckets,
+            self.tokenizer.get_added_vocab(),
+        )
+        for request in requests:
+            grid.check_size(*request.size, self.image_token_size, plain_grid=not self.line_breaks)
+        return self._draw(requests, prompt_template, layout, merged, return_labels, source_guidance)
 
     def _merged_kwargs(self, kwargs: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Sorts keyword arguments by modality, as every processor does, but refuses unknown ones."""
@@ -219,44 +238,6 @@ class WallarooProcessor(ProcessorMixin):
 
     # ----------------------------------------------------------------------------------------------------- drawing
 
-    def _requests(
-        self,
-        texts: list[str],
-        images: Any,
-        height: Any,
-        width: Any,
-        aspect_ratio: Any,
-        negative_prompt: Any,
-        target_images: Any,
-    ) -> list[DrawingRequest]:
-        """One request per row: what to draw, from which source, how large."""
-        batch = len(texts)
-        sources = images_per_row(images, texts)
-        targets = (
-            [None] * batch
-            if target_images is None
-            else [open_image(item) for item in as_rows(target_images, batch, "target_images")]
-        )
-        columns = zip(
-            texts,
-            sources,
-            targets,
-            as_rows(height, batch, "height"),
-            as_rows(width, batch, "width"),
-            as_rows(aspect_ratio, batch, "aspect_ratio"),
-            as_rows(negative_prompt, batch, "negative_prompt"),
-            strict=True,
-        )
-        requests = []
-        for prompt, source, target, row_height, row_width, ratio, negative in columns:
-            size = pick_size(self.buckets, row_height, row_width, ratio, target or source)
-            grid.check_size(*size, self.image_token_size, plain_grid=not self.line_breaks)
-            request = DrawingRequest.from_text(
-                prompt, source, target, size, negative or "", self.tokenizer.get_added_vocab()
-            )
-            requests.append(request)
-        return requests
-
     def _draw(
         self,
         requests: list[DrawingRequest],
@@ -264,6 +245,7 @@ class WallarooProcessor(ProcessorMixin):
         layout: str,
         merged: dict[str, dict[str, Any]],
         return_labels: bool,
+        source_guidance: bool,
     ) -> WallarooBatchFeature:
         text_kwargs = merged["text_kwargs"]
         if text_kwargs.get("truncation"):
@@ -280,14 +262,18 @@ class WallarooProcessor(ProcessorMixin):
             ]
             data = pad(self.tokenizer, conditional, text_kwargs) | pixels
         else:
-            negative, negative_pixels = self._branch(
-                [request.unconditional() for request in requests], template, layout, merged, False
-            )
-            padded = pad(self.tokenizer, [*conditional, *negative], text_kwargs)
-            count = len(requests)
-            data = {key: value[:count] for key, value in padded.items()} | pixels
-            data |= {f"negative_{key}": value[count:] for key, value in padded.items()}
-            data |= {f"negative_{key}": value for key, value in negative_pixels.items()}
+            branches = {"": (conditional, pixels)}
+            others = {"negative_": [request.unconditional() for request in requests]}
+            if source_guidance:
+                others["unprompted_"] = [request.unprompted() for request in requests]
+            for prefix, rewritten in others.items():
+                branches[prefix] = self._branch(rewritten, template, layout, merged, False)
+            padded = pad(self.tokenizer, [row for rows, _ in branches.values() for row in rows], text_kwargs)
+            data = {}
+            for index, (prefix, (_, branch_pixels)) in enumerate(branches.items()):
+                mine = slice(index * len(requests), (index + 1) * len(requests))
+                data |= {f"{prefix}{key}": value[mine] for key, value in padded.items()}
+                data |= {f"{prefix}{key}": value for key, value in branch_pixels.items()}
         grids = [
             (height // self.image_token_size, width // self.image_token_size)
             for height, width in (request.size for request in requests)
@@ -421,7 +407,8 @@ class WallarooProcessor(ProcessorMixin):
         """Every tensor that this processor can emit."""
         names = ["input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw"]
         names.append("source_pixel_values")
-        return [*names, *(f"negative_{name}" for name in names), "target_grid_hw", "target_pixel_values", "labels"]
+        branches = [f"{prefix}{name}" for prefix in ("", "negative_", "unprompted_") for name in names]
+        return [*branches, "target_grid_hw", "target_pixel_values", "labels"]
 
 
 def _drawn_spans(text: str) -> list[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """One row of a drawing batch: reading prompts, sources and sizes as users give them."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -9,7 +9,7 @@ from PIL import Image
 from ..layout import prompts
 from ..layout.grid import nearest_bucket, parse_aspect_ratio
 from ..layout.special_tokens import IM_START, IMAGE_PAD, VISION_END, VISION_START
-from .image_processor import flatten_images
+from .image_processor import flatten_images, open_image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +76,41 @@ class DrawingRequest:
         """The row that guidance steers away from: negative (empty) prompt, black source of the same size, no history."""
         black = None if self.source is None else Image.new("RGB", self.source.size)
         return dataclasses.replace(self, prompt=self.negative, source=black, history=None)
+
+    def unprompted(self) -> "DrawingRequest":
+        """The row of two-scale guidance that has the source but no instruction."""
+        return dataclasses.replace(self, prompt="", history=None)
+
+
+def read_requests(
+    texts: Sequence[str],
+    images: Any,
+    options: Mapping[str, Any],
+    buckets: Sequence[tuple[int, int]],
+    special_tokens: Iterable[str],
+) -> list[DrawingRequest]:
+    """One request per row of a batch.
+
+    Args:
+        texts: prompts or rendered chats.
+        images: see [`images_per_row`].
+        options: `height`, `width`, `aspect_ratio`, `negative_prompt` and `target_images`, each one value for all rows or
+            one per row.
+        buckets: the listed sizes.
+        special_tokens: what a prompt must not contain.
+
+    Raises:
+        ValueError: for anything that cannot be drawn from.
+    """
+    rows = {name: as_rows(value, len(texts), name) for name, value in options.items()}
+    requests = []
+    for index, (text, source) in enumerate(zip(texts, images_per_row(images, texts), strict=True)):
+        row = {name: values[index] for name, values in rows.items()}
+        target = None if row["target_images"] is None else open_image(row["target_images"])
+        size = pick_size(buckets, row["height"], row["width"], row["aspect_ratio"], target or source)
+        negative = row["negative_prompt"] or ""
+        requests.append(DrawingRequest.from_text(text, source, target, size, negative, special_tokens))
+    return requests
 
 
 def as_rows(value: Any, batch: int, name: str) -> list[Any]:

@@ -1,0 +1,425 @@
+"""Times drawing: ms per step, images per second, counts; ours beside the released loop and Janus's `generate()`.
+
+    python benchmarks/decode.py --preset cpu --output decode-cpu.json
+
+See README.md in this folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import (
+    CountingReads,
+    copy_bandwidth,
+    counting_calls,
+    interleave,
+    now,
+    peak_memory,
+    ratio,
+    reset_peak_memory,
+    spread,
+    time_steps,
+)
+from models import PRESETS, Preset, build_janus, build_wallaroo, prompts, sizes
+from released_loop import draw_released, top_k_mask
+from transformers import CompileConfig, StaticCache
+from transformers.utils import logging as transformers_logging
+
+from wallaroo_hf.generation.sampling import GumbelNoise
+
+GUIDANCE, TOP_K = 3.0, 1000
+# What the project asks of the `cpu` preset: ratio -> (bound, whether larger is better).
+BARS = {
+    "released_over_ours.step.1_images.context_60": (1.15, True),
+    "released_over_ours.step.8_images.context_60": (1.25, True),
+    "released_over_ours.step.1_images.context_1055": (1.15, True),
+    "per_image_cost_of_8_over_1.ours": (0.22, False),
+    "janus_over_ours.step.1_images.context_60": (1.0, True),
+    "janus_over_ours.step.8_images.context_60": (1.0, True),
+}
+
+
+class Bench:
+    """One model of ours and one Janus, and the ways to draw with them."""
+
+    def __init__(self, preset: Preset, device: torch.device, compiled: bool, with_janus: bool = True) -> None:
+        self.preset, self.device, self.compiled = preset, device, compiled
+        self.model = build_wallaroo(preset, device)
+        self.janus = build_janus(preset, device) if with_janus else None
+        self.inputs: dict[tuple[int, int, tuple[int, int]], dict] = {}
+
+    def prompt(self, images: int, context: int, grid: tuple[int, int]) -> dict:
+        """The prompts, made once."""
+        key = (images, context, grid)
+        if key not in self.inputs:
+            self.inputs[key] = prompts(self.model, images, context, grid)
+        return self.inputs[key]
+
+    def static_cache(self, context: int, codes: int) -> StaticCache:
+        """As long as a whole image after a short prompt needs, or as `context` needs."""
+        rows, cols = self.preset.grid
+        length = max(self.preset.contexts[0] + rows * (cols + 1), context + codes + 1)
+        return StaticCache(config=self.model.config.get_text_config(), max_cache_len=length)
+
+    def ours(self, images: int, context: int, grid: tuple[int, int], **options: Any) -> torch.Tensor:
+        """Draws with our `generate`; codes `(B, rows * cols)`."""
+        options.setdefault("line_breaks", True)
+        if options.get("do_sample", True):
+            options.setdefault("top_k", min(TOP_K, self.preset.codebook_size))
+            options["generator"] = [torch.Generator(self.device).manual_seed(seed) for seed in range(images)]
+        sequences = self.model.generate(
+            **self.prompt(images, context, grid), generation_mode="image", guidance_scale=GUIDANCE, **options
+        )
+        vocab_size = self.model.config.text_config.vocab_size
+        new = sequences[:, context:]
+        return new[new >= vocab_size].view(images, -1) - vocab_size
+
+    def released(self, images: int, context: int, grid: tuple[int, int], **options: Any) -> torch.Tensor:
+        """Draws with the released loop's structure; codes `(B, rows * cols)`."""
+        return draw_released(
+            self.model, self.prompt(images, context, grid), guidance_scale=GUIDANCE, top_k=TOP_K, **options
+        )
+
+    def janus_generate(self, images: int, context: int, codes: int) -> torch.Tensor:
+        """Draws with Janus's `generate`, which has no line breaks."""
+        assert self.janus is not None
+        self.janus.model.vision_model.config.num_image_tokens = codes
+        ids = self.prompt(images, context, (1, codes))["input_ids"]
+        return self.janus.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            generation_mode="image",
+            guidance_scale=GUIDANCE,
+            do_sample=True,
+            temperature=1.0,
+            top_k=min(TOP_K, self.preset.codebook_size),
+            max_length=max(self.preset.contexts[0] + self.preset.grid[0] * (self.preset.grid[1] + 1), context + codes),
+        )
+
+    def compile_options(self) -> dict[str, Any]:
+        """On accelerators `generate` compiles for a static cache by itself; elsewhere it has to be asked."""
+        return {"compile_config": CompileConfig(_compile_all_devices=True)} if self.compiled else {}
+
+
+def log(message: str) -> None:
+    """To stderr, with the time."""
+    sys.stderr.write(f"[{time.strftime('%H:%M:%S')}] {message}\n")
+
+
+# ------------------------------------------------------------------------------------------------------------- checks
+
+
+def agreement(bench: Bench) -> dict[str, float]:
+    """Share of greedy codes that are the same in ours and in the released loop, which must compute the same thing.
+
+    Raises:
+        RuntimeError: if one differs on CPU in float32 (elsewhere near ties may fall differently).
+    """
+    shares = {}
+    context, grid = bench.preset.contexts[0], (4, 8)
+    for attend_padding in (True, False):
+        settings = {"do_sample": False, "attend_padding": attend_padding}
+        ours = bench.ours(2, context, grid, **settings)
+        theirs = bench.released(2, context, grid, **settings)
+        name = "attend_padding" if attend_padding else "masked_padding"
+        shares[name] = float((ours == theirs).float().mean())
+        shares[f"{name}_distinct_codes"] = len(ours.unique())
+    exact = bench.device.type == "cpu" and bench.preset.dtype == torch.float32
+    if exact and min(shares["attend_padding"], shares["masked_padding"]) < 1:
+        raise RuntimeError(f"Greedy codes of ours and of the released loop differ: {shares}.")
+    return shares
+
+
+def counts(device: torch.device) -> dict[str, dict[str, float]]:
+    """What one 512x512 image costs, on the micro model, which counts as well as any."""
+    bench = Bench(replace(PRESETS["micro"], grid=(32, 32)), device, compiled=False, with_janus=False)
+    result: dict[str, dict[str, float]] = {}
+    draws: dict[str, Callable[[tuple[int, int]], Any]] = {
+        "ours": lambda grid: bench.ours(1, 60, grid),
+        "released": lambda grid: bench.released(1, 60, grid),
+    }
+    model = bench.model
+    for name, draw in draws.items():
+        modules = {"forwards": model.model.language_model, "text_head_calls": model.lm_head}
+        with counting_calls(**modules, image_head_calls=model.generation_head) as calls:
+            codes = draw((32, 32))
+        reads, operations = [], []
+        for grid in ((1, 1), (2, 32)):
+            with CountingReads() as counter:
+                draw(grid)
+            reads.append(counter.reads)
+            operations.append(counter.operations)
+        result[name] = {
+            "codes": codes.shape[1],
+            **calls,
+            "host_reads_between_codes": (reads[1] - reads[0]) / 63,
+            "tensor_operations_per_code": round((operations[1] - operations[0]) / 63, 1),
+        }
+    return result
+
+
+# ------------------------------------------------------------------------------------------------------------ timings
+
+
+def step_case(bench: Bench, images: int, context: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds per step of each variant, by round: one row of codes, so that all run the same forwards."""
+    grid = (1, bench.preset.steps)
+    forwards = bench.preset.steps - 1  # after the prefill
+    cache = bench.static_cache(context, bench.preset.steps)
+    decoder = bench.model.model.language_model
+
+    def ours() -> Any:
+        return bench.ours(images, context, grid)
+
+    def ours_static() -> Any:
+        cache.reset()
+        return bench.ours(images, context, grid, past_key_values=cache, **bench.compile_options())
+
+    def released() -> Any:
+        return bench.released(images, context, grid)
+
+    runs = {"ours": (ours, decoder), "ours_static": (ours_static, decoder), "released": (released, decoder)}
+    if bench.janus is not None and context == bench.preset.contexts[0]:
+        theirs = bench.janus.model.language_model
+        runs["janus"] = (lambda: bench.janus_generate(images, context, bench.preset.steps), theirs)
+
+    def timed(run: Callable[[], Any], module: torch.nn.Module) -> Callable[[], float]:
+        return lambda: time_steps(run, module, bench.device)[1] / forwards
+
+    return interleave({name: timed(*case) for name, case in runs.items()}, rounds)
+
+
+def whole_image_case(bench: Bench, images: int) -> dict[str, Any]:
+    """Seconds per image of a whole draw, prompt to codes, once; the image tokenizer's decoder is not part of it."""
+    context, grid = bench.preset.contexts[0], bench.preset.grid
+    cache = bench.static_cache(context, grid[0] * (grid[1] + 1))
+
+    def ours_static() -> Any:
+        cache.reset()
+        return bench.ours(images, context, grid, past_key_values=cache, **bench.compile_options())
+
+    runs: dict[str, Callable[[], Any]] = {
+        "ours": lambda: bench.ours(images, context, grid),
+        "ours_static": ours_static,
+    }
+    runs["released"] = lambda: bench.released(images, context, grid)
+    result: dict[str, Any] = {}
+    for name, run in runs.items():
+        if name == "ours_static" and bench.device.type != "cpu":
+            run()  # compiles; shapes differ from those of the steps
+        reset_peak_memory(bench.device)
+        start = now(bench.device)
+        run()
+        seconds = (now(bench.device) - start) / images
+        result[name] = {
+            "seconds_per_image": round(seconds, 4),
+            "images_per_second": round(1 / seconds, 4),
+            "peak_bytes": peak_memory(bench.device),
+        }
+    for name in ("ours", "ours_static"):
+        result[f"released_over_{name}"] = round(
+            result["released"]["seconds_per_image"] / result[name]["seconds_per_image"], 3
+        )
+    return result
+
+
+def sampling_case(bench: Bench, images: int, rounds: int) -> dict[str, Any]:
+    """Microseconds to choose codes from logits: ours, and the released way with top-k by threshold and by sort."""
+    codes, device = bench.preset.codebook_size, bench.device
+    logits = torch.randn(images, codes, device=device)
+    top_k, repeats = min(TOP_K, codes), 64
+    generators = [torch.Generator(device).manual_seed(seed) for seed in range(images)]
+    draws, positions = [True] * images, torch.zeros(images, dtype=torch.long, device=device)
+
+    def gumbel() -> None:
+        noise = GumbelNoise(generators, images, codes, device)
+        for _ in range(repeats):
+            (top_k_mask(logits, top_k) + noise.next(draws, positions)).argmax(dim=-1)
+
+    def threshold() -> None:
+        for _ in range(repeats):
+            torch.multinomial(torch.softmax(top_k_mask(logits, top_k), dim=-1), 1)
+
+    def by_sort() -> None:
+        for _ in range(repeats):
+            ordered, order = logits.sort(dim=-1, descending=True)
+            ordered[:, top_k:] = -torch.inf
+            torch.multinomial(torch.softmax(ordered.scatter(-1, order, ordered), dim=-1), 1)
+
+    def timed(run: Callable[[], None]) -> Callable[[], float]:
+        def measure() -> float:
+            start = now(device)
+            run()
+            return (now(device) - start) / repeats * 1e6
+
+        return measure
+
+    runs = {"gumbel": gumbel, "threshold_multinomial": threshold, "sort_multinomial": by_sort}
+    values = interleave({name: timed(run) for name, run in runs.items()}, rounds)
+    return {name: spread(value, 1) for name, value in values.items()}
+
+
+def step_bytes(bench: Bench, images: int, context: int) -> int:
+    """Bytes that one of our steps has to read: weights once, and the keys and values of both branches."""
+    preset, weights = bench.preset, sizes(bench.model, None)["wallaroo"]
+    size = torch.finfo(preset.dtype).bits // 8
+    head_size = preset.hidden_size // preset.num_heads
+    per_token = 2 * preset.num_layers * preset.num_kv_heads * head_size * size
+    mean_length = context + preset.steps // 2
+    return (weights["body"] + weights["image_head"] + weights["adapter"]) * size + (
+        2 * images * mean_length * per_token
+    )
+
+
+def summarize_steps(bench: Bench, images: int, context: int, seconds: dict[str, list[float]], copy: float) -> dict:
+    """Medians and spreads, ratios by round, and how much of the measured bandwidth a step achieves."""
+    summary: dict[str, Any] = {"ms_per_step": {}, "bandwidth_share": {}}
+    for name, values in seconds.items():
+        summary["ms_per_step"][name] = spread([value * 1e3 for value in values], 3)
+    for name in ("ours", "ours_static"):
+        best = summary["ms_per_step"][name]["median"] / 1e3
+        summary["bandwidth_share"][name] = round(step_bytes(bench, images, context) / best / copy, 4)
+        summary[f"released_over_{name}"] = ratio(seconds["released"], seconds[name])
+        if "janus" in seconds:
+            summary[f"janus_over_{name}"] = ratio(seconds["janus"], seconds[name])
+    summary["bytes_per_step"] = step_bytes(bench, images, context)
+    return summary
+
+
+def headline(seconds: dict[tuple[int, int], dict[str, list[float]]], first_context: int) -> dict[str, float]:
+    """The ratios by one name each."""
+    values: dict[str, float] = {}
+    for (images, context), case in seconds.items():
+        for ours in ("ours", "ours_static"):
+            for other in ("released", "janus"):
+                if other in case:
+                    name = f"{other}_over_{ours}.step.{images}_images.context_{context}"
+                    values[name] = ratio(case[other], case[ours])["median"]
+    alone = seconds.get((1, first_context))
+    for (images, context), case in seconds.items():
+        if alone is not None and images > 1 and context == first_context:
+            for name, times in case.items():
+                relative = ratio([time / images for time in times], alone[name])["median"]
+                values[f"per_image_cost_of_{images}_over_1.{name}"] = relative
+    return values
+
+
+# --------------------------------------------------------------------------------------------------------------- run
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Everything that was asked for, as what becomes JSON."""
+    preset = PRESETS[args.preset]
+    preset = replace(preset, rounds=args.rounds or preset.rounds, images=tuple(args.images or preset.images))
+    device = torch.device(args.device)
+    if device.type == "cpu":
+        torch.set_num_threads(args.threads)
+    load = os.getloadavg()
+    start = time.perf_counter()
+    log(f"building the models of preset {args.preset!r} on {device}")
+    bench = Bench(preset, device, args.compile)
+    report: dict[str, Any] = {
+        "preset": args.preset,
+        "config": {key: str(value) if key == "dtype" else value for key, value in asdict(preset).items()},
+        "settings": {"guidance_scale": GUIDANCE, "top_k": TOP_K, "threads": torch.get_num_threads()}
+        | {"compile_config": bool(args.compile), "clock": "process CPU time" if device.type == "cpu" else "wall"},
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": {name: version(name) for name in ("torch", "transformers", "wallaroo-hf")}
+        | {"python": platform.python_version()},
+        "device": device_name(device),
+        "sizes": sizes(bench.model, bench.janus),
+    }
+    log("checking that ours and the released loop draw the same codes; counting")
+    report["agreement"] = agreement(bench)
+    report["counts"] = counts(device)
+    copy = copy_bandwidth(device)
+    report["copy_bytes_per_second"] = round(copy)
+    seconds: dict[tuple[int, int], dict[str, list[float]]] = {}
+    report["steps"] = {}
+    for context in preset.contexts:
+        for images in preset.images if context == preset.contexts[0] else preset.images[:1]:
+            log(f"steps: {images} images, context {context}")
+            seconds[images, context] = step_case(bench, images, context, preset.rounds)
+            summary = summarize_steps(bench, images, context, seconds[images, context], copy)
+            report["steps"][f"{images}_images.context_{context}"] = summary
+    log("choosing codes")
+    report["sampling_us"] = {
+        f"{images}_images": sampling_case(bench, images, preset.rounds) for images in preset.images
+    }
+    report["whole_image"] = {}
+    for images in () if args.no_whole_image else preset.whole_images:
+        log(f"whole image: {images} images")
+        report["whole_image"][f"{images}_images"] = whole_image_case(bench, images)
+    report["ratios"] = headline(seconds, preset.contexts[0])
+    if args.preset == "cpu":
+        report["bars"] = judge(report["ratios"])
+    report["load"] = {"before": load, "after": os.getloadavg(), "cores": os.cpu_count()}
+    report["seconds"] = round(time.perf_counter() - start, 1)
+    return report
+
+
+def judge(ratios: dict[str, float]) -> dict[str, dict[str, Any]]:
+    """The bars beside what was measured."""
+    return {
+        name: {"measured": ratios[name], "bar": bar, "met": ratios[name] >= bar if larger else ratios[name] <= bar}
+        for name, (bar, larger) in BARS.items()
+        if name in ratios
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """What the figures were measured on."""
+    if device.type == "cpu":
+        return f"cpu ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
+    module = getattr(torch, device.type, None)
+    return module.get_device_name(device) if hasattr(module, "get_device_name") else device.type
+
+
+def default_device() -> str:
+    """The accelerator that PyTorch finds, else the CPU."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return found.type if found is not None else "cpu"
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="cpu")
+    parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--images", type=int, nargs="+", help="batch sizes; default: the preset's")
+    parser.add_argument("--device", help="default: cpu for the presets cpu and micro, else the accelerator")
+    parser.add_argument("--rounds", type=int, help="timed runs per variant; default: the preset's")
+    parser.add_argument("--threads", type=int, default=1, help="on CPU")
+    parser.add_argument("--compile", action="store_true", help="compile the static step on CPU too")
+    parser.add_argument("--no-whole-image", action="store_true", help="steps only")
+    args = parser.parse_args(arguments)
+    args.device = args.device or ("cpu" if args.preset in ("cpu", "micro") else default_device())
+    return args
+
+
+def main() -> None:
+    """Runs, writes the JSON, says the ratios."""
+    args = parse()
+    transformers_logging.set_verbosity_error()
+    report = run(args)
+    args.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    lines = [f"{name:60} {value:.3f}" for name, value in report["ratios"].items()]
+    lines += [f"{name:60} {'met' if bar['met'] else 'MISSED'}" for name, bar in report.get("bars", {}).items()]
+    sys.stdout.write("\n".join([*lines, f"counts: {report['counts']}", ""]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Guidance beyond the paper: negative prompts for both tasks, two scales for edits."""
+
+import pytest
+import torch
+
+from helpers import draw, picture
+
+
+def _edit(processor, **kwargs):
+    arguments = {"generation_mode": "image", "height": 64, "width": 64, "return_tensors": "pt", **kwargs}
+    return processor(text="make it blue", images=[picture(1)], **arguments)
+
+
+def _first_scores(model, inputs, **kwargs):
+    options = {"do_sample": False, "return_dict_in_generate": True, "output_scores": True, **kwargs}
+    scores = model.generate(**inputs, generation_mode="image", **options).scores[0]
+    return scores[:, model.config.text_config.vocab_size :]
+
+
+def test_negative_prompts_keep_the_black_source(model, processor):
+    plain, negative = _edit(processor), _edit(processor, negative_prompt="blurry")
+    assert torch.equal(plain["negative_source_pixel_values"][0], negative["negative_source_pixel_values"][0])
+    assert not torch.allclose(_first_scores(model, plain), _first_scores(model, negative), atol=1e-3)
+    drawing = {"generation_mode": "image", "height": 64, "width": 64, "return_tensors": "pt"}
+    scores = [
+        _first_scores(model, processor(text="a cat", negative_prompt=negative, **drawing))
+        for negative in ("", "a dog")
+    ]
+    assert not torch.allclose(*scores, atol=1e-3)
+
+
+def test_two_scales(model, processor):
+    """The three branches combine as `l_u + s_source (l_s - l_u) + s (l_c - l_s)`."""
+    inputs = _edit(processor, source_guidance=True)
+    branches = {}
+    for prefix in ("", "unprompted_", "negative_"):
+        names = ("input_ids", "attention_mask", "pixel_values", "image_grid_thw", "source_pixel_values")
+        alone = {name: inputs[prefix + name] for name in names} | {"target_grid_hw": inputs["target_grid_hw"]}
+        branches[prefix] = _first_scores(model, alone, guidance_scale=1.0)
+    expected = branches["negative_"] + 1.5 * (branches["unprompted_"] - branches["negative_"])
+    expected = expected + 4.0 * (branches[""] - branches["unprompted_"])
+    scores = _first_scores(model, inputs, guidance_scale=4.0, source_guidance_scale=1.5)
+    torch.testing.assert_close(scores, expected, atol=1e-3, rtol=0)
+
+
+def test_two_scales_equal_one_where_both_are_equal(model, processor):
+    """With equal scales the middle branch cancels out."""
+    inputs = _edit(processor, source_guidance=True)
+    two = _first_scores(model, inputs, guidance_scale=3.0, source_guidance_scale=3.0)
+    torch.testing.assert_close(two, _first_scores(model, inputs, guidance_scale=3.0), atol=1e-3, rtol=0)
+    assert len(draw(model, inputs, guidance_scale=3.0, source_guidance_scale=1.2)[0]) == 16 + 3 + 1
+
+
+def test_the_third_branch_must_be_prepared(model, processor):
+    with pytest.raises(ValueError, match="source_guidance=True"):
+        model.generate(**_edit(processor), generation_mode="image", source_guidance_scale=1.5)
+
+
+def test_a_shared_prompt_is_filled_once(model, processor):
+    """With `num_return_sequences` the decoder sees each prompt of each branch once."""
+    rows = []
+    model.model.language_model.register_forward_hook(
+        lambda module, args, kwargs, output: rows.append(kwargs["inputs_embeds"].shape[:2]), with_kwargs=True
+    )
+    inputs = _edit(processor)
+    length = inputs["input_ids"].shape[1]
+    for cache in (None, "static"):
+        rows.clear()
+        draw(model, inputs, num_return_sequences=1, cache_implementation=cache)
+        model.generate(**inputs, generation_mode="image", num_return_sequences=3, cache_implementation=cache)
+        assert [shape for shape in rows if shape[1] == length] == [(2, length), (2, length)]
+        assert rows[-1] == (6, 1)

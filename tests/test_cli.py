@@ -11,7 +11,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from helpers import picture
+from wallaroo_hf._commands import DrawingOptions
 from wallaroo_hf.cli import app
+from wallaroo_hf.generation.streamers import ImageStreamer
 
 runner = CliRunner()
 
@@ -60,6 +62,34 @@ def test_edit(common, tmp_path):
     out = run("edit", tmp_path / "source.png", "make it blue", "--seed", 1, "-o", tmp_path / "edit.png", *common)
     assert "seed 1" in out
     assert Image.open(tmp_path / "edit.png").size == (96, 64)
+
+
+def test_an_edit_keeps_its_sources_size(compact, tmp_path):
+    picture(1, 60, 45).save(tmp_path / "source.png")
+    arguments = ("edit", tmp_path / "source.png", "blue", "--seed", 1, "--top-k", 1, "-m", compact.folder)
+    small = ("--height", 32, "--width", 48)
+    run(*arguments, "-o", tmp_path / "listed.png", *small)
+    assert Image.open(tmp_path / "listed.png").size == (48, 32)
+    options = DrawingOptions(source_fit="pad")
+    assert options.size_follows_source and not DrawingOptions(height=32, width=48).size_follows_source
+    assert "crop" in run(*arguments, "--source-fit", "squeeze", code=1)
+
+
+def test_interrupting_saves_the_rows_that_are_there(compact, common, tmp_path, monkeypatch):
+    """Ctrl-C after the second row."""
+    whole = ImageStreamer.put
+
+    def interrupt(self, value):
+        whole(self, value)
+        if self.codes and len(self.codes[0]) == 2 * 6 + 1:
+            raise KeyboardInterrupt
+
+    run("generate", "a cat", "--seed", 1, "-o", tmp_path / "whole.png", *common)
+    monkeypatch.setattr(ImageStreamer, "put", interrupt)
+    out = run("generate", "a cat", "--seed", 1, "-o", tmp_path / "cat.png", *common, code=130)
+    assert "Stopped" in out and "cat-partial.png" in out.replace("\n", "")
+    partial = Image.open(tmp_path / "cat-partial.png")
+    assert partial.size == (96, 32) and not (tmp_path / "cat.png").exists()
 
 
 def test_published_eval_changes_layout_and_padding(common, tmp_path):

@@ -38,6 +38,13 @@ class DrawingOptions:
     top_p: float | None = None
     prompt_template: str = "0"
     published_eval: bool = False
+    source_guidance_scale: float | None = None
+    source_fit: str = "crop"
+
+    @property
+    def size_follows_source(self) -> bool:
+        """Whether an edit comes back at the scale of its source: no other size was asked for."""
+        return self.height is None and self.width is None and self.aspect_ratio is None and not self.published_eval
 
     def processor_arguments(self) -> dict[str, Any]:
         """What the processor needs of them."""
@@ -49,12 +56,15 @@ class DrawingOptions:
             "negative_prompt": self.negative_prompt,
             "prompt_template": template,
             "layout": "published_eval" if self.published_eval else "trained",
+            "source_guidance": self.source_guidance_scale is not None,
+            "source_fit": self.source_fit,
         }
 
     def generate_arguments(self) -> dict[str, Any]:
         """What `generate` needs of them."""
         return {
             "guidance_scale": self.guidance_scale,
+            "source_guidance_scale": self.source_guidance_scale,
             "temperature": self.temperature,
             "top_k": self.top_k,
             "top_p": self.top_p,
@@ -121,11 +131,16 @@ def draw_images(
     for start in range(0, total, batch_size):
         batch = jobs[start : start + batch_size]
         with Progress(*columns, transient=True) as progress:
-            images = _draw_batch(checkpoint, batch, source, options, progress)
+            images, complete = _draw_batch(checkpoint, batch, source, options, progress)
         for (prompt, image_seed), image in zip(batch, images, strict=True):
             path = output if output.suffix.lower() == ".png" else output / f"{_slug(prompt)}-{image_seed}.png"
             metadata = {"model": checkpoint.name, **asdict(options)}
-            yield save_png(image, path, prompt, image_seed, metadata), image_seed
+            if not complete:
+                path = path.with_stem(f"{path.stem}-partial")
+            if image is not None:
+                yield save_png(image, path, prompt, image_seed, metadata), image_seed
+        if not complete:
+            raise KeyboardInterrupt
 
 
 def _draw_batch(
@@ -134,7 +149,8 @@ def _draw_batch(
     source: Image.Image | None,
     options: DrawingOptions,
     progress: Progress,
-) -> list[Image.Image]:
+) -> tuple[Sequence[Image.Image | None], bool]:
+    """Images of a batch, and whether they are complete; Ctrl-C leaves the rows that were drawn."""
     model, processor = checkpoint.model, checkpoint.processor
     inputs = processor(
         text=[prompt for prompt, _ in batch],
@@ -153,15 +169,21 @@ def _draw_batch(
             progress.update(task, completed=count)
 
     streamer = ImageStreamer(model, processor, inputs["target_grid_hw"], on_code=report)
-    tokens = model.generate(
-        **inputs,
-        generation_mode="image",
-        generator=[torch.Generator().manual_seed(seed) for _, seed in batch],
-        streamer=streamer,
-        **options.generate_arguments(),
-    )
+    try:
+        tokens = model.generate(
+            **inputs,
+            generation_mode="image",
+            generator=[torch.Generator().manual_seed(seed) for _, seed in batch],
+            streamer=streamer,
+            **options.generate_arguments(),
+        )
+    except KeyboardInterrupt:
+        return [streamer.preview(image) for image in range(len(streamer.codes))], False
     pixels = model.decode_image_tokens(tokens, target_grid_hw=inputs["target_grid_hw"])
-    return processor.post_process_multimodal_output(pixels, generation_mode="image")
+    images = processor.post_process_multimodal_output(pixels, generation_mode="image")
+    if source is not None and options.size_follows_source:
+        images = processor.fit_back(images, [source] * len(images), options.source_fit)
+    return images, True
 
 
 def save_png(image: Image.Image, path: Path, prompt: str, seed: int, settings: dict[str, Any]) -> Path:

@@ -59,6 +59,9 @@ def _one_sentence_errors(command: Callable[..., None]) -> Callable[..., None]:
         except (ValueError, OSError) as error:
             typer.echo(f"Error: {error}", err=True)
             raise typer.Exit(1) from error
+        except KeyboardInterrupt as error:
+            typer.echo("Stopped.", err=True)
+            raise typer.Exit(130) from error
 
     return wrapped
 
@@ -79,7 +82,8 @@ def _draw(arguments: dict[str, Any], prompts: list[str], image: str | None) -> N
 
     _quiet()
     source = None if image is None else open_image(image)
-    settings = {name: arguments[name] for name in _commands.DrawingOptions.__dataclass_fields__}
+    options = _commands.DrawingOptions.__dataclass_fields__
+    settings = {name: value for name, value in arguments.items() if name in options}
     checkpoint = _commands.load_checkpoint(arguments["model"], arguments["device"], arguments["dtype"])
     job = {name: arguments[name] for name in ("num_images", "seed", "batch_size", "output")}
     for path, seed in _commands.draw_images(checkpoint, prompts, source, _commands.DrawingOptions(**settings), **job):
@@ -131,11 +135,19 @@ def edit(
     top_p: TopP = None,
     prompt_template: Template = "0",
     published_eval: PublishedEval = False,
+    source_guidance_scale: Annotated[
+        float | None,
+        typer.Option(help="Second scale, for keeping to the source; untrained by the released recipe."),
+    ] = None,
+    source_fit: Annotated[
+        str,
+        typer.Option(help="pad keeps the whole image and its size; crop cuts it to a listed size, as in training."),
+    ] = "pad",
     batch_size: BatchSize = 4,
     device: Device = None,
     dtype: Dtype = "auto",
 ) -> None:
-    """Edit an image by an instruction. Default size: the listed one nearest to the image's shape."""
+    """Edit an image by an instruction. The result has the image's size, unless another one is asked for."""
     _draw(locals(), [instruction], image)
 
 

@@ -107,6 +107,19 @@ def cover_and_crop(
     return resized, (round((resized[0] - target_height) / 2), round((resized[1] - target_width) / 2))
 
 
+def contain_and_pad(
+    height: int, width: int, target_height: int, target_width: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """How an image is brought to a size without losing any of it: resize until it fits inside, then pad evenly.
+
+    Returns:
+        `((resized_height, resized_width), (pad_top, pad_left))`.
+    """
+    scale = min(target_height / height, target_width / width)
+    resized = min(max(round(height * scale), 1), target_height), min(max(round(width * scale), 1), target_width)
+    return resized, ((target_height - resized[0]) // 2, (target_width - resized[1]) // 2)
+
+
 def render_rows(placeholder: str, rows: int, cols: int, line_breaks: bool) -> str:
     """Writes a grid as text: one placeholder per image token, a line break between rows (none after the last)."""
     return (END_OF_LINE if line_breaks else "").join([placeholder * cols] * rows)

@@ -12,7 +12,7 @@ from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
 from ..generation.mixin import WallarooGenerationMixin
 from .adapters import WallarooImageHead, token_masks
-from .backbone import WallarooModel
+from .backbone import LowMemoryMixin, WallarooModel
 from .configuration import WallarooConfig
 from .losses import task_losses, total_loss
 from .vq import WallarooVQModel
@@ -38,7 +38,7 @@ class WallarooCausalLMOutput(CausalLMOutputWithPast):
     losses: dict[str, torch.Tensor] | None = None
 
 
-class WallarooForConditionalGeneration(WallarooGenerationMixin, Qwen2_5_VLForConditionalGeneration):
+class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, Qwen2_5_VLForConditionalGeneration):
     r"""Wallaroo (arXiv 2603.04980): Qwen2.5-VL that also draws and edits, with one head for each.
 
     `forward` is for training and scoring; `generate` answers, draws and edits (see [`WallarooGenerationMixin`]).
@@ -47,7 +47,6 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, Qwen2_5_VLForCon
     config: WallarooConfig
     input_modalities = ("image", "text")
     output_modalities = ("image", "text")
-    _keep_in_fp32_modules_strict = ["vq_model"]
     _no_split_modules = WallarooModel._no_split_modules
 
     def __init__(self, config: WallarooConfig) -> None:

@@ -10,7 +10,9 @@ from transformers.image_transforms import to_pil_image
 from transformers.image_utils import load_image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from ..layout.grid import cover_and_crop
+from ..layout.grid import contain_and_pad, cover_and_crop
+
+FITS = ("crop", "pad")
 
 __all__ = ["WallarooImageProcessor", "flatten_images", "open_image"]
 
@@ -41,6 +43,12 @@ def open_image(image: Any) -> Image.Image:
         ) from error
 
 
+def check_fit(fit: str) -> None:
+    """Raises unless `fit` names a way to bring an image to a size."""
+    if fit not in FITS:
+        raise ValueError(f"`source_fit` is {fit!r}, but must be 'crop' (as in training) or 'pad' (loses nothing).")
+
+
 def flatten_images(images: Any) -> list[Image.Image]:
     """Loads one image or (nested) lists of images into one flat list, in order; `None` entries are skipped."""
     if images is None:
@@ -58,19 +66,55 @@ class WallarooImageProcessor(Qwen2VLImageProcessorPil):
     to [-1, 1] (released data code; `reference/layouts/preprocess` pins it).
     """
 
-    def to_vq_pixels(self, image: Image.Image, height: int, width: int) -> np.ndarray:
+    def to_vq_pixels(self, image: Image.Image, height: int, width: int, fit: str = "crop") -> np.ndarray:
         """Brings an image to `height` x `width` pixels for the image tokenizer.
+
+        Args:
+            fit: `"crop"` covers the size and cuts off what is over (the released data code); `"pad"` keeps all of the
+                image and repeats its edges around it.
 
         Returns:
             Float32 array of shape `(3, height, width)` in [-1, 1].
+
+        Raises:
+            ValueError: for another `fit`.
         """
-        (resized_height, resized_width), (top, left) = cover_and_crop(image.height, image.width, height, width)
+        check_fit(fit)
+        arrange = cover_and_crop if fit == "crop" else contain_and_pad
+        (resized_height, resized_width), (top, left) = arrange(image.height, image.width, height, width)
         if (resized_width, resized_height) != image.size:
             image = image.resize((resized_width, resized_height), Image.Resampling.BICUBIC)
-        image = image.crop((left, top, left + width, top + height))
+        if fit == "crop":
+            image = image.crop((left, top, left + width, top + height))
         # transposed last: the arithmetic is the same, and the copy is made once
         pixels = (np.asarray(image, dtype=np.float32) / np.float32(255.0) - np.float32(0.5)) / np.float32(0.5)
+        if fit == "pad":
+            around = ((top, height - resized_height - top), (left, width - resized_width - left), (0, 0))
+            pixels = np.pad(pixels, around, mode="edge")
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    def fit_back(self, image: Image.Image, source: Image.Image, fit: str) -> Image.Image:
+        """Undoes the change of size: an edited image back at the scale of its source.
+
+        Args:
+            image: what was drawn.
+            source: what was edited, as it was given.
+            fit: how the source had been brought to the size of `image`.
+
+        Returns:
+            With `"pad"` an image of the source's size: the padding is cut off. With `"crop"` one of the size of the part of
+            the source that the model saw; what was cut off cannot come back.
+
+        Raises:
+            ValueError: for another `fit`.
+        """
+        check_fit(fit)
+        if fit == "pad":
+            (height, width), (top, left) = contain_and_pad(source.height, source.width, image.height, image.width)
+            return image.crop((left, top, left + width, top + height)).resize(source.size, Image.Resampling.BICUBIC)
+        (height, width), _ = cover_and_crop(source.height, source.width, image.height, image.width)
+        seen = round(image.width * source.width / width), round(image.height * source.height / height)
+        return image.resize(seen, Image.Resampling.BICUBIC)
 
     def from_vq_pixels(self, pixels: Any) -> list[Image.Image]:
         """Turns decoded pixels into images: `clamp(127.5 x + 128, 0, 255)`, truncated (released sampling scripts).

@@ -1,5 +1,6 @@
 """`WallarooProcessor`: prompts and images to model inputs, decoded pixels and ids back to images and text."""
 
+import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +22,7 @@ from ..layout.special_tokens import (
 )
 from .agreement import check_folder_agreement
 from .batch import VQ_PIXEL_KEYS, WallarooBatchFeature
-from .image_processor import WallarooImageProcessor, flatten_images
+from .image_processor import WallarooImageProcessor, check_fit, flatten_images, open_image
 from .requests import DrawingRequest, read_requests
 from .rows import expand_vision, pad, tokenize
 
@@ -131,6 +132,7 @@ class WallarooProcessor(ProcessorMixin):
         target_images: Any = None,
         return_labels: bool = False,
         source_guidance: bool = False,
+        source_fit: str = "crop",
         **kwargs: Any,
     ) -> WallarooBatchFeature:
         """Prepares a batch.
@@ -154,6 +156,8 @@ class WallarooProcessor(ProcessorMixin):
             source_guidance: also prepare the third branch of two-scale editing guidance (source, but no instruction), for
                 `generate(source_guidance_scale=...)`. The released recipe always drops both together, so it never
                 trained this branch.
+            source_fit: how a source whose shape differs from the size to draw is brought to it: `"crop"` (as in training)
+                or `"pad"` (nothing is lost); see [`WallarooImageProcessor.to_vq_pixels`].
 
         Returns:
             `WallarooBatchFeature` with `input_ids`, `attention_mask`, `mm_token_type_ids` (all `(B, T)`, int64) and
@@ -185,6 +189,7 @@ class WallarooProcessor(ProcessorMixin):
             return self._understand(texts, images, merged, return_labels)
         if layout not in prompts.LAYOUTS:
             raise ValueError(f"`layout` is {layout!r}, but must be one of {prompts.LAYOUTS}.")
+        check_fit(source_fit)
         requests = read_requests(
             texts,
             images,
@@ -198,6 +203,7 @@ class WallarooProcessor(ProcessorMixin):
             self.buckets,
             self.tokenizer.get_added_vocab(),
         )
+        requests = [dataclasses.replace(request, fit=source_fit) for request in requests]
         for request in requests:
             grid.check_size(*request.size, self.image_token_size, plain_grid=not self.line_breaks)
         return self._draw(requests, prompt_template, layout, merged, return_labels, source_guidance)
@@ -290,10 +296,9 @@ class WallarooProcessor(ProcessorMixin):
         return_labels: bool,
     ) -> tuple[list[dict[str, list[int]]], dict[str, Any]]:
         """Token rows (unpadded) and pixels of one guidance branch."""
-        sources = [(request.source, request.size) for request in requests if request.source is not None]
-        vision, lengths = self._navit(
-            [source for source, _ in sources], self.pixel_limits.get("editing"), merged["images_kwargs"]
-        )
+        edits = [request for request in requests if request.source is not None]
+        sources = [request.source for request in edits if request.source is not None]
+        vision, lengths = self._navit(sources, self.pixel_limits.get("editing"), merged["images_kwargs"])
         queue = iter(lengths)
         texts = []
         for request in requests:
@@ -306,9 +311,10 @@ class WallarooProcessor(ProcessorMixin):
             texts.append(text)
         spans = _drawn_spans if return_labels else None
         rows = tokenize(self.tokenizer, texts, merged["text_kwargs"], spans)
-        if sources:
+        if edits:
             vision["source_pixel_values"] = [
-                self.image_processor.to_vq_pixels(source, *size) for source, size in sources
+                self.image_processor.to_vq_pixels(source, *request.size, request.fit)
+                for request, source in zip(edits, sources, strict=True)
             ]
         return rows, vision
 
@@ -386,6 +392,21 @@ class WallarooProcessor(ProcessorMixin):
         return self.post_process_image_text_to_text(
             generated_outputs, skip_special_tokens, clean_up_tokenization_spaces
         )
+
+    def fit_back(
+        self, images: Sequence[Image.Image], sources: Sequence[Any], source_fit: str = "crop"
+    ) -> list[Image.Image]:
+        """Brings edited images back to the scale of their sources; see [`WallarooImageProcessor.fit_back`].
+
+        Args:
+            images: edited images, one per source.
+            sources: the images that were edited, as they were given.
+            source_fit: as it was given when the inputs were prepared.
+        """
+        return [
+            self.image_processor.fit_back(image, open_image(source), source_fit)
+            for image, source in zip(images, sources, strict=True)
+        ]
 
     def post_process_image_text_to_text(
         self,

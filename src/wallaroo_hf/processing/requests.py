@@ -24,6 +24,7 @@ class DrawingRequest:
         negative: the prompt of the unconditional branch.
         language: whose templates are used; the unconditional branch keeps the conditional one's.
         history: everything before the user's turn, where the row came as a chat.
+        fit: how the source is brought to `size`.
     """
 
     prompt: str
@@ -33,6 +34,7 @@ class DrawingRequest:
     negative: str
     language: str
     history: str | None = None
+    fit: str = "crop"
 
     @classmethod
     def from_text(

@@ -111,7 +111,11 @@ class Bench:
 
     def compile_options(self) -> dict[str, Any]:
         """On accelerators `generate` compiles for a static cache by itself; elsewhere it has to be asked."""
-        return {"compile_config": CompileConfig(_compile_all_devices=True)} if self.compiled else {}
+        if not self.compiled:
+            return {}
+        config = CompileConfig(mode="default")
+        config._compile_all_devices = True
+        return {"compile_config": config}
 
 
 def log(message: str) -> None:

@@ -36,6 +36,7 @@ class DrawingJob:
         edits: per prompt, whether it is an edit.
         attend_padding: reproduce the released decoding loop, which attends left padding after the prefill.
         generator: see [`GumbelNoise`].
+        resumes: the drawing continues a sequence whose beginning is in the caller's cache.
     """
 
     branches: Sequence[Branch]
@@ -44,6 +45,7 @@ class DrawingJob:
     edits: Sequence[bool]
     attend_padding: bool
     generator: torch.Generator | Sequence[torch.Generator] | None
+    resumes: bool = False
 
 
 class _Record:
@@ -138,7 +140,10 @@ def draw(
         image_logits = None
         if any(draws_code):
             model._has_unfinished_sequences(False, synced, device=input_ids.device)
-            outputs = decoder.prefill() if position == 0 else decoder.step(so_far[:, fed:].to(model.device))
+            if position == 0:
+                outputs = decoder.resume() if job.resumes else decoder.prefill()
+            else:
+                outputs = decoder.step(so_far[:, fed:].to(model.device))
             fed = length
             record.forward(outputs)
             image_logits = outputs.image_logits[:, -1].to(device=input_ids.device, dtype=torch.float32)
@@ -156,6 +161,7 @@ def draw(
             finished = finished | criteria(sequences[:, :length], scores)
             if bool(finished.all()):
                 break
+    decoder.give_back()
     while synced and model._has_unfinished_sequences(True, synced, device=input_ids.device):
         model(input_ids=sequences[:1, :1].to(model.device), use_cache=False, edit_mask=False)
     if drawing_streamer is not None:

@@ -2,30 +2,30 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
 from transformers.utils.generic import is_flash_attention_requested
 
-from .decoder import Branch
 from .decoding import decode_rows, last_image_spans
 from .drawing import DrawingJob, draw
+from .inputs import (
+    equal_lengths,
+    guidance_branches,
+    look_up,
+    needs_sync,
+    on_device,
+    refuse_impossible,
+    take_branch,
+)
 from .plan import plan_drawing
 
 __all__ = ["WallarooGenerationMixin"]
 
 GENERATION_MODES = ("text", "image")
 DEFAULT_GUIDANCE_SCALE = 3.0  # paper section 4
-_BRANCH_TENSORS = (
-    "input_ids",
-    "attention_mask",
-    "mm_token_type_ids",
-    "pixel_values",
-    "image_grid_thw",
-    "source_pixel_values",
-)
 # Entries of a generation config that mean the same for text and images; the others there are about text, and count in
 # image mode only as arguments.
 _SHARED_ENTRIES = {
@@ -44,25 +44,6 @@ _SHARED_ENTRIES = {
     "pad_token_id",
     "return_dict_in_generate",
     "transformers_version",
-}
-# What cannot work while drawing: option -> why.
-_REFUSED = {
-    "assistant_model": "assisted decoding drafts text",
-    "prompt_lookup_num_tokens": "prompt lookup drafts text",
-    "penalty_alpha": "contrastive search ranks text candidates",
-    "dola_layers": "DoLa contrasts the text head",
-    "custom_generate": "drawing is itself the decoding method",
-    "prefix_allowed_tokens_fn": "the image's layout is fixed",
-    "force_words_ids": "the image's layout is fixed",
-    "stop_strings": "there is no text to search",
-    "token_healing": "there is no text to heal",
-    "watermarking_config": "the watermark is defined on the text vocabulary",
-    "inputs_embeds": "the layout is read off the ids",
-    "position_ids": "positions follow from the layout",
-    "negative_prompt_ids": "the processor's `negative_input_ids` are the negative prompt",
-    "negative_prompt_attention_mask": "the processor's `negative_attention_mask` is the negative prompt's",
-    "source_mask": "sources are masked in training only",
-    "prefill_chunk_size": "the prompt is filled in one piece",
 }
 
 
@@ -119,9 +100,9 @@ class WallarooGenerationMixin(GenerationMixin):
         if generation_mode not in (None, *GENERATION_MODES):
             raise ValueError(f"`generation_mode` is {generation_mode!r}, but must be one of {GENERATION_MODES}.")
         if generation_mode == "image":
-            lookup = functools.partial(_look_up, generation_config, self.generation_config)
+            lookup = functools.partial(look_up, generation_config, self.generation_config)
             kwargs["input_ids"] = inputs if inputs is not None else kwargs.get("input_ids")
-            _refuse_impossible(kwargs, lookup)
+            refuse_impossible(kwargs, lookup)
             job = self._drawing_job(
                 kwargs,
                 int(lookup("num_return_sequences", kwargs.get("num_return_sequences"), 1)),
@@ -160,9 +141,9 @@ class WallarooGenerationMixin(GenerationMixin):
         generator: torch.Generator | Sequence[torch.Generator] | None,
     ) -> DrawingJob:
         """Takes the processor's tensors out of `kwargs` and checks that they can be drawn from."""
-        conditional = _take_branch(kwargs, "")
-        negative = _take_branch(kwargs, "negative_")
-        unprompted = _take_branch(kwargs, "unprompted_")
+        conditional = take_branch(kwargs, "")
+        negative = take_branch(kwargs, "negative_")
+        unprompted = take_branch(kwargs, "unprompted_")
         grids = kwargs.pop("target_grid_hw", None)
         if conditional is None or not bool(
             (conditional.input_ids[:, -1] == self.config.generate_start_token_id).all()
@@ -185,7 +166,7 @@ class WallarooGenerationMixin(GenerationMixin):
                 "`attend_padding=True` needs a mask that flash attention cannot take; load the model with "
                 'attn_implementation="sdpa".'
             )
-        branches, scales = _guidance(conditional, negative, unprompted, guidance_scale, source_guidance_scale)
+        branches, scales = guidance_branches(conditional, negative, unprompted, guidance_scale, source_guidance_scale)
         num_grids = [(int(rows), int(cols)) for rows, cols in torch.as_tensor(grids).tolist()]
         if len(num_grids) != len(edits):
             raise ValueError(
@@ -198,8 +179,8 @@ class WallarooGenerationMixin(GenerationMixin):
             self.config.generate_end_token_id,
             self._pad_token_id(kwargs),
         )
-        branches = _equal_lengths(branches, self._pad_token_id(kwargs))
-        branches = [_on_device(branch, self.device) for branch in branches]
+        branches = equal_lengths(branches, self._pad_token_id(kwargs))
+        branches = [on_device(branch, self.device) for branch in branches]
         return DrawingJob(branches, scales, plan, edits, attend_padding, generator)
 
     def _draw(self, job: DrawingJob, generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> Any:
@@ -222,7 +203,7 @@ class WallarooGenerationMixin(GenerationMixin):
         streamer = kwargs.pop("streamer", None)
         synced = kwargs.pop("synced_gpus", None)
         if synced is None:
-            synced = _needs_sync(self)
+            synced = needs_sync(self)
         method = functools.partial(draw, job=job, drawing_streamer=streamer, synced=synced)
         return super().generate(
             custom_generate=method,
@@ -255,11 +236,11 @@ class WallarooGenerationMixin(GenerationMixin):
         settings.pop("transformers_version", None)
         settings["eos_token_id"] = None
         do_sample = kwargs.get("do_sample")
-        do_sample = _look_up(passed, self.generation_config, "do_sample", do_sample, True)
+        do_sample = look_up(passed, self.generation_config, "do_sample", do_sample, True)
         settings["do_sample"] = do_sample
         settings["pad_token_id"] = self._pad_token_id(kwargs)
         for key in ("top_k", "temperature"):
-            value = _look_up(passed, self.generation_config, f"image_{key}", kwargs.pop(key, None), None)
+            value = look_up(passed, self.generation_config, f"image_{key}", kwargs.pop(key, None), None)
             settings[key] = value if do_sample else None
         given = {key for key, value in kwargs.items() if value is not None}
         return {key: value for key, value in settings.items() if key not in given}
@@ -332,96 +313,3 @@ class WallarooGenerationMixin(GenerationMixin):
         """
         grids = last_image_spans(tokens, target_grid_hw, self.config, allow_partial)
         return decode_rows(self.model.vq_model, [grid.to(self.device) for grid in grids])
-
-
-def _look_up(passed: GenerationConfig | None, own: GenerationConfig, name: str, argument: Any, default: Any) -> Any:
-    """Argument, else the passed generation config, else the model's, else the default."""
-    for value in (argument, getattr(passed, name, None), getattr(own, name, None)):
-        if value is not None:
-            return value
-    return default
-
-
-def _refuse_impossible(kwargs: dict[str, Any], lookup: Callable[[str, Any, Any], Any]) -> None:
-    """Raises for ways to generate that cannot draw, given as arguments or in a generation config."""
-    if lookup("num_beams", kwargs.get("num_beams"), 1) > 1:
-        raise ValueError(
-            "Beam search cannot draw images (codes are drawn in pairs of guidance branches); use num_beams=1."
-        )
-    if lookup("use_cache", kwargs.get("use_cache"), True) is False:
-        raise ValueError("Drawing needs the key-value cache; leave out use_cache=False.")
-    if lookup("cache_implementation", kwargs.get("cache_implementation"), None) == "paged":
-        raise ValueError("Continuous batching cannot draw images yet; leave out cache_implementation='paged'.")
-    for name, reason in _REFUSED.items():
-        value = kwargs.pop(name, None)
-        if value is not None and value is not False:
-            raise ValueError(f"`{name}` cannot be used while drawing ({reason}); leave it out.")
-
-
-def _take_branch(kwargs: dict[str, Any], prefix: str) -> Branch | None:
-    """One guidance branch out of the processor's tensors, or None."""
-    tensors = {name: kwargs.pop(f"{prefix}{name}", None) for name in _BRANCH_TENSORS}
-    tensors.pop("mm_token_type_ids")  # follows from the ids
-    if tensors["input_ids"] is None:
-        return None
-    if tensors["attention_mask"] is None:
-        tensors["attention_mask"] = torch.ones_like(tensors["input_ids"])
-    return Branch(**tensors)
-
-
-def _guidance(
-    conditional: Branch,
-    negative: Branch | None,
-    unprompted: Branch | None,
-    scale: float,
-    source_scale: float | None,
-) -> tuple[list[Branch], list[float]]:
-    """The branches that run, from the most to the least conditioned, and the scale of each step between them.
-
-    Raises:
-        ValueError: if a branch is needed that the processor was not asked for.
-    """
-    if source_scale is not None:
-        if negative is None or unprompted is None:
-            raise ValueError(
-                f"Two-scale guidance (source scale {source_scale}) needs the branch without instruction; prepare the "
-                "inputs with `processor(..., source_guidance=True)` and pass all of its tensors."
-            )
-        return [conditional, unprompted, negative], [scale, source_scale]
-    if scale <= 1:
-        return [conditional], []
-    if negative is None:
-        raise ValueError(
-            f"Guidance (scale {scale}) needs the unconditional branch, but there is no `negative_input_ids`; pass all "
-            "tensors that the processor returned, or guidance_scale=1."
-        )
-    return [conditional, negative], [scale]
-
-
-def _equal_lengths(branches: list[Branch], pad_token_id: int) -> list[Branch]:
-    """Left-pads all branches to the longest."""
-    longest = max(branch.input_ids.shape[1] for branch in branches)
-    padded = []
-    for branch in branches:
-        missing = longest - branch.input_ids.shape[1]
-        ids = torch.nn.functional.pad(branch.input_ids, (missing, 0), value=pad_token_id)
-        mask = torch.nn.functional.pad(branch.attention_mask, (missing, 0), value=0)
-        padded.append(Branch(ids, mask, branch.pixel_values, branch.image_grid_thw, branch.source_pixel_values))
-    return padded
-
-
-def _on_device(branch: Branch, device: torch.device) -> Branch:
-    def move(value: Any) -> Any:
-        return value.to(device) if isinstance(value, torch.Tensor) else value
-
-    return Branch(*(move(getattr(branch, name)) for name in Branch.__dataclass_fields__))
-
-
-def _needs_sync(model: Any) -> bool:
-    """Whether other processes must take part in every forward, as transformers decides it."""
-    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
-    from transformers.integrations.fsdp import is_fsdp_managed_module
-
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    several = distributed and torch.distributed.get_world_size() > 1
-    return several and (is_deepspeed_zero3_enabled() or is_fsdp_managed_module(model))

@@ -28,6 +28,12 @@ class WallarooImageHead(nn.Sequential):
         super().__init__(nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, config.codebook_size, bias=False))
 
 
+def choose_by_task(edit_mask: torch.Tensor, edited: torch.Tensor, generated: torch.Tensor) -> torch.Tensor:
+    """`edited` where `edit_mask` `(B, T)` says so, else `generated`, both `(B, T, C)`; a device map may part the three."""
+    device = edited.device
+    return torch.where(edit_mask.unsqueeze(-1).to(device), edited, generated.to(device))
+
+
 class TokenMasks(NamedTuple):
     """Where the special kinds of tokens stand, all `(B, T)` bool.
 

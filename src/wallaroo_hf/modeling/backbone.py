@@ -7,7 +7,7 @@ import torch
 from transformers import Cache, Qwen2_5_VLModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from .adapters import TokenMasks, WallarooAdapter, scatter_checked, token_masks
+from .adapters import TokenMasks, WallarooAdapter, choose_by_task, scatter_checked, token_masks
 from .configuration import WallarooConfig
 from .vq import WallarooVQModel
 
@@ -21,7 +21,11 @@ class LowMemoryMixin:
 
     # The one list that all of transformers' quantizers leave alone, whatever modules the caller tells them to skip:
     # patterns for the names of modules, which have a prefix in a larger model.
-    _keep_in_fp32_modules = [r"(.*\.)?vq_model", r"(.*\.)?(generation|source|edit)_adapter", r"(.*\.)?(generation|edit)_head"]
+    _keep_in_fp32_modules = [
+        r"(.*\.)?vq_model",
+        r"(.*\.)?(generation|source|edit)_adapter",
+        r"(.*\.)?(generation|edit)_head",
+    ]
     _keep_in_fp32_modules_strict = ["vq_model"]
 
     def _get_dtype_plan(self, dtype: torch.dtype) -> dict[str, torch.dtype]:
@@ -176,16 +180,20 @@ class WallarooModel(LowMemoryMixin, Qwen2_5_VLModel):
         """1 for NaViT placeholders, else 0: `(B, T)` int64. Without it Qwen2.5-VL silently computes other positions."""
         return token_masks(input_ids, self.config).vision.long()
 
+    def edit_tokens(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Which tokens of whole rows `(B, T)` stand in an image span that is an edit: `(B, T)` bool."""
+        return token_masks(input_ids, self.config).edit
+
     def ends_in_edit(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Whether the image span that each row of prompts `(B, T)` ends in is an edit: `(B,)` bool."""
-        return token_masks(input_ids, self.config).edit[:, -1]
+        return self.edit_tokens(input_ids)[:, -1]
 
     def _adapt(self, vectors: torch.Tensor, edit_mask: torch.Tensor | bool) -> torch.Tensor:
         if edit_mask is False or not self.config.has_editing:
             return self.generation_adapter(vectors)
         if edit_mask is True:
             return self.edit_adapter(vectors)
-        return torch.where(edit_mask.unsqueeze(-1), self.edit_adapter(vectors), self.generation_adapter(vectors))
+        return choose_by_task(edit_mask, self.edit_adapter(vectors), self.generation_adapter(vectors))
 
     def _adapt_sources(
         self, source_pixel_values: Sequence[torch.Tensor], source_mask: Sequence[torch.Tensor] | None

@@ -11,7 +11,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
 from ..generation.mixin import WallarooGenerationMixin
-from .adapters import WallarooImageHead, token_masks
+from .adapters import WallarooImageHead, choose_by_task, token_masks
 from .backbone import LowMemoryMixin, WallarooModel
 from .configuration import WallarooConfig
 from .losses import task_losses, total_loss
@@ -69,8 +69,7 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
             return self.generation_head(hidden_states)
         if edit_mask is True:
             return self.edit_head(hidden_states)
-        edited, generated = self.edit_head(hidden_states), self.generation_head(hidden_states)
-        return torch.where(edit_mask.unsqueeze(-1), edited, generated)
+        return choose_by_task(edit_mask, self.edit_head(hidden_states), self.generation_head(hidden_states))
 
     @can_return_tuple
     def forward(

@@ -1,0 +1,129 @@
+"""Reading what `generate` was given: guidance branches, settings, and what cannot work."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.integrations.fsdp import is_fsdp_managed_module
+
+from .decoder import Branch
+
+_BRANCH_TENSORS = (
+    "input_ids",
+    "attention_mask",
+    "mm_token_type_ids",
+    "pixel_values",
+    "image_grid_thw",
+    "source_pixel_values",
+)
+# What cannot work while drawing: option -> why.
+_REFUSED = {
+    "assistant_model": "assisted decoding drafts text",
+    "prompt_lookup_num_tokens": "prompt lookup drafts text",
+    "penalty_alpha": "contrastive search ranks text candidates",
+    "dola_layers": "DoLa contrasts the text head",
+    "custom_generate": "drawing is itself the decoding method",
+    "prefix_allowed_tokens_fn": "the image's layout is fixed",
+    "force_words_ids": "the image's layout is fixed",
+    "stop_strings": "there is no text to search",
+    "token_healing": "there is no text to heal",
+    "watermarking_config": "the watermark is defined on the text vocabulary",
+    "inputs_embeds": "the layout is read off the ids",
+    "position_ids": "positions follow from the layout",
+    "negative_prompt_ids": "the processor's `negative_input_ids` are the negative prompt",
+    "negative_prompt_attention_mask": "the processor's `negative_attention_mask` is the negative prompt's",
+    "source_mask": "sources are masked in training only",
+    "prefill_chunk_size": "the prompt is filled in one piece",
+}
+
+
+def look_up(passed: GenerationConfig | None, own: GenerationConfig, name: str, argument: Any, default: Any) -> Any:
+    """Argument, else the passed generation config, else the model's, else the default."""
+    for value in (argument, getattr(passed, name, None), getattr(own, name, None)):
+        if value is not None:
+            return value
+    return default
+
+
+def refuse_impossible(kwargs: dict[str, Any], lookup: Callable[[str, Any, Any], Any]) -> None:
+    """Raises for ways to generate that cannot draw, given as arguments or in a generation config."""
+    if lookup("num_beams", kwargs.get("num_beams"), 1) > 1:
+        raise ValueError(
+            "Beam search cannot draw images (codes are drawn in pairs of guidance branches); use num_beams=1."
+        )
+    if lookup("use_cache", kwargs.get("use_cache"), True) is False:
+        raise ValueError("Drawing needs the key-value cache; leave out use_cache=False.")
+    if lookup("cache_implementation", kwargs.get("cache_implementation"), None) == "paged":
+        raise ValueError("Continuous batching cannot draw images yet; leave out cache_implementation='paged'.")
+    for name, reason in _REFUSED.items():
+        value = kwargs.pop(name, None)
+        if value is not None and value is not False:
+            raise ValueError(f"`{name}` cannot be used while drawing ({reason}); leave it out.")
+
+
+def take_branch(kwargs: dict[str, Any], prefix: str) -> Branch | None:
+    """One guidance branch out of the processor's tensors, or None."""
+    tensors = {name: kwargs.pop(f"{prefix}{name}", None) for name in _BRANCH_TENSORS}
+    tensors.pop("mm_token_type_ids")  # follows from the ids
+    if tensors["input_ids"] is None:
+        return None
+    if tensors["attention_mask"] is None:
+        tensors["attention_mask"] = torch.ones_like(tensors["input_ids"])
+    return Branch(**tensors)
+
+
+def guidance_branches(
+    conditional: Branch,
+    negative: Branch | None,
+    unprompted: Branch | None,
+    scale: float,
+    source_scale: float | None,
+) -> tuple[list[Branch], list[float]]:
+    """The branches that run, from the most to the least conditioned, and the scale of each step between them.
+
+    Raises:
+        ValueError: if a branch is needed that the processor was not asked for.
+    """
+    if source_scale is not None:
+        if negative is None or unprompted is None:
+            raise ValueError(
+                f"Two-scale guidance (source scale {source_scale}) needs the branch without instruction; prepare the "
+                "inputs with `processor(..., source_guidance=True)` and pass all of its tensors."
+            )
+        return [conditional, unprompted, negative], [scale, source_scale]
+    if scale <= 1:
+        return [conditional], []
+    if negative is None:
+        raise ValueError(
+            f"Guidance (scale {scale}) needs the unconditional branch, but there is no `negative_input_ids`; pass all "
+            "tensors that the processor returned, or guidance_scale=1."
+        )
+    return [conditional, negative], [scale]
+
+
+def equal_lengths(branches: list[Branch], pad_token_id: int) -> list[Branch]:
+    """Left-pads all branches to the longest."""
+    longest = max(branch.input_ids.shape[1] for branch in branches)
+    padded = []
+    for branch in branches:
+        missing = longest - branch.input_ids.shape[1]
+        ids = torch.nn.functional.pad(branch.input_ids, (missing, 0), value=pad_token_id)
+        mask = torch.nn.functional.pad(branch.attention_mask, (missing, 0), value=0)
+        padded.append(Branch(ids, mask, branch.pixel_values, branch.image_grid_thw, branch.source_pixel_values))
+    return padded
+
+
+def on_device(branch: Branch, device: torch.device) -> Branch:
+    def move(value: Any) -> Any:
+        return value.to(device) if isinstance(value, torch.Tensor) else value
+
+    return Branch(*(move(getattr(branch, name)) for name in Branch.__dataclass_fields__))
+
+
+def needs_sync(model: Any) -> bool:
+    """Whether other processes must take part in every forward, as transformers decides it."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    several = distributed and torch.distributed.get_world_size() > 1
+    return several and (is_deepspeed_zero3_enabled() or is_fsdp_managed_module(model))

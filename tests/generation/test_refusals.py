@@ -27,7 +27,7 @@ def inputs(processor):
         ({"generator": [torch.Generator(), torch.Generator()]}, "one per image"),
         ({"generation_config": GenerationConfig(num_beams=3)}, "num_beams=1"),
         ({"labels": torch.ones(1, 3).long()}, "`labels` is an argument of `forward`"),
-        ({"generation_mode": "auto"}, "generation_mode"),
+        ({"generation_mode": "video"}, "generation_mode"),
         ({"pixel_values_videos": torch.ones(1)}, "Video"),
         ({"guidence_scale": 3.0}, "guidence_scale"),
     ],

@@ -205,7 +205,7 @@ def test_contradicting_files_are_refused(compact, tmp_path, file, key, value):
         ({"text": ["a", "b"], "images": [picture(1), picture(2), picture(3)]}, "one source image per prompt"),
         ({"text": "<|image_pad|> blue"}, "no image was given"),
         ({"text": ["a", "b"], "height": [64, 64, 64], "width": 64}, "one for all or one each"),
-        ({"generation_mode": "auto"}, "generation_mode"),
+        ({"generation_mode": "video"}, "generation_mode"),
         ({"generation_mode": "text", "height": 64}, "generation_mode='image'"),
         ({"layout": "other"}, "published_eval"),
         ({"truncation": True}, "truncation"),

@@ -300,6 +300,7 @@ def _processor(base: str | Path, tokenizer: Any, config: WallarooConfig, record:
         tokenizer,
         chat_template=_chat_template(base, tokenizer),
         image_token_size=config.vq_config.image_token_size,
+        first_image_token_id=config.text_config.vocab_size,
         **record.processor_settings(),
     )
 

@@ -116,6 +116,8 @@ def equal_lengths(branches: list[Branch], pad_token_id: int) -> list[Branch]:
 
 
 def on_device(branch: Branch, device: torch.device) -> Branch:
+    """The branch with its tensors on a device (sources are moved when they are encoded)."""
+
     def move(value: Any) -> Any:
         return value.to(device) if isinstance(value, torch.Tensor) else value
 

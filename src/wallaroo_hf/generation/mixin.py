@@ -9,6 +9,7 @@ import torch
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
 from transformers.utils.generic import is_flash_attention_requested
 
+from .auto import generate_auto
 from .decoding import decode_rows, last_image_spans
 from .drawing import DrawingJob, draw
 from .inputs import (
@@ -24,7 +25,7 @@ from .plan import plan_drawing
 
 __all__ = ["WallarooGenerationMixin"]
 
-GENERATION_MODES = ("text", "image")
+GENERATION_MODES = ("text", "image", "auto")
 DEFAULT_GUIDANCE_SCALE = 3.0  # paper section 4
 # Entries of a generation config that mean the same for text and images; the others there are about text, and count in
 # image mode only as arguments.
@@ -66,7 +67,7 @@ class WallarooGenerationMixin(GenerationMixin):
         attend_padding: bool | None = None,
         **kwargs: Any,
     ) -> Any:
-        r"""Answers (`generation_mode="text"`, the default) or draws (`"image"`).
+        r"""Answers (`generation_mode="text"`, the default), draws (`"image"`), or does both as it sees fit (`"auto"`).
 
         Takes exactly the processor's tensors. Text mode is transformers' own `generate`. In image mode, sampling settings
         come from the arguments, else from the `image_` entries of the generation config; its other sampling entries are
@@ -74,7 +75,8 @@ class WallarooGenerationMixin(GenerationMixin):
 
         Args:
             inputs, generation_config, logits_processor, stopping_criteria: as in transformers.
-            generation_mode: `"text"` or `"image"`.
+            generation_mode: `"text"`, `"image"`, or `"auto"`: text and images alternate, one row at a time; see
+                [`generate_auto`], also for what the arguments mean there.
             guidance_scale: image mode: classifier-free guidance `l_u + scale (l_c - l_u)`; off at 1 and below. Default:
                 the generation config's `image_guidance_scale`, else 3.
             source_guidance_scale: image mode, edits: two-scale guidance
@@ -99,10 +101,19 @@ class WallarooGenerationMixin(GenerationMixin):
             raise ValueError("Video input is not supported yet; pass single frames as images.")
         if generation_mode not in (None, *GENERATION_MODES):
             raise ValueError(f"`generation_mode` is {generation_mode!r}, but must be one of {GENERATION_MODES}.")
-        if generation_mode == "image":
+        if generation_mode in ("image", "auto"):
             lookup = functools.partial(look_up, generation_config, self.generation_config)
             kwargs["input_ids"] = inputs if inputs is not None else kwargs.get("input_ids")
             refuse_impossible(kwargs, lookup)
+            if generation_mode == "auto":
+                return generate_auto(
+                    self,
+                    generation_config,
+                    lookup("image_guidance_scale", guidance_scale, DEFAULT_GUIDANCE_SCALE),
+                    lookup("line_breaks", line_breaks, True),
+                    generator,
+                    kwargs,
+                )
             job = self._drawing_job(
                 kwargs,
                 int(lookup("num_return_sequences", kwargs.get("num_return_sequences"), 1)),
@@ -196,7 +207,7 @@ class WallarooGenerationMixin(GenerationMixin):
         settings = self._image_settings(generation_config, kwargs)
         self._refuse_forward_arguments(kwargs)
         past = kwargs.get("past_key_values")
-        if past is not None and int(past.get_seq_length()) > 0:
+        if past is not None and int(past.get_seq_length()) > 0 and not job.resumes:
             raise ValueError(
                 "`past_key_values` is not empty, but drawing starts from the prompt; pass an empty cache."
             )

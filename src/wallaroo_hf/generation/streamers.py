@@ -56,6 +56,8 @@ class ImageStreamer(BaseStreamer):
         first_code = self.model.config.text_config.vocab_size
         finished = []
         for image, token in enumerate(value.tolist()):
+            if token == self.model.config.generate_start_token_id:
+                self.codes[image] = []  # another image begins (auto mode)
             if token < first_code:
                 continue
             self.codes[image].append(token - first_code)

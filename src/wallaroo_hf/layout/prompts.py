@@ -189,6 +189,21 @@ def split_chat(text: str) -> tuple[str, str]:
     return text[: turns[-1].start()], turns[-1]["content"]
 
 
+def announce_size(text: str, indicators: str) -> str:
+    """A rendered chat with a size announcement at the end of its last user turn, where drawing prompts have it.
+
+    Raises:
+        ValueError: if there is something to announce, but no user turn.
+    """
+    if not indicators:
+        return text
+    start = text.rfind(f"{IM_START}user")
+    end = text.find(IM_END, start)
+    if start < 0 or end < 0:
+        raise ValueError("The chat has no user turn to announce the image's size in; render it with a chat template.")
+    return f"{text[:end]} {indicators}{text[end:]}"
+
+
 def answer_spans(text: str) -> list[tuple[int, int]]:
     """Character ranges of what the assistant says in a rendered chat, each with its `<|im_end|>` and newline."""
     return [(turn.start("content"), turn.end()) for turn in _TURN.finditer(text) if turn["role"] == "assistant"]

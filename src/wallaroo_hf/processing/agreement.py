@@ -43,6 +43,10 @@ def check_folder_agreement(processor: Any, place: Any, kwargs: dict[str, Any]) -
     if "channel_multiplier" in config.get("vq_config", {}):
         size = 2 ** (len(config["vq_config"]["channel_multiplier"]) - 1)
         pairs.append(("image_token_size", processor.image_token_size, size, "config.json", "processor_config.json"))
+    vocab_size = config.get("text_config", {}).get("vocab_size")
+    if vocab_size is not None and processor.first_image_token_id is not None:
+        ours = processor.first_image_token_id
+        pairs.append(("first_image_token_id", ours, vocab_size, "config.json", "processor_config.json"))
     if "line_breaks" in generation_config:
         value = generation_config["line_breaks"]
         pairs.append(("line_breaks", processor.line_breaks, value, "generation_config.json", "processor_config.json"))

@@ -12,23 +12,22 @@ from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Text
 
 from ..layout import grid, prompts
 from ..layout.special_tokens import (
-    GENERATE_IMAGE_PAD,
-    GENERATE_START,
+    END_OF_LINE,
     IMAGE_PAD,
     RELEASED_INDICATOR_SIZES,
-    VISION_START,
     added_tokens,
-    indicator_token,
 )
 from .agreement import check_folder_agreement
-from .batch import VQ_PIXEL_KEYS, WallarooBatchFeature
-from .image_processor import WallarooImageProcessor, check_fit, flatten_images, open_image
-from .requests import DrawingRequest, read_requests
-from .rows import expand_vision, pad, tokenize
+from .batch import WallarooBatchFeature
+from .chat import continue_chat
+from .image_processor import WallarooImageProcessor, check_fit, open_image
+from .pieces import split_pieces
+from .preparation import PreparationMixin
+from .requests import read_requests
 
 __all__ = ["WallarooProcessor"]
 
-GENERATION_MODES = ("text", "image")
+GENERATION_MODES = ("text", "image", "auto")
 # Released limits on what NaViT sees of an image, in pixels (shortest_edge and longest_edge are areas, as in Qwen2-VL).
 EDITING_PIXEL_LIMITS = {"shortest_edge": 12544, "longest_edge": 188160}
 
@@ -39,7 +38,7 @@ class WallarooProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[ca
     _defaults = {"text_kwargs": {"padding": True, "padding_side": "left"}}
 
 
-class WallarooProcessor(ProcessorMixin):
+class WallarooProcessor(PreparationMixin, ProcessorMixin):
     r"""Prepares text, images to understand, images to edit and sizes for `WallarooForConditionalGeneration`.
 
     Args:
@@ -54,6 +53,8 @@ class WallarooProcessor(ProcessorMixin):
         image_token_size (`int`): edge of one image token in pixels.
         pixel_limits (`dict`): task → `{"shortest_edge", "longest_edge"}`, the areas in pixels between which NaViT sees
             an image; tasks not named use the image processor's own `size`.
+        first_image_token_id (`int`, *optional*): id of image code 0 in sequences, the model's `vocab_size`; needed to split
+            what `generate` returns into text and images.
     """
 
     image_processor: WallarooImageProcessor
@@ -70,7 +71,9 @@ class WallarooProcessor(ProcessorMixin):
         prompt_templates: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
         image_token_size: int = 16,
         pixel_limits: Mapping[str, Mapping[str, int]] | None = None,
+        first_image_token_id: int | None = None,
     ) -> None:
+        self.first_image_token_id = first_image_token_id
         self.buckets = [(int(height), int(width)) for height, width in buckets]
         self.indicator_sizes = [int(size) for size in indicator_sizes]
         self.size_indicators = size_indicators
@@ -142,7 +145,8 @@ class WallarooProcessor(ProcessorMixin):
                 mode; `None` for rows that have none). PIL images, paths, URLs, arrays; nested lists are accepted.
             text: prompts. In text mode a rendered chat; in image mode what to draw or how to edit, either plain or as a
                 rendered chat, of which the last user turn is taken.
-            generation_mode: `"text"` to answer, `"image"` to draw.
+            generation_mode: `"text"` to answer, `"image"` to draw, `"auto"` to let the model decide (rendered chats; each
+                image can be understood and edited).
             height, width: size of the image to draw in pixels, one for all or one per row; multiples of
                 `image_token_size`, honoured as given.
             aspect_ratio: width to height (`"16:9"` or `1.78`); picks a bucket. Default: the most square bucket, or for
@@ -187,6 +191,9 @@ class WallarooProcessor(ProcessorMixin):
             if given:
                 raise ValueError(f"`{given[0]}` is for drawing; pass generation_mode='image' with it.")
             return self._understand(texts, images, merged, return_labels)
+        if generation_mode == "auto":
+            size = {"height": height, "width": width, "aspect_ratio": aspect_ratio}
+            return self._prepare_auto(texts, images, size, negative_prompt, merged)
         if layout not in prompts.LAYOUTS:
             raise ValueError(f"`layout` is {layout!r}, but must be one of {prompts.LAYOUTS}.")
         check_fit(source_fit)
@@ -223,149 +230,6 @@ class WallarooProcessor(ProcessorMixin):
                 raise TypeError(f"WallarooProcessor got an unexpected argument `{key}`{hint}")
         return self._merge_kwargs(WallarooProcessorKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
 
-    def _understand(
-        self, texts: list[str], images: Any, merged: dict[str, dict[str, Any]], return_labels: bool
-    ) -> WallarooBatchFeature:
-        flat = flatten_images(images)
-        placeholders = [item.count(IMAGE_PAD) for item in texts]
-        if sum(placeholders) != len(flat):
-            raise ValueError(
-                f"The prompts hold {sum(placeholders)} {IMAGE_PAD} placeholders, but {len(flat)} images were given; "
-                "they must match (`processor.apply_chat_template` writes one per image)."
-            )
-        limits = self.pixel_limits.get("understanding")
-        vision, lengths = self._navit(flat, limits, merged["images_kwargs"])
-        queue = iter(lengths)
-        expanded = [expand_vision(item, [next(queue) for _ in range(n)]) for item, n in zip(texts, placeholders)]
-        rows = tokenize(
-            self.tokenizer, expanded, merged["text_kwargs"], prompts.answer_spans if return_labels else None
-        )
-        return self._batch(pad(self.tokenizer, rows, merged["text_kwargs"]) | vision, merged)
-
-    # ----------------------------------------------------------------------------------------------------- drawing
-
-    def _draw(
-        self,
-        requests: list[DrawingRequest],
-        template: int | str,
-        layout: str,
-        merged: dict[str, dict[str, Any]],
-        return_labels: bool,
-        source_guidance: bool,
-    ) -> WallarooBatchFeature:
-        text_kwargs = merged["text_kwargs"]
-        if text_kwargs.get("truncation"):
-            raise ValueError("`truncation` would cut an image in two; shorten the prompt instead.")
-        training = any(request.target is not None for request in requests)
-        if return_labels and not training:
-            raise ValueError("`return_labels=True` needs `target_images` when drawing.")
-        conditional, pixels = self._branch(requests, template, layout, merged, return_labels)
-        if training:
-            pixels["target_pixel_values"] = [
-                self.image_processor.to_vq_pixels(request.target, *request.size)
-                for request in requests
-                if request.target is not None
-            ]
-            data = pad(self.tokenizer, conditional, text_kwargs) | pixels
-        else:
-            branches = {"": (conditional, pixels)}
-            others = {"negative_": [request.unconditional() for request in requests]}
-            if source_guidance:
-                others["unprompted_"] = [request.unprompted() for request in requests]
-            for prefix, rewritten in others.items():
-                branches[prefix] = self._branch(rewritten, template, layout, merged, False)
-            padded = pad(self.tokenizer, [row for rows, _ in branches.values() for row in rows], text_kwargs)
-            data = {}
-            for index, (prefix, (_, branch_pixels)) in enumerate(branches.items()):
-                mine = slice(index * len(requests), (index + 1) * len(requests))
-                data |= {f"{prefix}{key}": value[mine] for key, value in padded.items()}
-                data |= {f"{prefix}{key}": value for key, value in branch_pixels.items()}
-        grids = [
-            (height // self.image_token_size, width // self.image_token_size)
-            for height, width in (request.size for request in requests)
-        ]
-        data["target_grid_hw"] = np.array(grids, dtype=np.int64)
-        return self._batch(data, merged)
-
-    def _branch(
-        self,
-        requests: list[DrawingRequest],
-        template: int | str,
-        layout: str,
-        merged: dict[str, dict[str, Any]],
-        return_labels: bool,
-    ) -> tuple[list[dict[str, list[int]]], dict[str, Any]]:
-        """Token rows (unpadded) and pixels of one guidance branch."""
-        edits = [request for request in requests if request.source is not None]
-        sources = [request.source for request in edits if request.source is not None]
-        vision, lengths = self._navit(sources, self.pixel_limits.get("editing"), merged["images_kwargs"])
-        queue = iter(lengths)
-        texts = []
-        for request in requests:
-            text = self._turn(request, template).render(layout)
-            if request.source is not None:
-                head, vision_start, tail = text.rpartition(VISION_START)
-                text = head + vision_start + expand_vision(tail, [next(queue)])
-            if request.target is not None:
-                text += prompts.render_answer(self._rows(GENERATE_IMAGE_PAD, request))
-            texts.append(text)
-        spans = _drawn_spans if return_labels else None
-        rows = tokenize(self.tokenizer, texts, merged["text_kwargs"], spans)
-        if edits:
-            vision["source_pixel_values"] = [
-                self.image_processor.to_vq_pixels(source, *request.size, request.fit)
-                for request, source in zip(edits, sources, strict=True)
-            ]
-        return rows, vision
-
-    def _turn(self, request: DrawingRequest, template: int | str) -> prompts.DrawingTurn:
-        height, width = request.size
-        templates = self.prompt_templates["generation" if request.source is None else "editing"]
-        instruction = prompts.fill_template(template, templates, request.language, request.prompt, height, width)
-        indicators = ""
-        if self.size_indicators:
-            indicators = "".join(
-                indicator_token(grid.nearest_indicator(edge, self.indicator_sizes)) for edge in (height, width)
-            )
-        source = "" if request.source is None else self._rows(IMAGE_PAD, request)
-        history = {} if request.history is None else {"history": request.history}
-        return prompts.DrawingTurn(instruction, indicators, source, **history)
-
-    def _rows(self, placeholder: str, request: DrawingRequest) -> str:
-        rows, cols = (edge // self.image_token_size for edge in request.size)
-        return grid.render_rows(placeholder, rows, cols, self.line_breaks)
-
-    # ------------------------------------------------------------------------------------------------ shared steps
-
-    def _navit(
-        self, images: list[Image.Image], limits: dict[str, int] | None, images_kwargs: dict[str, Any]
-    ) -> tuple[dict[str, Any], list[int]]:
-        """NaViT patches of a list of images, and the number of tokens that each becomes."""
-        if not images:
-            return {}, []
-        options = dict(images_kwargs)
-        options.pop("return_tensors", None)
-        if limits is not None:
-            options.setdefault("size", limits)
-        vision = self.image_processor(images, return_tensors="np", **options)
-        grids = vision["image_grid_thw"]
-        lengths = (grids.prod(axis=-1) // self.image_processor.merge_size**2).tolist()
-        return {"pixel_values": vision["pixel_values"], "image_grid_thw": grids}, lengths
-
-    def _batch(self, data: dict[str, Any], merged: dict[str, dict[str, Any]]) -> WallarooBatchFeature:
-        tensor_type = merged["text_kwargs"].get("return_tensors")
-        ragged = {key: data.pop(key) for key in VQ_PIXEL_KEYS if key in data}
-        if tensor_type is None:
-            data = {key: value.tolist() if value.dtype == np.int64 else value for key, value in data.items()}
-        batch = WallarooBatchFeature(data, tensor_type=tensor_type)
-        for key, arrays in ragged.items():
-            batch[key] = (
-                arrays
-                if tensor_type is None
-                else [WallarooBatchFeature({key: array}, tensor_type=tensor_type)[key] for array in arrays]
-            )
-        return batch
-
     # --------------------------------------------------------------------------------------------------- and back
 
     def post_process_multimodal_output(
@@ -392,6 +256,41 @@ class WallarooProcessor(ProcessorMixin):
         return self.post_process_image_text_to_text(
             generated_outputs, skip_special_tokens, clean_up_tokenization_spaces
         )
+
+    def split_output(self, tokens: Any) -> list[str | np.ndarray]:
+        """Splits what was generated for one row into its pieces of text and its images, in order.
+
+        Args:
+            tokens: new ids `(T,)` of one row of `generate`'s output.
+
+        Returns:
+            Strings, and int64 arrays `(rows, cols)` of codes for
+            `model.vq_model.decode(torch.from_numpy(codes)[None])`.
+
+        Raises:
+            ValueError: if the processor does not know where image codes begin.
+        """
+        if self.first_image_token_id is None:
+            raise ValueError(
+                "The processor does not know where image codes begin; load it from a converted checkpoint, or set "
+                "`processor.first_image_token_id = model.config.text_config.vocab_size`."
+            )
+        line_break = self.tokenizer.convert_tokens_to_ids(END_OF_LINE)
+        ids = tokens.tolist() if hasattr(tokens, "tolist") else list(tokens)
+        return split_pieces(ids, self.first_image_token_id, line_break, self._decode_text)
+
+    @staticmethod
+    def continue_chat(
+        messages: Sequence[dict[str, Any]], pieces: Sequence[str | Image.Image], prompt: str
+    ) -> list[dict[str, Any]]:
+        """A chat with the answer just given and the user's next words; an image just drawn becomes their source.
+
+        See [`wallaroo_hf.processing.chat.continue_chat`].
+        """
+        return continue_chat(messages, pieces, prompt)
+
+    def _decode_text(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def fit_back(
         self, images: Sequence[Image.Image], sources: Sequence[Any], source_fit: str = "crop"
@@ -430,8 +329,3 @@ class WallarooProcessor(ProcessorMixin):
         names.append("source_pixel_values")
         branches = [f"{prefix}{name}" for prefix in ("", "negative_", "unprompted_") for name in names]
         return [*branches, "target_grid_hw", "target_pixel_values", "labels"]
-
-
-def _drawn_spans(text: str) -> list[tuple[int, int]]:
-    """In a training row that ends with an image, everything from its `<|generate_start|>` on is learned."""
-    return [(text.rindex(GENERATE_START), len(text))]

@@ -115,6 +115,59 @@ def read_requests(
     return requests
 
 
+@dataclasses.dataclass(frozen=True)
+class AutoRow:
+    """One row of a batch in auto mode.
+
+    Attributes:
+        text: the rendered chat.
+        images: its images, in order.
+        size: `(height, width)` in pixels of what it may draw.
+        size_was_asked_for: whether the size is to be announced.
+        null: the row that guidance steers away from, should it draw.
+    """
+
+    text: str
+    images: list[Image.Image]
+    size: tuple[int, int]
+    size_was_asked_for: bool
+    null: DrawingRequest
+
+
+def read_auto_rows(
+    texts: Sequence[str],
+    images: Any,
+    size_options: Mapping[str, Any],
+    negative_prompt: Any,
+    buckets: Sequence[tuple[int, int]],
+) -> list[AutoRow]:
+    """Rows of chats that may answer or draw; the size is as given, else the most square bucket.
+
+    Raises:
+        ValueError: if images and placeholders do not match, or for a bad size.
+    """
+    flat = flatten_images(images)
+    counts = [text.count(IMAGE_PAD) for text in texts]
+    if sum(counts) != len(flat):
+        raise ValueError(
+            f"The chats hold {sum(counts)} {IMAGE_PAD} placeholders, but {len(flat)} images were given; they must match "
+            "(`processor.apply_chat_template` writes one per image)."
+        )
+    queue = iter(flat)
+    sizes = {name: as_rows(value, len(texts), name) for name, value in size_options.items()}
+    negatives = as_rows(negative_prompt, len(texts), "negative_prompt")
+    rows = []
+    for index, (text, count) in enumerate(zip(texts, counts, strict=True)):
+        own = [next(queue) for _ in range(count)]
+        height, width, ratio = (sizes[name][index] for name in ("height", "width", "aspect_ratio"))
+        size = pick_size(buckets, height, width, ratio, None)
+        negative = (negatives[index] or "").strip()
+        black = Image.new("RGB", own[-1].size) if own else None
+        null = DrawingRequest(negative, black, None, size, negative, prompts.prompt_language(text))
+        rows.append(AutoRow(text, own, size, (height, ratio) != (None, None), null))
+    return rows
+
+
 def as_rows(value: Any, batch: int, name: str) -> list[Any]:
     """One value per row: a single value is repeated, a list must have one entry per row."""
     if not isinstance(value, (list, tuple)):

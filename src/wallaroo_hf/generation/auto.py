@@ -1,0 +1,225 @@
+"""`generation_mode="auto"`: the text head decides when to draw; text and images alternate over one cache."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import DynamicCache, GenerationConfig
+from transformers.generation.streamers import BaseStreamer
+
+from .decoder import Branch
+from .drawing import DrawingJob
+from .inputs import guidance_branches, look_up, on_device, take_branch
+from .plan import plan_drawing
+
+DEFAULT_MAX_NEW_TOKENS = 512  # of text; images cost none of them
+_REFUSED = (
+    "cache_implementation",
+    "num_return_sequences",
+    "output_attentions",
+    "output_hidden_states",
+    "output_logits",
+    "output_scores",
+    "past_key_values",
+    "position_ids",
+    "return_dict_in_generate",
+)
+
+
+class _Relay(BaseStreamer):
+    """Makes one stream of several: the prompt once, all new ids in order, one end."""
+
+    def __init__(self, streamer: BaseStreamer) -> None:
+        self.streamer, self.started = streamer, False
+
+    def put(self, value: torch.Tensor) -> None:
+        """Passes new ids on; prompts (two dimensions) only the first time."""
+        if value.ndim == 1 or not self.started:
+            self.streamer.put(value)
+        self.started = True
+
+    def end(self) -> None:
+        """The end of a segment is not the end."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the streamer asks to stop."""
+        return getattr(self.streamer, "stopped", False)
+
+
+def generate_auto(
+    model: Any,
+    generation_config: GenerationConfig | None,
+    guidance_scale: float,
+    line_breaks: bool,
+    generator: torch.Generator | Sequence[torch.Generator] | None,
+    kwargs: dict[str, Any],
+) -> torch.LongTensor:
+    """Continues each row with text and images until the text ends.
+
+    A row is answered by transformers' own `generate` until it says `<|generate_start|>`; the image is drawn over the same
+    cache (the unconditional branch beside it), and text goes on behind it. An image is an edit iff a source stands
+    between it and the image before it.
+
+    Args:
+        model: the model.
+        generation_config: as given to `generate`; text segments follow it, images its `image_` entries.
+        guidance_scale, line_breaks: for images.
+        generator: one for all rows or one per row; images only (text draws from torch's global generator).
+        kwargs: the tensors of `processor(..., generation_mode="auto")`, and settings for the text segments, the caller's
+            logits processors and stopping criteria among them. `max_new_tokens` counts text tokens.
+
+    Returns:
+        `(B, T)` ids, prompts and all that came after them, right-padded.
+
+    Raises:
+        ValueError: for arguments that cannot work.
+    """
+    for name in _REFUSED:
+        if kwargs.get(name):
+            raise ValueError(f"`{name}` cannot be used with generation_mode='auto'; leave it out.")
+    conditional, negative = take_branch(kwargs, ""), take_branch(kwargs, "negative_")
+    grids = kwargs.pop("target_grid_hw", None)
+    if conditional is None or grids is None:
+        raise ValueError(
+            'The inputs were not prepared for generation_mode="auto" (`target_grid_hw` is missing); pass '
+            'generation_mode="auto" to the processor too.'
+        )
+    streamer = kwargs.pop("streamer", None)
+    if streamer is not None and len(conditional.input_ids) > 1:
+        raise ValueError("A streamer can follow one row only; generate rows one at a time to stream them.")
+    relay = None if streamer is None else _Relay(streamer)
+    budget = look_up(
+        generation_config,
+        model.generation_config,
+        "max_new_tokens",
+        kwargs.pop("max_new_tokens", None),
+        DEFAULT_MAX_NEW_TOKENS,
+    )
+    rows = _rows(model, conditional)
+    negatives: Sequence[Branch | None] = [None] * len(rows) if negative is None else _rows(model, negative)
+    generators = generator if isinstance(generator, Sequence) else [generator] * len(rows)
+    if len(generators) != len(rows):
+        raise ValueError(
+            f"`generator` has {len(generators)} generators, but there are {len(rows)} rows; give one each."
+        )
+    answers = []
+    for row, null, grid, own in zip(rows, negatives, torch.as_tensor(grids).tolist(), generators, strict=True):
+        story = _Story(model, row, null, (int(grid[0]), int(grid[1])), guidance_scale, line_breaks, own)
+        answers.append(story.tell(budget, generation_config, kwargs, relay)[row.input_ids.shape[1] :])
+    if streamer is not None:
+        streamer.end()
+    pad = model._pad_token_id(kwargs)
+    longest = max(len(answer) for answer in answers)
+    new = torch.stack([torch.nn.functional.pad(answer, (0, longest - len(answer)), value=pad) for answer in answers])
+    return torch.cat([conditional.input_ids.to(new.device), new], dim=1)
+
+
+def _rows(model: Any, branch: Branch) -> list[Branch]:
+    """Each row of a branch alone: its ids without padding, its own images."""
+    config = model.config
+    images, patches, sources, rows = 0, 0, 0, []
+    for ids, mask in zip(branch.input_ids, branch.attention_mask, strict=True):
+        own = ids[mask.bool()].unsqueeze(0)
+        num_images = int((own == config.vision_start_token_id).sum())
+        num_sources = int((own == config.pixel_start_token_id).sum())
+        grid = None if branch.image_grid_thw is None else branch.image_grid_thw[images : images + num_images]
+        pixels = None
+        if grid is not None and branch.pixel_values is not None and num_images:
+            count = int(grid.prod(dim=-1).sum())
+            pixels = branch.pixel_values[patches : patches + count]
+            patches += count
+        own_sources = None
+        if branch.source_pixel_values is not None and num_sources:
+            own_sources = branch.source_pixel_values[sources : sources + num_sources]
+        row = Branch(own, torch.ones_like(own), pixels, grid if num_images else None, own_sources)
+        rows.append(on_device(row, model.device))
+        images, sources = images + num_images, sources + num_sources
+    return rows
+
+
+class _Story:
+    """One row: its ids so far and the cache behind them."""
+
+    def __init__(
+        self,
+        model: Any,
+        row: Branch,
+        negative: Branch | None,
+        grid: tuple[int, int],
+        guidance_scale: float,
+        line_breaks: bool,
+        generator: torch.Generator | None,
+    ) -> None:
+        self.model, self.row, self.negative = model, row, negative
+        self.grid, self.guidance_scale, self.line_breaks = grid, guidance_scale, line_breaks
+        self.generator = generator
+        self.ids = row.input_ids  # (1, T)
+        self.cache = DynamicCache(config=model.config.get_text_config())
+
+    def tell(
+        self,
+        budget: int,
+        generation_config: GenerationConfig | None,
+        kwargs: dict[str, Any],
+        relay: _Relay | None,
+    ) -> torch.Tensor:
+        """Ids `(T,)` of the whole row, after at most `budget` new text tokens."""
+        start = self.model.config.generate_start_token_id
+        while budget > 0:
+            length = self.ids.shape[1]
+            self._write(budget, generation_config, {**kwargs, "streamer": relay})
+            budget -= self.ids.shape[1] - length
+            if int(self.ids[0, -1]) != start:
+                break
+            self._draw(generation_config, {"do_sample": kwargs.get("do_sample"), "streamer": relay})
+            if relay is not None and relay.stopped:
+                break
+        return self.ids[0]
+
+    def _write(self, budget: int, generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> None:
+        """A segment of text: stock `generate`, which also stops where an image starts."""
+        images: dict[str, Any] = {"edit_mask": bool(self.model.model.edit_tokens(self.ids).any())}
+        if self.cache.get_seq_length() == 0:
+            images = {
+                "pixel_values": self.row.pixel_values,
+                "image_grid_thw": self.row.image_grid_thw,
+                "source_pixel_values": self.row.source_pixel_values,
+            }
+        positions, _ = self.model.model.get_rope_index(self.ids, image_grid_thw=self.row.image_grid_thw)
+        text_positions = torch.arange(self.ids.shape[1], device=self.ids.device).view(1, 1, -1)
+        stops = look_up(
+            generation_config, self.model.generation_config, "eos_token_id", kwargs.get("eos_token_id"), []
+        )
+        stops = [stops] if isinstance(stops, int) else list(stops)
+        self.ids = self.model.generate(
+            generation_config=generation_config,
+            **kwargs
+            | {name: value for name, value in images.items() if value is not None}
+            | {
+                "input_ids": self.ids,
+                "attention_mask": torch.ones_like(self.ids),
+                "position_ids": torch.cat([text_positions, positions]),  # (4, 1, T), as transformers prepares them
+                "past_key_values": self.cache,
+                "eos_token_id": [*stops, self.model.config.generate_start_token_id],
+                "max_new_tokens": budget,
+                "generation_mode": "text",
+            },
+        )
+
+    def _draw(self, generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> None:
+        """A segment of codes, behind the `<|generate_start|>` that was just said."""
+        config = self.model.config
+        conditional = Branch(self.ids, torch.ones_like(self.ids), image_grid_thw=self.row.image_grid_thw)
+        branches, scales = guidance_branches(conditional, self.negative, None, self.guidance_scale, None)
+        plan = plan_drawing(
+            [self.grid],
+            self.line_breaks,
+            config.end_of_line_token_id,
+            config.generate_end_token_id,
+            self.model._pad_token_id(kwargs),
+        )
+        edit = bool(self.model.model.ends_in_edit(self.ids)[0])
+        job = DrawingJob(branches, scales, plan, [edit], False, self.generator, resumes=True)
+        settings = {name: value for name, value in kwargs.items() if value is not None}
+        self.ids = self.model._draw(job, generation_config, {**settings, "past_key_values": self.cache})

@@ -237,6 +237,26 @@ def test_only_the_needed_work_is_done(model, processor):
     assert (len(forwards), len(text_heads)) == (4 * 6, 0)
 
 
+def test_a_static_cache_is_never_reallocated(model, processor):
+    """From the first step to the last the keys stay where they are."""
+    places = set()
+
+    def note(module, args, kwargs, output):
+        places.add(kwargs["past_key_values"].layers[0].keys.data_ptr())
+
+    model.model.language_model.register_forward_hook(note, with_kwargs=True)
+    draw(model, _text_to_image(processor), cache_implementation="static")
+    assert len(places) == 1
+
+
+def test_a_512_image_takes_1024_forwards(model, processor):
+    forwards = []
+    model.model.language_model.register_forward_hook(lambda *args: forwards.append(1))
+    inputs = processor(text="a cat", generation_mode="image", return_tensors="pt")
+    tokens = draw(model, inputs, guidance_scale=1.0)[0]
+    assert (len(forwards), len(tokens)) == (1024, 1024 + 31 + 1)
+
+
 class _OnlyCode(LogitsProcessor):
     def __init__(self, token_id):
         self.token_id, self.widths = token_id, set()

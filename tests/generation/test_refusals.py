@@ -60,6 +60,19 @@ def test_target_grid_is_needed_and_counted(model, inputs):
         model.generate(**inputs, target_grid_hw=grid.repeat(2, 1), generation_mode="image")
 
 
+def test_branches_must_have_equal_rows(model, inputs):
+    for name in ("negative_input_ids", "negative_attention_mask"):
+        inputs[name] = inputs[name].repeat(2, 1)
+    with pytest.raises(ValueError, match="one row per prompt"):
+        model.generate(**inputs, generation_mode="image")
+
+
+def test_sizes_beyond_the_position_range(model, inputs):
+    model.config.text_config.max_position_embeddings = 50
+    with pytest.raises(ValueError, match="smaller image"):
+        model.generate(**inputs, generation_mode="image")
+
+
 def test_cache_must_be_empty(model, inputs):
     cache = DynamicCache(config=model.config.get_text_config())
     fresh = model.generate(**inputs, generation_mode="image", past_key_values=cache, do_sample=False)

@@ -190,6 +190,12 @@ class WallarooGenerationMixin(GenerationMixin):
             self.config.generate_end_token_id,
             self._pad_token_id(kwargs),
         )
+        for branch in branches:
+            if len(branch.input_ids) != len(edits):
+                raise ValueError(
+                    f"The guidance branches have {len(edits)} and {len(branch.input_ids)} rows, but must have one row per "
+                    "prompt each; pass the processor's tensors together and unchanged."
+                )
         branches = equal_lengths(branches, self._pad_token_id(kwargs))
         branches = [on_device(branch, self.device) for branch in branches]
         return DrawingJob(branches, scales, plan, edits, attend_padding, generator)
@@ -204,6 +210,12 @@ class WallarooGenerationMixin(GenerationMixin):
                     f"`{name}` is {limit}, but these images need {prompt_length + job.plan.length}; leave it out "
                     "(the image size decides) or ask for a smaller image."
                 )
+        longest = self.config.text_config.max_position_embeddings
+        if max(branch.input_ids.shape[1] for branch in job.branches) + job.plan.length > longest:
+            raise ValueError(
+                f"Prompt and image together need {job.branches[0].input_ids.shape[1] + job.plan.length} positions, but the "
+                f"model has {longest}; ask for a smaller image."
+            )
         settings = self._image_settings(generation_config, kwargs)
         self._refuse_forward_arguments(kwargs)
         past = kwargs.get("past_key_values")

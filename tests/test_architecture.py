@@ -23,7 +23,8 @@ ALLOWED = {
     "_registration": {"modeling", "processing"},
     "_commands": {"_version", "_registration", "generation", "modeling", "processing"},
     "cli": {"_version", "_registration", "_commands", "conversion", "processing"},
-    "__init__": {"_version", "_registration", "modeling", "processing", "generation", "conversion"},
+    "pipelines": {"generation", "processing"},
+    "__init__": {"_version", "_registration", "modeling", "pipelines", "processing"},
 }
 TORCH_FREE = ("layout",)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .modeling.configuration import WallarooConfig, WallarooVQConfig
     from .modeling.model import WallarooForConditionalGeneration
     from .modeling.vq import WallarooVQModel
+    from .pipelines import WallarooPipeline
     from .processing.image_processor import WallarooImageProcessor
     from .processing.processor import WallarooProcessor
 
@@ -22,6 +23,7 @@ _HOMES = {
     "WallarooForConditionalGeneration": "modeling.model",
     "WallarooImageProcessor": "processing.image_processor",
     "WallarooModel": "modeling.backbone",
+    "WallarooPipeline": "pipelines",
     "WallarooProcessor": "processing.processor",
     "WallarooVQConfig": "modeling.configuration",
     "WallarooVQModel": "modeling.vq",
@@ -32,6 +34,7 @@ __all__ = [
     "WallarooForConditionalGeneration",
     "WallarooImageProcessor",
     "WallarooModel",
+    "WallarooPipeline",
     "WallarooProcessor",
     "WallarooVQConfig",
     "WallarooVQModel",

@@ -20,7 +20,7 @@ __all__ = ["WallarooVQModel", "WallarooVQOutput"]
 
 _ROWS_AT_ONCE = 8192  # latents compared with the codebook at a time: 512 MiB of scores for 16,384 codes
 # Image tokens (of whole images) that go through encoder or decoder at a time: one image of 512x512, or four of 256x256.
-# At full size the decoder then holds 385 MiB of activations at most and the encoder 558 MiB (docs/memory.md).
+# At full size the decoder then holds 385 MiB of activations at most and the encoder 555 MiB (docs/memory.md).
 _TOKENS_AT_ONCE = 1024
 
 

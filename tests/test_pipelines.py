@@ -1,0 +1,112 @@
+"""`WallarooPipeline`: one call from words to pictures."""
+
+import pytest
+import torch
+from PIL import ImageChops
+
+from helpers import generators, picture
+from wallaroo_hf import WallarooPipeline
+
+SIZE = {"height": 64, "width": 96}
+
+
+@pytest.fixture
+def pipe(model, processor):
+    return WallarooPipeline(model=model, processor=processor, device="cpu")
+
+
+def _same(one, other):
+    return max(high for _, high in ImageChops.difference(one, other).getextrema()) <= 1
+
+
+def test_draws(pipe, model, processor):
+    image = pipe("a cat", generator=generators(1), **SIZE).images[0]
+    inputs = processor(text="a cat", generation_mode="image", return_tensors="pt", **SIZE)
+    tokens = model.generate(**inputs, generation_mode="image", generator=generators(1))
+    pixels = model.decode_image_tokens(tokens)
+    assert image.size == (96, 64)
+    assert _same(image, processor.post_process_multimodal_output(pixels, generation_mode="image")[0])
+
+
+def test_batches_and_copies(pipe):
+    prompts = ["a cat", "蓝色的星星"]
+    together = pipe(prompts, num_images_per_prompt=2, generator=generators(1, 2, 3, 4), **SIZE)
+    assert together.complete and len(together.images) == 4
+    alone = pipe(prompts[1], generator=generators(4), **SIZE).images[0]
+    assert _same(together.images[3], alone)
+
+
+def test_an_edit_has_its_sources_size(pipe, tmp_path):
+    source = picture(1, 60, 45)
+    source.save(tmp_path / "source.png")
+    buckets = {"generator": generators(1)}
+    pipe.processor.buckets = [(48, 64)]
+    assert pipe("make it blue", image=source, **buckets).images[0].size == (60, 45)
+    assert pipe("make it blue", image=tmp_path / "source.png", published_eval=True).images[0].size == (64, 48)
+    assert pipe("make it blue", image=source, height=32, width=32).images[0].size == (32, 32)
+
+
+def test_drawings_and_edits_in_one_batch(pipe):
+    output = pipe(["a cat", "make it blue"], image=[None, picture(1)], generator=generators(1, 2), **SIZE)
+    assert _same(output.images[0], pipe("a cat", generator=generators(1), **SIZE).images[0])
+
+
+def test_output_types(pipe):
+    options = {"generator": torch.Generator().manual_seed(1), **SIZE}
+    pixels = pipe("a cat", output_type="pt", **options).images[0]
+    assert pixels.shape == (3, 64, 96) and pixels.min() >= 0 and pixels.max() <= 1
+    assert pipe("a cat", output_type="tokens", **options).images.shape[0] == 1
+    with pytest.raises(ValueError, match="output_type"):
+        pipe("a cat", output_type="latent", **options)
+
+
+def test_callback_sees_each_row(pipe):
+    seen = []
+
+    def callback(pipeline, step, num_steps, details):
+        seen.append((step, num_steps, details["image"], details["preview"]().size))
+
+    pipe("a cat", callback_on_step_end=callback, **SIZE)
+    assert seen == [(row, 4, 0, (96, 16 * (row + 1))) for row in range(4)]
+
+
+@pytest.mark.parametrize("way", ["return", "interrupt"])
+def test_callback_can_stop(pipe, way):
+    def callback(pipeline, step, num_steps, details):
+        if step == 1:
+            if way == "interrupt":
+                pipeline.interrupt()
+            return way != "return"
+        return None
+
+    whole = pipe("a cat", generator=generators(1), **SIZE).images[0]
+    output = pipe("a cat", generator=generators(1), callback_on_step_end=callback, **SIZE)
+    assert not output.complete and output.images[0].size == (96, 32)
+    assert whole.size == (96, 64)
+    again = pipe("a cat", generator=generators(1), **SIZE)
+    assert again.complete and _same(again.images[0], whole)
+
+
+def test_callback_that_raises(pipe):
+    def callback(pipeline, step, num_steps, details):
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        pipe("a cat", callback_on_step_end=callback, **SIZE)
+    assert pipe("a cat", **SIZE).complete
+
+
+def test_guidance_options(pipe):
+    source = picture(1)
+    pipe("blue", image=source, source_guidance_scale=1.5, negative_prompt="blurry", **SIZE)
+    images = [pipe("a cat", guidance_scale=scale, do_sample=False, **SIZE).images[0] for scale in (1.0, 5.0)]
+    assert not _same(*images)
+
+
+def test_refused(pipe):
+    with pytest.raises(ValueError, match="one for all or one each"):
+        pipe(["a", "b", "c"], image=[picture(1), picture(2)], **SIZE)
+    with pytest.raises(TypeError, match="heigth"):
+        pipe("a cat", heigth=64)
+    with pytest.raises(ValueError, match="empty"):
+        pipe("", **SIZE)

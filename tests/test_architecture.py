@@ -21,7 +21,7 @@ ALLOWED = {
     "conversion": {"layout", "processing", "modeling"},
     "_version": set(),
     "_registration": {"modeling", "processing"},
-    "_commands": {"_version", "_registration", "generation", "modeling", "processing"},
+    "_commands": {"_version", "_registration", "modeling", "pipelines", "processing"},
     "cli": {"_version", "_registration", "_commands", "conversion", "processing"},
     "pipelines": {"generation", "processing"},
     "__init__": {"_version", "_registration", "modeling", "pipelines", "processing"},

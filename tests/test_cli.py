@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from helpers import picture
-from wallaroo_hf._commands import DrawingOptions
+from wallaroo_hf import WallarooProcessor
 from wallaroo_hf.cli import app
 from wallaroo_hf.generation.streamers import ImageStreamer
 
@@ -64,14 +64,17 @@ def test_edit(common, tmp_path):
     assert Image.open(tmp_path / "edit.png").size == (96, 64)
 
 
-def test_an_edit_keeps_its_sources_size(compact, tmp_path):
+def test_an_edit_keeps_its_sources_size(compact, processor, tmp_path, monkeypatch):
+    small_processor = processor
+    small_processor.buckets = [(48, 64)]
     picture(1, 60, 45).save(tmp_path / "source.png")
     arguments = ("edit", tmp_path / "source.png", "blue", "--seed", 1, "--top-k", 1, "-m", compact.folder)
     small = ("--height", 32, "--width", 48)
     run(*arguments, "-o", tmp_path / "listed.png", *small)
     assert Image.open(tmp_path / "listed.png").size == (48, 32)
-    options = DrawingOptions(source_fit="pad")
-    assert options.size_follows_source and not DrawingOptions(height=32, width=48).size_follows_source
+    monkeypatch.setattr(WallarooProcessor, "from_pretrained", lambda name: small_processor)
+    run(*arguments, "-o", tmp_path / "own.png")
+    assert Image.open(tmp_path / "own.png").size == (60, 45)
     assert "crop" in run(*arguments, "--source-fit", "squeeze", code=1)
 
 

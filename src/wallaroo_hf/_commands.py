@@ -5,7 +5,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,57 +19,32 @@ from transformers import TextStreamer
 
 from . import _registration  # noqa: F401  the command line postpones it
 from ._version import __version__
-from .generation.streamers import ImageStreamer
 from .modeling.model import WallarooForConditionalGeneration
+from .pipelines import WallarooPipeline
 from .processing.processor import WallarooProcessor
 
 
 @dataclass(frozen=True)
 class DrawingOptions:
-    """Settings of `wallaroo generate` and `edit`, as given; None = the checkpoint's default."""
+    """Settings of `wallaroo generate` and `edit`, as given; None = the checkpoint's default. See [`WallarooPipeline`]."""
 
     height: int | None = None
     width: int | None = None
     aspect_ratio: str | None = None
     negative_prompt: str | None = None
     guidance_scale: float | None = None
+    source_guidance_scale: float | None = None
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
     prompt_template: str = "0"
+    source_fit: str | None = None
     published_eval: bool = False
-    source_guidance_scale: float | None = None
-    source_fit: str = "crop"
 
-    @property
-    def size_follows_source(self) -> bool:
-        """Whether an edit comes back at the scale of its source: no other size was asked for."""
-        return self.height is None and self.width is None and self.aspect_ratio is None and not self.published_eval
-
-    def processor_arguments(self) -> dict[str, Any]:
-        """What the processor needs of them."""
+    def pipeline_arguments(self) -> dict[str, Any]:
+        """The same for the pipeline; a template that is a number is an index."""
         template = int(self.prompt_template) if self.prompt_template.isdigit() else self.prompt_template
-        return {
-            "height": self.height,
-            "width": self.width,
-            "aspect_ratio": self.aspect_ratio,
-            "negative_prompt": self.negative_prompt,
-            "prompt_template": template,
-            "layout": "published_eval" if self.published_eval else "trained",
-            "source_guidance": self.source_guidance_scale is not None,
-            "source_fit": self.source_fit,
-        }
-
-    def generate_arguments(self) -> dict[str, Any]:
-        """What `generate` needs of them."""
-        return {
-            "guidance_scale": self.guidance_scale,
-            "source_guidance_scale": self.source_guidance_scale,
-            "temperature": self.temperature,
-            "top_k": self.top_k,
-            "top_p": self.top_p,
-            "attend_padding": True if self.published_eval else None,
-        }
+        return {**asdict(self), "prompt_template": template}
 
 
 @dataclass(frozen=True)
@@ -151,39 +126,25 @@ def _draw_batch(
     progress: Progress,
 ) -> tuple[Sequence[Image.Image | None], bool]:
     """Images of a batch, and whether they are complete; Ctrl-C leaves the rows that were drawn."""
-    model, processor = checkpoint.model, checkpoint.processor
-    inputs = processor(
-        text=[prompt for prompt, _ in batch],
-        images=None if source is None else [source] * len(batch),
-        generation_mode="image",
-        return_tensors="pt",
-        **options.processor_arguments(),
-    ).to(model.device)
-    tasks = [
-        progress.add_task(f"seed {seed}", total=rows * cols)
-        for (_, seed), (rows, cols) in zip(batch, inputs["target_grid_hw"].tolist(), strict=True)
-    ]
+    pipe = WallarooPipeline(model=checkpoint.model, processor=checkpoint.processor, device=checkpoint.model.device)
+    tasks = [progress.add_task(f"seed {seed}", total=None) for _, seed in batch]
+    previews: dict[int, Callable[[], Image.Image | None]] = {}
 
-    def report(counts: list[int]) -> None:
-        for task, count in zip(tasks, counts, strict=True):
-            progress.update(task, completed=count)
+    def report(pipe: WallarooPipeline, step: int, num_steps: int, details: dict[str, Any]) -> None:
+        previews[details["image"]] = details["preview"]
+        progress.update(tasks[details["image"]], completed=step + 1, total=num_steps)
 
-    streamer = ImageStreamer(model, processor, inputs["target_grid_hw"], on_code=report)
     try:
-        tokens = model.generate(
-            **inputs,
-            generation_mode="image",
+        output = pipe(
+            [prompt for prompt, _ in batch],
+            image=source,
             generator=[torch.Generator().manual_seed(seed) for _, seed in batch],
-            streamer=streamer,
-            **options.generate_arguments(),
+            callback_on_step_end=report,
+            **options.pipeline_arguments(),
         )
     except KeyboardInterrupt:
-        return [streamer.preview(image) for image in range(len(streamer.codes))], False
-    pixels = model.decode_image_tokens(tokens, target_grid_hw=inputs["target_grid_hw"])
-    images = processor.post_process_multimodal_output(pixels, generation_mode="image")
-    if source is not None and options.size_follows_source:
-        images = processor.fit_back(images, [source] * len(images), options.source_fit)
-    return images, True
+        return [previews[image]() if image in previews else None for image in range(len(batch))], False
+    return list(output.images), True
 
 
 def save_png(image: Image.Image, path: Path, prompt: str, seed: int, settings: dict[str, Any]) -> Path:

@@ -8,7 +8,7 @@ import argparse
 import torch
 
 from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor
-from wallaroo_hf.generation.streamers import ImageStreamer
+from wallaroo_hf.generation import ImageStreamer
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--model", required=True, help="a converted checkpoint: folder or Hub id")

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from helpers import picture
 from wallaroo_hf import WallarooProcessor
 from wallaroo_hf.cli import app
-from wallaroo_hf.generation.streamers import ImageStreamer
+from wallaroo_hf.generation import ImageStreamer
 
 runner = CliRunner()
 

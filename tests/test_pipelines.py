@@ -6,6 +6,7 @@ from PIL import ImageChops
 
 from helpers import generators, picture
 from wallaroo_hf import WallarooPipeline
+from wallaroo_hf.generation import NullPromptCache
 
 SIZE = {"height": 64, "width": 96}
 
@@ -99,6 +100,9 @@ def test_callback_that_raises(pipe):
 def test_guidance_options(pipe):
     source = picture(1)
     pipe("blue", image=source, source_guidance_scale=1.5, negative_prompt="blurry", **SIZE)
+    store = NullPromptCache()
+    pipe("blue", image=source, null_prompt_cache=store, **SIZE)
+    assert len(store) == 1
     images = [pipe("a cat", guidance_scale=scale, do_sample=False, **SIZE).images[0] for scale in (1.0, 5.0)]
     assert not _same(*images)
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from helpers import draw, picture
+from helpers import draw, generators, picture
+from wallaroo_hf.generation import NullPromptCache
 
 
 def _edit(processor, **kwargs):
@@ -70,3 +71,49 @@ def test_a_shared_prompt_is_filled_once(model, processor):
         model.generate(**inputs, generation_mode="image", num_return_sequences=3, cache_implementation=cache)
         assert [shape for shape in rows if shape[1] == length] == [(2, length), (2, length)]
         assert rows[-1] == (6, 1)
+
+
+@pytest.mark.parametrize("cache_implementation", [None, "static"])
+def test_null_prompts_are_kept(model, processor, cache_implementation):
+    """A second edit of the same size runs its conditional prompt only, and draws the same codes as without the store."""
+    first = processor(
+        text=["make it blue", "now a very different instruction"],
+        images=[picture(1), picture(2)],
+        generation_mode="image",
+        height=[64, 96],
+        width=[64, 64],
+        return_tensors="pt",
+    )
+    second = processor(
+        text=["make it red"], images=[picture(3)], generation_mode="image", height=64, width=64, return_tensors="pt"
+    )
+    options = {"cache_implementation": cache_implementation, "top_k": 20}
+    plain = [
+        draw(model, first, generator=generators(1, 2), **options),
+        draw(model, second, generator=generators(3), **options),
+    ]
+    rows = []
+    model.model.language_model.register_forward_hook(
+        lambda module, args, kwargs, output: rows.append(tuple(kwargs["inputs_embeds"].shape[:2])), with_kwargs=True
+    )
+    store = NullPromptCache()
+    kept = [draw(model, first, generator=generators(1, 2), null_prompt_cache=store, **options)]
+    assert len(store) == 2
+    rows.clear()
+    kept.append(draw(model, second, generator=generators(3), null_prompt_cache=store, **options))
+    assert kept == plain
+    prefills = [shape for shape in rows if shape[1] > 2]
+    assert prefills == [(1, second["input_ids"].shape[1])] and len(store) == 2
+    store.clear()
+    assert len(store) == 0
+
+
+def test_null_prompts_with_copies_and_two_scales(model, processor):
+    inputs = _edit(processor, source_guidance=True)
+    options = {"source_guidance_scale": 1.3, "num_return_sequences": 2, "top_k": 20, "generation_mode": "image"}
+    plain = model.generate(**inputs, generator=generators(1, 2), **options)
+    store = NullPromptCache(max_prompts=1)
+    for _ in range(2):
+        kept = model.generate(**inputs, generator=generators(1, 2), null_prompt_cache=store, **options)
+        assert torch.equal(kept, plain)
+    assert len(store) == 1

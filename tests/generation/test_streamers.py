@@ -5,7 +5,7 @@ import torch
 from PIL import ImageChops
 
 from helpers import draw, generators
-from wallaroo_hf.generation.streamers import ImageStreamer
+from wallaroo_hf.generation import ImageStreamer
 
 
 @pytest.fixture

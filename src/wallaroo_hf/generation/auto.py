@@ -7,10 +7,10 @@ import torch
 from transformers import DynamicCache, GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
-from .decoder import Branch
 from .drawing import DrawingJob
-from .inputs import guidance_branches, look_up, on_device, take_branch
+from .inputs import guidance_branches, look_up, take_branch
 from .plan import plan_drawing
+from .rows import Branch, split_rows
 
 DEFAULT_MAX_NEW_TOKENS = 512  # of text; images cost none of them
 _REFUSED = (
@@ -96,8 +96,8 @@ def generate_auto(
         kwargs.pop("max_new_tokens", None),
         DEFAULT_MAX_NEW_TOKENS,
     )
-    rows = _rows(model, conditional)
-    negatives: Sequence[Branch | None] = [None] * len(rows) if negative is None else _rows(model, negative)
+    rows = split_rows(model, conditional)
+    negatives: Sequence[Branch | None] = [None] * len(rows) if negative is None else split_rows(model, negative)
     generators = generator if isinstance(generator, Sequence) else [generator] * len(rows)
     if len(generators) != len(rows):
         raise ValueError(
@@ -113,29 +113,6 @@ def generate_auto(
     longest = max(len(answer) for answer in answers)
     new = torch.stack([torch.nn.functional.pad(answer, (0, longest - len(answer)), value=pad) for answer in answers])
     return torch.cat([conditional.input_ids.to(new.device), new], dim=1)
-
-
-def _rows(model: Any, branch: Branch) -> list[Branch]:
-    """Each row of a branch alone: its ids without padding, its own images."""
-    config = model.config
-    images, patches, sources, rows = 0, 0, 0, []
-    for ids, mask in zip(branch.input_ids, branch.attention_mask, strict=True):
-        own = ids[mask.bool()].unsqueeze(0)
-        num_images = int((own == config.vision_start_token_id).sum())
-        num_sources = int((own == config.pixel_start_token_id).sum())
-        grid = None if branch.image_grid_thw is None else branch.image_grid_thw[images : images + num_images]
-        pixels = None
-        if grid is not None and branch.pixel_values is not None and num_images:
-            count = int(grid.prod(dim=-1).sum())
-            pixels = branch.pixel_values[patches : patches + count]
-            patches += count
-        own_sources = None
-        if branch.source_pixel_values is not None and num_sources:
-            own_sources = branch.source_pixel_values[sources : sources + num_sources]
-        row = Branch(own, torch.ones_like(own), pixels, grid if num_images else None, own_sources)
-        rows.append(on_device(row, model.device))
-        images, sources = images + num_images, sources + num_sources
-    return rows
 
 
 class _Story:

@@ -1,29 +1,13 @@
 """Runs the model over paired guidance branches: the prompts once, then the tokens decided since the last forward."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import DynamicCache, GenerationConfig
 from transformers.masking_utils import create_causal_mask
 
-
-@dataclass(frozen=True)
-class Branch:
-    """One guidance branch: a prompt per row, left-padded, with its images.
-
-    Attributes:
-        input_ids, attention_mask: `(B, L)`.
-        pixel_values, image_grid_thw: NaViT patches of all rows, in order.
-        source_pixel_values: sources of all rows, in order.
-    """
-
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    pixel_values: torch.Tensor | None = None
-    image_grid_thw: torch.Tensor | None = None
-    source_pixel_values: Sequence[torch.Tensor] | None = None
+from .rows import Branch, NullPrompt, NullPromptCache, split_rows
 
 
 class PairedDecoder:
@@ -40,6 +24,7 @@ class PairedDecoder:
         num_new_tokens: how many tokens will be drawn at most.
         attend_padding: reproduce the released loop (see `generate`).
         generation_config: for compilation.
+        null_prompt_cache: keeps the last branch's prefill from call to call, or None.
         outputs: which outputs to ask the model for (`output_hidden_states`, `output_attentions`).
     """
 
@@ -53,9 +38,11 @@ class PairedDecoder:
         num_new_tokens: int,
         attend_padding: bool,
         generation_config: GenerationConfig,
+        null_prompt_cache: NullPromptCache | None,
         outputs: dict[str, bool],
     ) -> None:
         self.model, self.branches, self.copies, self.cache = model, branches, copies, cache
+        self.null_prompt_cache = null_prompt_cache
         self.attend_padding, self.num_new_tokens = attend_padding, num_new_tokens
         self.edits = list(edits) * len(branches)  # per row of the prefill
         self.edit_mask = self._edit_mask([edit for edit in self.edits for _ in range(copies)])
@@ -76,6 +63,8 @@ class PairedDecoder:
 
     def prefill(self) -> Any:
         """The first forward: each prompt of each branch once, whatever the number of copies."""
+        if self.null_prompt_cache is not None and len(self.branches) > 1 and not self.attend_padding:
+            return self._prefill_beside_null_prompts(self.null_prompt_cache)
         mask = torch.cat([branch.attention_mask for branch in self.branches])  # (branches * B, L)
         self._hide_padding(mask.repeat_interleave(self.copies, dim=0))
         inputs_embeds = torch.cat([self._embed(branch) for branch in self.branches])  # (branches * B, L, hidden)
@@ -91,14 +80,63 @@ class PairedDecoder:
         )
         self.position_ids = position_ids[:, :, -1:].repeat_interleave(self.copies, dim=1)
         if self.copies > 1:
-            for index, layer in enumerate(cache.layers):
-                self.cache.update(
-                    layer.keys.repeat_interleave(self.copies, dim=0),
-                    layer.values.repeat_interleave(self.copies, dim=0),
-                    index,
-                )
+            self._take_over(cache)
             outputs = _repeat_outputs(outputs, self.copies)
         return outputs
+
+    def _take_over(self, cache: Any) -> None:
+        """Fills the caller's cache from one that has each prompt once."""
+        for index, layer in enumerate(cache.layers):
+            keys, values = (tensor.repeat_interleave(self.copies, dim=0) for tensor in (layer.keys, layer.values))
+            self.cache.update(keys, values, index)
+
+    def _prefill_beside_null_prompts(self, store: NullPromptCache) -> Any:
+        """The prefill, but each row of the last branch comes from the store where it is there."""
+        *others, last = self.branches
+        text_config = self.model.config.get_text_config()
+        cache = DynamicCache(config=text_config)
+        mask = torch.cat([branch.attention_mask for branch in others])
+        position_ids = torch.cat([self._positions(branch) for branch in others], dim=1)
+        outputs = self.model(
+            inputs_embeds=torch.cat([self._embed(branch) for branch in others]),
+            attention_mask=None if bool(mask.all()) else mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            edit_mask=self._edit_mask(self.edits[: len(mask)]),
+            **self.options,
+        )
+        nulls = [self._null_prompt(row, store) for row in split_rows(self.model, last)]
+        lengths = [mask.shape[1], *(null.layers[0][0].shape[2] for null in nulls)]
+        missing = [max(lengths) - length for length in lengths]
+        layers = [[(layer.keys, layer.values) for layer in cache.layers], *(null.layers for null in nulls)]
+        self._take_over(_joined(layers, missing, text_config))
+        shown = [torch.nn.functional.pad(mask, (missing[0], 0))]
+        shown += [(torch.arange(max(lengths), device=mask.device) >= pad).long()[None] for pad in missing[1:]]
+        self._hide_padding(torch.cat(shown).repeat_interleave(self.copies, dim=0))
+        last_positions = [position_ids[:, :, -1:], *(null.position_ids for null in nulls)]
+        self.position_ids = torch.cat(last_positions, dim=1).repeat_interleave(self.copies, dim=1)
+        outputs.image_logits = torch.cat([outputs.image_logits, *(null.image_logits for null in nulls)])
+        return _repeat_outputs(outputs, self.copies)
+
+    def _null_prompt(self, row: Branch, store: NullPromptCache) -> NullPrompt:
+        """The prefill of one row, from the store or new."""
+        key = store.key(row)
+        found = store.get(key)
+        if found is not None:
+            return found
+        cache = DynamicCache(config=self.model.config.get_text_config())
+        position_ids = self._positions(row)
+        image_logits = self.model(
+            inputs_embeds=self._embed(row),
+            position_ids=position_ids,
+            past_key_values=cache,
+            edit_mask=bool(self.model.model.ends_in_edit(row.input_ids)[0]),
+            **{**self.options, "output_hidden_states": False, "output_attentions": False},
+        ).image_logits
+        layers = [(layer.keys, layer.values) for layer in cache.layers]
+        prompt = NullPrompt(layers, image_logits, position_ids[:, :, -1:])
+        store.put(key, prompt)
+        return prompt
 
     def _embed(self, branch: Branch) -> torch.Tensor:
         return self.model.model.embed_prompt(
@@ -177,7 +215,8 @@ class PairedDecoder:
         missing = [max(lengths) - length for length in lengths]
         if others:
             self._given_back = [(self.cache, missing[0])]
-            self.cache = _joined(caches, missing, self.model.config.get_text_config())
+            layers = [[(layer.keys, layer.values) for layer in cache.layers] for cache in caches]
+            self.cache = _joined(layers, missing, self.model.config.get_text_config())
         self._hide_padding(
             torch.stack([torch.arange(max(lengths), device=logits[0].device) >= pad for pad in missing]).long()
         )
@@ -210,14 +249,17 @@ class PairedDecoder:
         return forward(**model_inputs)
 
 
-def _joined(caches: Sequence[Any], missing: Sequence[int], text_config: Any) -> DynamicCache:
-    """One cache with the rows of several, each left-padded by `missing` positions."""
+def _joined(
+    parts: Sequence[Sequence[tuple[torch.Tensor, torch.Tensor]]], missing: Sequence[int], text_config: Any
+) -> DynamicCache:
+    """One cache with the rows of several, each left-padded by `missing` positions; keys and values come by layer."""
     joined = DynamicCache(config=text_config)
-    for index in range(len(caches[0].layers)):
-        layers = [cache.layers[index] for cache in caches]
+    for index in range(len(parts[0])):
         keys, values = (
-            torch.cat([torch.nn.functional.pad(tensor, (0, 0, pad, 0)) for tensor, pad in zip(tensors, missing)])
-            for tensors in ([layer.keys for layer in layers], [layer.values for layer in layers])
+            torch.cat(
+                [torch.nn.functional.pad(part[index][kind], (0, 0, pad, 0)) for part, pad in zip(parts, missing)]
+            )
+            for kind in (0, 1)
         )
         joined.update(keys, values, index)
     return joined

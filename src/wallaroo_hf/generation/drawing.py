@@ -14,7 +14,7 @@ from transformers import (
 from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
 
-from .decoder import Branch, PairedDecoder
+from .decoder import PairedDecoder
 from .logits_processors import (
     ForcedTokensLogitsProcessor,
     ImageGuidanceLogitsProcessor,
@@ -22,6 +22,7 @@ from .logits_processors import (
     works_on_slice,
 )
 from .plan import DrawingPlan
+from .rows import Branch, NullPromptCache
 from .sampling import GumbelNoise
 
 
@@ -36,6 +37,7 @@ class DrawingJob:
         edits: per prompt, whether it is an edit.
         attend_padding: reproduce the released decoding loop, which attends left padding after the prefill.
         generator: see [`GumbelNoise`].
+        null_prompt_cache: see [`NullPromptCache`].
         resumes: the drawing continues a sequence whose beginning is in the caller's cache.
     """
 
@@ -46,6 +48,7 @@ class DrawingJob:
     attend_padding: bool
     generator: torch.Generator | Sequence[torch.Generator] | None
     resumes: bool = False
+    null_prompt_cache: NullPromptCache | None = None
 
 
 class _Record:
@@ -124,6 +127,7 @@ def draw(
         plan.length,
         job.attend_padding,
         generation_config,
+        job.null_prompt_cache,
         {name: True for name in ("output_hidden_states", "output_attentions") if model_kwargs.get(name)},
     )
     choose = _Chooser(model, job, plan, logits_processor, generation_config, record, prompt_length, rows)

@@ -8,7 +8,7 @@ from transformers import GenerationConfig
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
 
-from .decoder import Branch
+from .rows import Branch
 
 _BRANCH_TENSORS = (
     "input_ids",
@@ -113,15 +113,6 @@ def equal_lengths(branches: list[Branch], pad_token_id: int) -> list[Branch]:
         mask = torch.nn.functional.pad(branch.attention_mask, (missing, 0), value=0)
         padded.append(Branch(ids, mask, branch.pixel_values, branch.image_grid_thw, branch.source_pixel_values))
     return padded
-
-
-def on_device(branch: Branch, device: torch.device) -> Branch:
-    """The branch with its tensors on a device (sources are moved when they are encoded)."""
-
-    def move(value: Any) -> Any:
-        return value.to(device) if isinstance(value, torch.Tensor) else value
-
-    return Branch(*(move(getattr(branch, name)) for name in Branch.__dataclass_fields__))
 
 
 def needs_sync(model: Any) -> bool:

@@ -1,5 +1,6 @@
 """`generate()` for answering, drawing and editing: text goes the stock way, images through [`draw`]."""
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Sequence
@@ -17,11 +18,11 @@ from .inputs import (
     guidance_branches,
     look_up,
     needs_sync,
-    on_device,
     refuse_impossible,
     take_branch,
 )
 from .plan import plan_drawing
+from .rows import NullPromptCache
 
 __all__ = ["WallarooGenerationMixin"]
 
@@ -65,6 +66,7 @@ class WallarooGenerationMixin(GenerationMixin):
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         line_breaks: bool | None = None,
         attend_padding: bool | None = None,
+        null_prompt_cache: NullPromptCache | None = None,
         **kwargs: Any,
     ) -> Any:
         r"""Answers (`generation_mode="text"`, the default), draws (`"image"`), or does both as it sees fit (`"auto"`).
@@ -87,6 +89,8 @@ class WallarooGenerationMixin(GenerationMixin):
                 entry, else True.
             attend_padding: image mode: reproduce the released decoding loop, in which left padding is attended after the
                 prefill. Default: the generation config's entry, else False.
+            null_prompt_cache: image mode: keeps the prefill of unconditional prompts from call to call; see
+                [`NullPromptCache`].
             kwargs: the processor's tensors, `top_k`, `top_p`, `temperature`, `do_sample`, `num_return_sequences`,
                 `streamer`, `past_key_values`, `cache_implementation`, `return_dict_in_generate` and the like.
 
@@ -123,12 +127,14 @@ class WallarooGenerationMixin(GenerationMixin):
                 lookup("attend_padding", attend_padding, False),
                 generator,
             )
+            job = dataclasses.replace(job, null_prompt_cache=null_prompt_cache)
             return self._draw(job, generation_config, kwargs)
         for name, value in (
             ("source_guidance_scale", source_guidance_scale),
             ("generator", generator),
             ("line_breaks", line_breaks),
             ("attend_padding", attend_padding),
+            ("null_prompt_cache", null_prompt_cache),
         ):
             if value is not None:
                 raise ValueError(f"`{name}` is for drawing; pass generation_mode='image' with it.")
@@ -197,7 +203,7 @@ class WallarooGenerationMixin(GenerationMixin):
                     "prompt each; pass the processor's tensors together and unchanged."
                 )
         branches = equal_lengths(branches, self._pad_token_id(kwargs))
-        branches = [on_device(branch, self.device) for branch in branches]
+        branches = [branch.to(self.device) for branch in branches]
         return DrawingJob(branches, scales, plan, edits, attend_padding, generator)
 
     def _draw(self, job: DrawingJob, generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> Any:

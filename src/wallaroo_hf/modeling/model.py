@@ -184,7 +184,7 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
         self, hidden_states: torch.Tensor, input_ids: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         """Logits at the labels only, and the named losses."""
-        masks = token_masks(input_ids, self.config)
+        masks = token_masks(input_ids.to(hidden_states.device), self.config)
         vocab_size = self.config.text_config.vocab_size
         labels = labels.to(hidden_states.device)
         shifted = labels[:, 1:]

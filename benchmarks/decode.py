@@ -147,9 +147,9 @@ def agreement(bench: Bench) -> dict[str, float]:
     return shares
 
 
-def counts(device: torch.device) -> dict[str, dict[str, float]]:
-    """What one 512x512 image costs, on the micro model, which counts as well as any."""
-    bench = Bench(replace(PRESETS["micro"], grid=(32, 32)), device, compiled=False, with_janus=False)
+def counts(device: torch.device, grid: tuple[int, int]) -> dict[str, dict[str, float]]:
+    """What one image costs (a grid of 32x32 is 512x512 pixels), on the micro model, which counts as well as any."""
+    bench = Bench(replace(PRESETS["micro"], grid=grid), device, compiled=False, with_janus=False)
     result: dict[str, dict[str, float]] = {}
     draws: dict[str, Callable[[tuple[int, int]], Any]] = {
         "ours": lambda grid: bench.ours(1, 60, grid),
@@ -159,17 +159,17 @@ def counts(device: torch.device) -> dict[str, dict[str, float]]:
     for name, draw in draws.items():
         modules = {"forwards": model.model.language_model, "text_head_calls": model.lm_head}
         with counting_calls(**modules, image_head_calls=model.generation_head) as calls:
-            codes = draw((32, 32))
+            codes = draw(grid)
         reads, operations = [], []
-        for grid in ((1, 1), (2, 32)):
+        for small in ((1, 1), (2, 32)):
             with CountingReads() as counter:
-                draw(grid)
+                draw(small)
             reads.append(counter.reads)
             operations.append(counter.operations)
         result[name] = {
             "codes": codes.shape[1],
             **calls,
-            "host_reads_between_codes": (reads[1] - reads[0]) / 63,
+            "host_reads_per_code": round((reads[1] - reads[0]) / 63, 3),
             "tensor_operations_per_code": round((operations[1] - operations[0]) / 63, 1),
         }
     return result
@@ -327,7 +327,9 @@ def headline(seconds: dict[tuple[int, int], dict[str, list[float]]], first_conte
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Everything that was asked for, as what becomes JSON."""
     preset = PRESETS[args.preset]
-    preset = replace(preset, rounds=args.rounds or preset.rounds, images=tuple(args.images or preset.images))
+    images = tuple(args.images or preset.images)
+    whole_images = tuple(count for count in preset.whole_images if count in images and not args.no_whole_image)
+    preset = replace(preset, rounds=args.rounds or preset.rounds, images=images, whole_images=whole_images)
     device = torch.device(args.device)
     if device.type == "cpu":
         torch.set_num_threads(args.threads)
@@ -348,25 +350,23 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
     log("checking that ours and the released loop draw the same codes; counting")
     report["agreement"] = agreement(bench)
-    report["counts"] = counts(device)
+    report["counts"] = counts(device, preset.grid)
     copy = copy_bandwidth(device)
     report["copy_bytes_per_second"] = round(copy)
     seconds: dict[tuple[int, int], dict[str, list[float]]] = {}
     report["steps"] = {}
     for context in preset.contexts:
-        for images in preset.images if context == preset.contexts[0] else preset.images[:1]:
-            log(f"steps: {images} images, context {context}")
-            seconds[images, context] = step_case(bench, images, context, preset.rounds)
-            summary = summarize_steps(bench, images, context, seconds[images, context], copy)
-            report["steps"][f"{images}_images.context_{context}"] = summary
+        for count in images if context == preset.contexts[0] else images[:1]:
+            log(f"steps: {count} images, context {context}")
+            seconds[count, context] = step_case(bench, count, context, preset.rounds)
+            summary = summarize_steps(bench, count, context, seconds[count, context], copy)
+            report["steps"][f"{count}_images.context_{context}"] = summary
     log("choosing codes")
-    report["sampling_us"] = {
-        f"{images}_images": sampling_case(bench, images, preset.rounds) for images in preset.images
-    }
+    report["sampling_us"] = {f"{count}_images": sampling_case(bench, count, preset.rounds) for count in images}
     report["whole_image"] = {}
-    for images in () if args.no_whole_image else preset.whole_images:
-        log(f"whole image: {images} images")
-        report["whole_image"][f"{images}_images"] = whole_image_case(bench, images)
+    for count in preset.whole_images:
+        log(f"whole image: {count} images")
+        report["whole_image"][f"{count}_images"] = whole_image_case(bench, count)
     report["ratios"] = headline(seconds, preset.contexts[0])
     if args.preset == "cpu":
         report["bars"] = judge(report["ratios"])
@@ -388,7 +388,7 @@ def device_name(device: torch.device) -> str:
     """What the figures were measured on."""
     if device.type == "cpu":
         return f"cpu ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
-    module = getattr(torch, device.type, None)
+    module: Any = getattr(torch, device.type, None)
     return module.get_device_name(device) if hasattr(module, "get_device_name") else device.type
 
 

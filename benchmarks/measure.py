@@ -25,7 +25,7 @@ def now(device: torch.device) -> float:
 
 def time_steps(run: Callable[[], Any], decoder: torch.nn.Module, device: torch.device) -> tuple[float, float]:
     """Seconds before and after the end of the prefill's forward, the first one of `decoder` in `run`."""
-    stamps = []
+    stamps: list[float] = []
 
     def stamp(*_: Any) -> None:
         handle.remove()  # the steps run without a hook, compiled or not

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from transformers import (
+    DynamicCache,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
@@ -13,6 +14,7 @@ from transformers import (
 from transformers.generation.streamers import BaseStreamer
 
 from helpers import draw, generators, new_tokens, picture
+from wallaroo_hf.generation.cache import roomy_cache
 
 PROMPTS = ["a red circle", "two very small green birds on a long wooden table", "蓝色的星星"]
 SIZES = [(64, 96), (96, 64), (80, 80)]
@@ -237,7 +239,8 @@ def test_only_the_needed_work_is_done(model, processor):
     assert (len(forwards), len(text_heads)) == (4 * 6, 0)
 
 
-def test_a_static_cache_is_never_reallocated(model, processor):
+@pytest.mark.parametrize("cache_implementation", [None, "static"])
+def test_the_cache_is_never_reallocated(model, processor, cache_implementation):
     """From the first step to the last the keys stay where they are."""
     places = set()
 
@@ -245,8 +248,37 @@ def test_a_static_cache_is_never_reallocated(model, processor):
         places.add(kwargs["past_key_values"].layers[0].keys.data_ptr())
 
     model.model.language_model.register_forward_hook(note, with_kwargs=True)
-    draw(model, _text_to_image(processor), cache_implementation="static")
+    draw(model, _text_to_image(processor), cache_implementation=cache_implementation)
     assert len(places) == 1
+
+
+def test_the_room_of_a_cache(model, processor):
+    """A cache with too little room, or whose rows were changed, goes on as transformers' own does."""
+    inputs = _text_to_image(processor, rows=[0])
+    text_config = model.config.get_text_config()
+    expected = draw(model, inputs, do_sample=False)
+    for room in (inputs["input_ids"].shape[1], inputs["input_ids"].shape[1] + 7):
+        assert draw(model, inputs, do_sample=False, past_key_values=roomy_cache(text_config, room)) == expected
+    caches = [DynamicCache(config=text_config), roomy_cache(text_config, 20)]
+    states = [torch.randn(2, 1, length, 4) for length in (3, 1, 2)]
+    for cache in caches:
+        cache.update(states[0], states[0], 0)
+        cache.update(states[1], states[1], 0)
+        cache.crop(-1)
+        cache.batch_select_indices(torch.tensor([1, 0, 1]))
+        last = cache.update(states[2][[0, 1, 1]], states[2][[0, 1, 1]], 0)[0]
+        assert last.shape == (3, 1, 5, 4)
+    assert torch.equal(caches[0].layers[0].keys, caches[1].layers[0].keys)
+
+
+def test_no_look_at_the_mask_between_codes(model, processor, monkeypatch):
+    """Rows with padding: the steps bring a ready mask, because making one waits for the device at every step."""
+    kinds = []
+    model.model.language_model.register_forward_hook(
+        lambda module, args, kwargs, output: kinds.append(type(kwargs["attention_mask"])), with_kwargs=True
+    )
+    draw(model, _text_to_image(processor))
+    assert set(kinds[1:]) == {dict}
 
 
 def test_a_512_image_takes_1024_forwards(model, processor):

@@ -49,6 +49,7 @@ class PairedDecoder:
         self.options = {"use_cache": True, "output_image_logits": True, "logits_to_keep": 1, **outputs}
         # The first forward sets these:
         self.attention_mask: torch.Tensor | None = None  # (rows, L + new), or None where nothing is hidden
+        self.shown: torch.Tensor | None = None  # the same as sdpa takes it, (rows, 1, 1, L + new) bool
         self.position_ids = torch.empty(0)  # (3, rows, 1), of the newest token
         self.length = 0  # of the cache, in tokens
         self._given_back: list[tuple[Any, int]] = []  # caches of the caller that drawing continued, and their padding
@@ -153,6 +154,9 @@ class PairedDecoder:
         self.length = mask.shape[1]
         if not self.attend_padding and not bool(mask.all()):
             self.attention_mask = torch.nn.functional.pad(mask, (0, self.num_new_tokens), value=1)
+            # Asked to make a mask of its own, transformers looks at this one at every step, which waits for the device.
+            plain = self.model.config.get_text_config()._attn_implementation == "sdpa"
+            self.shown = self.attention_mask.bool()[:, None, None] if plain and not self.cache.is_compileable else None
 
     def _prefill_mask(self, mask: torch.Tensor, inputs_embeds: torch.Tensor, cache: Any) -> Any:
         if bool(mask.all()):
@@ -237,16 +241,29 @@ class PairedDecoder:
         offsets = torch.arange(1, count + 1, device=self.position_ids.device)
         position_ids = self.position_ids + offsets
         self.position_ids = position_ids[:, :, -1:]
-        model_inputs = self.model.prepare_inputs_for_generation(
-            input_ids.repeat(len(self.branches), 1),
-            past_key_values=self.cache,
-            attention_mask=None if self.attention_mask is None else self.attention_mask[:, : self.length],
-            position_ids=position_ids,
-            edit_mask=self.edit_mask,
+        model_inputs = {
+            "input_ids": input_ids.repeat(len(self.branches), 1),
+            "past_key_values": self.cache,
+            "attention_mask": self._step_mask(count),
+            "position_ids": position_ids,
+            "edit_mask": self.edit_mask,
             **self.options,
-        )
+        }
+        if self.cache.is_compileable:  # such caches want a mask of fixed width, which transformers prepares
+            model_inputs = self.model.prepare_inputs_for_generation(**model_inputs)
         forward = self._step if count == 1 else self.model
         return forward(**model_inputs)
+
+    def _step_mask(self, count: int) -> Any:
+        """What the newest `count` tokens see of the first `self.length`."""
+        if self.shown is None:
+            return None if self.attention_mask is None else self.attention_mask[:, : self.length]
+        shown = self.shown[..., : self.length]  # (rows, 1, 1, length)
+        if count > 1:
+            columns = torch.arange(self.length, device=shown.device)
+            newest = torch.arange(self.length - count, self.length, device=shown.device)
+            shown = shown & (columns <= newest[:, None])  # (rows, 1, count, length)
+        return {"full_attention": shown}
 
 
 def _joined(

@@ -11,6 +11,7 @@ from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList,
 from transformers.utils.generic import is_flash_attention_requested
 
 from .auto import generate_auto
+from .cache import roomy_cache
 from .decoding import decode_rows, last_image_spans
 from .drawing import DrawingJob, draw
 from .inputs import (
@@ -229,6 +230,9 @@ class WallarooGenerationMixin(GenerationMixin):
             raise ValueError(
                 "`past_key_values` is not empty, but drawing starts from the prompt; pass an empty cache."
             )
+        if past is None and kwargs.get("cache_implementation", settings.get("cache_implementation")) is None:
+            room = max(branch.input_ids.shape[1] for branch in job.branches) + job.plan.length
+            kwargs["past_key_values"] = roomy_cache(self.config.get_text_config(decoder=True), room)
         streamer = kwargs.pop("streamer", None)
         synced = kwargs.pop("synced_gpus", None)
         if synced is None:

@@ -60,10 +60,14 @@ class GumbelNoise:
             if self._drawn[row] % POSITIONS_PER_DRAW == 0:
                 self._refill(row)
             self._drawn[row] += 1
+        if all(draws_code) and len(set(self._drawn)) == 1:  # all at one position: no gathering
+            return self._noise[:, (self._drawn[0] - 1) % POSITIONS_PER_DRAW]
         return self._noise[self._rows, code_positions % POSITIONS_PER_DRAW]
 
     def _refill(self, row: int) -> None:
-        generator = self._generators[row]
-        device = self._noise.device if generator is None else generator.device
-        uniforms = torch.rand(self._noise.shape[1:], generator=generator, device=device, dtype=torch.float32)
-        self._noise[row] = -torch.log(-torch.log(uniforms.to(self._noise.device)))
+        generator, noise = self._generators[row], self._noise[row]  # (64, codebook_size)
+        if generator is None or generator.device == noise.device:
+            torch.rand(noise.shape, generator=generator, out=noise)
+        else:
+            noise.copy_(torch.rand(noise.shape, generator=generator, device=generator.device))
+        noise.log_().neg_().log_().neg_()

@@ -1,0 +1,25 @@
+"""The benchmark of drawing runs, compares equals, and counts right."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "decode.py"
+
+
+def test_micro_preset(tmp_path):
+    output = tmp_path / "decode.json"
+    command = [sys.executable, str(SCRIPT), "--preset", "micro", "--rounds", "1", "--images", "1", "2"]
+    result = subprocess.run([*command, "--output", str(output)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    report = json.loads(output.read_text(encoding="utf-8"))
+    assert report["agreement"]["attend_padding"] == report["agreement"]["masked_padding"] == 1
+    ours, released = report["counts"]["ours"], report["counts"]["released"]
+    assert (ours["codes"], ours["forwards"], ours["text_head_calls"]) == (24, 24, 0)
+    assert (released["codes"], released["forwards"], released["text_head_calls"]) == (24, 27, 27)
+    assert set(report["steps"]) == {"1_images.context_20", "2_images.context_20", "1_images.context_40"}
+    assert set(report["steps"]["1_images.context_20"]["ms_per_step"]) == {"ours", "ours_static", "released", "janus"}
+    assert all(value > 0 for value in report["ratios"].values())

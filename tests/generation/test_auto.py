@@ -203,6 +203,8 @@ def test_prompts_of_auto_mode(processor):
         ({"cache_implementation": "static"}, "cache_implementation"),
         ({"return_dict_in_generate": True}, "return_dict_in_generate"),
         ({"num_beams": 2}, "num_beams=1"),
+        ({"attend_padding": True}, "attend_padding"),
+        ({"source_guidance_scale": 1.5}, "source_guidance_scale"),
         ({"generator": [torch.Generator(), torch.Generator()]}, "one each"),
     ],
 )

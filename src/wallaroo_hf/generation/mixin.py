@@ -111,13 +111,13 @@ class WallarooGenerationMixin(GenerationMixin):
             kwargs["input_ids"] = inputs if inputs is not None else kwargs.get("input_ids")
             refuse_impossible(kwargs, lookup)
             if generation_mode == "auto":
-                for name, value in (
-                    ("source_guidance_scale", source_guidance_scale),
-                    ("attend_padding", attend_padding),
-                    ("null_prompt_cache", null_prompt_cache),
-                ):
-                    if value is not None:
-                        raise ValueError(f"`{name}` cannot be used with generation_mode='auto'; leave it out.")
+                unread = {
+                    "source_guidance_scale": source_guidance_scale,
+                    "attend_padding": attend_padding,
+                    "null_prompt_cache": null_prompt_cache,
+                }
+                for name in [name for name, given in unread.items() if given is not None]:
+                    raise ValueError(f"`{name}` cannot be used with generation_mode='auto'; leave it out.")
                 return generate_auto(
                     self,
                     generation_config,

@@ -32,6 +32,15 @@ def test_flat_published_configuration():
     assert config.vision_config.hidden_size == 1280
 
 
+def test_token_ids_that_trainers_set(tmp_path):
+    """`Trainer` aligns special tokens on the outer configuration; what it saves must load."""
+    config = WallarooConfig(vq_config=SMALL_VQ)
+    config.pad_token_id, config.eos_token_id, config.use_cache = 5, 7, True
+    config.save_pretrained(tmp_path)
+    loaded = WallarooConfig.from_pretrained(tmp_path)
+    assert (loaded.pad_token_id, loaded.eos_token_id) == (5, 7)
+
+
 def test_text_settings_repeated_beside_text_config():
     """As configurations saved by transformers 4.5x have them."""
     config = WallarooConfig(

@@ -33,6 +33,9 @@ _TRANSFORMERS_KEYS = {
 # Found in published Qwen2.5-VL configurations, read by nobody or folded into `rope_parameters`.
 _QWEN_KEYS = {"in_chans", "rope_scaling", "rope_theta", "spatial_patch_size", "vision_token_id"}
 
+# Text settings that trainers and users also set on the outer configuration, whatever the inner one says.
+_SET_BY_TRAINERS = {"bos_token_id", "eos_token_id", "pad_token_id", "use_cache"}
+
 
 def _field_names(config_class: type) -> set[str]:
     return {field.name for field in fields(config_class)} | set(getattr(config_class, "attribute_map", {}))
@@ -136,7 +139,9 @@ class WallarooConfig(Qwen2_5_VLConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.text_config is not None:
-            for key in _field_names(Qwen2_5_VLTextConfig) & set(kwargs) - _field_names(type(self)):
+            for key in (
+                (_field_names(Qwen2_5_VLTextConfig) & set(kwargs)) - _field_names(type(self)) - _SET_BY_TRAINERS
+            ):
                 self._drop_repeated(key, kwargs.pop(key))
         refuse_unknown_keys(type(self), kwargs, _field_names(Qwen2_5_VLTextConfig))
         if isinstance(self.text_config, dict):

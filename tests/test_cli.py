@@ -103,6 +103,17 @@ def test_published_eval_changes_layout_and_padding(common, tmp_path):
     assert json.loads(published.text["settings"])["published_eval"]
 
 
+def test_published_edits_crop_their_source(compact, common, tmp_path):
+    """As the released scripts do; otherwise the whole source is kept."""
+    picture(1, 200, 60).save(tmp_path / "source.png")
+    drawn = {}
+    for name, flags in (("published", ()), ("same", ("--source-fit", "crop")), ("other", ("--source-fit", "pad"))):
+        arguments = ("--seed", 1, "--top-k", 1, "--published-eval", "-o", tmp_path / f"{name}.png", *common, *flags)
+        run("edit", tmp_path / "source.png", "make it blue", *arguments)
+        drawn[name] = Image.open(tmp_path / f"{name}.png").tobytes()
+    assert drawn["published"] == drawn["same"] != drawn["other"]
+
+
 def test_ask(compact, tmp_path):
     picture(1).save(tmp_path / "source.png")
     arguments = ("ask", tmp_path / "source.png", "What is it?", "-m", compact.folder, "--max-new-tokens", 5)

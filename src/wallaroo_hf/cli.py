@@ -140,9 +140,12 @@ def edit(
         typer.Option(help="Second scale, for keeping to the source; untrained by the released recipe."),
     ] = None,
     source_fit: Annotated[
-        str,
-        typer.Option(help="pad keeps the whole image and its size; crop cuts it to a listed size, as in training."),
-    ] = "pad",
+        str | None,
+        typer.Option(
+            help="pad keeps the whole image and its size; crop cuts it to a listed size, as in training. Default: pad, or "
+            "crop with --published-eval."
+        ),
+    ] = None,
     batch_size: BatchSize = 4,
     device: Device = None,
     dtype: Dtype = "auto",

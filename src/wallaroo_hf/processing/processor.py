@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from transformers import AutoTokenizer
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs
 
 from ..layout import grid, prompts
@@ -109,12 +108,6 @@ class WallarooProcessor(PreparationMixin, ProcessorMixin):
         processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         check_folder_agreement(processor, pretrained_model_name_or_path, kwargs)
         return processor
-
-    @classmethod
-    def _load_tokenizer_from_pretrained(
-        cls, sub_processor_type: str, pretrained_model_name_or_path: Any, subfolder: str = "", **kwargs: Any
-    ) -> Any:
-        return AutoTokenizer.from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)
 
     # ------------------------------------------------------------------------------------------------ to the model
 

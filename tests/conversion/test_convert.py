@@ -260,6 +260,9 @@ def test_early_stages_draw(early, compact):
 
 def test_early_stages_refuse_to_edit(early):
     model, processor = early
+    with pytest.raises(ValueError, match="stage 4"):
+        processor(text="make it blue", images=picture(0), generation_mode="image", return_tensors="pt")
+    processor.has_editing = True  # inputs from elsewhere
     inputs = processor(text="make it blue", images=picture(0), generation_mode="image", return_tensors="pt")
     with pytest.raises(ValueError, match="no editing parts") as caught:
         model.generate(**inputs, generation_mode="image")
@@ -268,6 +271,7 @@ def test_early_stages_refuse_to_edit(early):
 
 def test_early_stages_refuse_to_learn_to_edit(early):
     model, processor = early
+    processor.has_editing = True  # inputs from elsewhere
     inputs = processor(text="make it blue", images=picture(0), generation_mode="image", return_tensors="pt")
     kept = ("input_ids", "attention_mask", "pixel_values", "image_grid_thw", "source_pixel_values")
     with pytest.raises(ValueError, match="stage 4"):

@@ -1,5 +1,7 @@
 """Auto mode: text and images alternate over one cache. No released data interleaves, so the tests force the token."""
 
+import copy
+
 import pytest
 import torch
 from PIL import Image
@@ -7,6 +9,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
 from helpers import generators, picture
+from wallaroo_hf import WallarooForConditionalGeneration
 
 SIZE = {"height": 64, "width": 96}
 
@@ -111,6 +114,20 @@ def test_without_images_it_is_plain_text(model, processor):
         **{name: inputs[name] for name in names}, do_sample=False, max_new_tokens=8, logits_processor=never
     )
     assert torch.equal(_tell(model, inputs, {}), text)
+
+
+def test_without_editing_parts_images_are_understood_only(model, processor):
+    """Chats with images work for stages 1 to 3 too; what is drawn is then no edit."""
+    config = copy.deepcopy(model.config)
+    config.has_editing, processor.has_editing = False, False
+    small = WallarooForConditionalGeneration(config).eval()
+    inputs = _chat(processor, [picture(1)])
+    assert "source_pixel_values" not in inputs and "pixel_values" in inputs
+    story = _tell(small, inputs, {1: config.generate_start_token_id}, generator=generators(1))
+    begin = _starts(small, story[0])[0]
+    assert not bool(small.model.ends_in_edit(story[:, : begin + 1]))
+    with pytest.raises(ValueError, match="stage 4"):
+        processor(text="blue", images=[picture(1)], generation_mode="image")
 
 
 def test_rows_of_a_batch_equal_single_rows(model, processor):

@@ -176,6 +176,7 @@ def test_save_and_load(processor, tmp_path):
     [
         ("generation_config.json", "line_breaks", False),
         ("config.json", "end_of_line_token_id", 3),
+        ("config.json", "has_editing", False),
         ("config.json", "vq_config", {"channel_multiplier": [1, 1, 1, 1]}),
     ],
 )

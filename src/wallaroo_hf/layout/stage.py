@@ -36,6 +36,7 @@ class StageRecord:
         return {
             "line_breaks": self.line_breaks,
             "size_indicators": self.size_indicators,
+            "has_editing": self.has_editing,
             "indicator_sizes": list(self.indicator_sizes),
             "buckets": [list(bucket) for bucket in self.buckets],
         }

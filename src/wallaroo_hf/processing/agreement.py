@@ -47,6 +47,9 @@ def check_folder_agreement(processor: Any, place: Any, kwargs: dict[str, Any]) -
     if vocab_size is not None and processor.first_image_token_id is not None:
         ours = processor.first_image_token_id
         pairs.append(("first_image_token_id", ours, vocab_size, "config.json", "processor_config.json"))
+    if "has_editing" in config:
+        ours = processor.has_editing
+        pairs.append(("has_editing", ours, config["has_editing"], "config.json", "processor_config.json"))
     if "line_breaks" in generation_config:
         value = generation_config["line_breaks"]
         pairs.append(("line_breaks", processor.line_breaks, value, "generation_config.json", "processor_config.json"))

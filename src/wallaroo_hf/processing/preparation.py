@@ -1,5 +1,6 @@
 """The steps from chats, prompts and images to rows of tensors; `WallarooProcessor` inherits them."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ class PreparationMixin:
     prompt_templates: dict[str, dict[str, list[str]]]
     image_token_size: int
     pixel_limits: dict[str, dict[str, int]]
+    has_editing: bool
 
     def _understand(
         self, texts: list[str], images: Any, merged: dict[str, dict[str, Any]], return_labels: bool
@@ -75,19 +77,20 @@ class PreparationMixin:
         written = []
         for row in rows:
             announced = self._indicators(*row.size) if row.size_was_asked_for else ""
-            block = f"{PIXEL_START}{SOURCE_MARK}{PIXEL_END}{VISION_START}"
+            block = f"{PIXEL_START}{SOURCE_MARK}{PIXEL_END}{VISION_START}" if self.has_editing else VISION_START
             text = prompts.announce_size(row.text, announced).replace(VISION_START, block)
             text = expand_vision(text, [next(queue) for _ in row.images])
             rows_of_source, cols = (edge // self.image_token_size for edge in row.size)
             source = grid.render_rows(IMAGE_PAD, rows_of_source, cols, self.line_breaks)
             written.append(text.replace(SOURCE_MARK, source))
         conditional = tokenize(self.tokenizer, written, merged["text_kwargs"], None)
-        if flat:
+        if flat and self.has_editing:
             pixels["source_pixel_values"] = [self.image_processor.to_vq_pixels(image, *size) for image, size in flat]
-        negative, negative_pixels = self._branch([row.null for row in rows], 0, "trained", merged, False)
+        nulls = [row.null if self.has_editing else dataclasses.replace(row.null, source=None) for row in rows]
+        negative, negative_pixels = self._branch(nulls, 0, "trained", merged, False)
         data = pad(self.tokenizer, conditional, merged["text_kwargs"]) | pixels
-        nulls = pad(self.tokenizer, negative, merged["text_kwargs"]) | negative_pixels
-        data |= {f"negative_{key}": value for key, value in nulls.items()}
+        unconditional = pad(self.tokenizer, negative, merged["text_kwargs"]) | negative_pixels
+        data |= {f"negative_{key}": value for key, value in unconditional.items()}
         data["target_grid_hw"] = self._grids([row.size for row in rows])
         return self._batch(data, merged)
 

@@ -54,6 +54,7 @@ class WallarooProcessor(PreparationMixin, ProcessorMixin):
             an image; tasks not named use the image processor's own `size`.
         first_image_token_id (`int`, *optional*): id of image code 0 in sequences, the model's `vocab_size`; needed to split
             what `generate` returns into text and images.
+        has_editing (`bool`): whether the checkpoint can edit (stage 4). Without, images are only understood.
     """
 
     image_processor: WallarooImageProcessor
@@ -71,7 +72,9 @@ class WallarooProcessor(PreparationMixin, ProcessorMixin):
         image_token_size: int = 16,
         pixel_limits: Mapping[str, Mapping[str, int]] | None = None,
         first_image_token_id: int | None = None,
+        has_editing: bool = True,
     ) -> None:
+        self.has_editing = has_editing
         self.first_image_token_id = first_image_token_id
         self.buckets = [(int(height), int(width)) for height, width in buckets]
         self.indicator_sizes = [int(size) for size in indicator_sizes]
@@ -203,6 +206,11 @@ class WallarooProcessor(PreparationMixin, ProcessorMixin):
             self.buckets,
             self.tokenizer.get_added_vocab(),
         )
+        if not self.has_editing and any(request.source is not None for request in requests):
+            raise ValueError(
+                "This checkpoint has no editing parts (it was trained up to stage 3), so it cannot draw from an image; "
+                "convert or load a stage 4 checkpoint."
+            )
         requests = [dataclasses.replace(request, fit=source_fit) for request in requests]
         for request in requests:
             grid.check_size(*request.size, self.image_token_size, plain_grid=not self.line_breaks)

@@ -6,7 +6,9 @@ The tiny checkpoint's weights are random, so its pictures are noise: the demo sh
 """
 
 import argparse
+import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -71,7 +73,8 @@ def main() -> None:
 
     print(f"\nDone: {output / 'drawing.png'} and {output / 'edit.png'}")
     print("The weights of this tiny checkpoint are random, so the pictures are noise.")
-    print(f"The converted checkpoint is in {folder}; try: wallaroo generate 'a cat' --model {folder}")
+    command = os.path.relpath(Path(sys.executable).with_name("wallaroo"))
+    print(f"The converted checkpoint is in {folder}; try: {command} generate 'a cat' --model {folder}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -153,6 +154,15 @@ def test_errors_are_one_sentence(compact, tmp_path, monkeypatch, arguments, word
 
 def test_unknown_checkpoint(tmp_path):
     assert "wallaroo convert" in run("generate", "a cat", "-m", tmp_path / "nowhere", code=1)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_damaged_checkpoint(compact, tmp_path, file):
+    folder = shutil.copytree(compact.folder, tmp_path / "damaged")
+    data = (folder / file).read_bytes()
+    (folder / file).write_bytes(data[: len(data) // 2])
+    out = run("generate", "a cat", "-m", folder, code=1)
+    assert "No checkpoint could be loaded" in out.replace("\n", " ") and "Traceback" not in out
 
 
 def test_help_does_not_import_torch():

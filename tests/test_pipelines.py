@@ -71,6 +71,11 @@ def test_callback_sees_each_row(pipe):
     assert seen == [(row, 4, 0, (96, 16 * (row + 1))) for row in range(4)]
 
 
+def test_interrupt_with_nothing_to_stop(pipe):
+    pipe.interrupt()
+    assert pipe("a cat", height=64, width=64).complete
+
+
 @pytest.mark.parametrize("way", ["return", "interrupt"])
 def test_callback_can_stop(pipe, way):
     def callback(pipeline, step, num_steps, details):

@@ -15,6 +15,7 @@ from huggingface_hub.errors import HFValidationError
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError
 from transformers import TextStreamer
 
 from . import _registration  # noqa: F401  the command line postpones it
@@ -60,7 +61,7 @@ def load_checkpoint(name: str, device: str | None, dtype: str) -> Checkpoint:
     """Loads a converted checkpoint onto one device (default: an accelerator if there is one).
 
     Raises:
-        ValueError: if there is no such checkpoint, or no such device.
+        ValueError: if there is no such checkpoint, if it is damaged, or if there is no such device.
     """
     if device is None:
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -68,7 +69,7 @@ def load_checkpoint(name: str, device: str | None, dtype: str) -> Checkpoint:
     try:
         processor = WallarooProcessor.from_pretrained(name)
         model = WallarooForConditionalGeneration.from_pretrained(name, dtype=dtype)
-    except (OSError, HFValidationError) as error:
+    except (OSError, HFValidationError, SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(
             f"No checkpoint could be loaded from '{name}' ({str(error).strip().splitlines()[0][:200]}); give a folder "
             "that `wallaroo convert` wrote, or a Hub id."

@@ -36,7 +36,10 @@ Height = Annotated[int | None, typer.Option(help="Height in pixels, a multiple o
 Width = Annotated[int | None, typer.Option(help="Width in pixels, a multiple of 16.")]
 AspectRatio = Annotated[str | None, typer.Option(help="Width to height, e.g. 16:9; picks a listed size.")]
 NumImages = Annotated[int, typer.Option("-n", "--num-images", min=1, help="Images per prompt.")]
-Seed = Annotated[int | None, typer.Option(help="Image k gets seed + k. Default: a random one, which is printed.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(min=0, max=2**62, help="Image k gets seed + k. Default: a random one, which is printed."),
+]
 Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance; 1 switches it off. Default: 3.")]
 Negative = Annotated[str | None, typer.Option(help="What to steer away from.")]
 Temperature = Annotated[float | None, typer.Option(help="Sampling temperature. Default: the checkpoint's.")]

@@ -47,6 +47,8 @@ class WallarooPipeline(Pipeline):
     _load_image_processor = False
     _load_feature_extractor = False
 
+    _streamer: ImageStreamer | None = None  # of the drawing that is being followed
+
     def __call__(self, prompt: str | Sequence[str], image: Any = None, **kwargs: Any) -> WallarooPipelineOutput:
         """Draws or edits.
 
@@ -86,8 +88,12 @@ class WallarooPipeline(Pipeline):
         return super().__call__({"prompt": prompts, "image": sources}, **kwargs)
 
     def interrupt(self) -> None:
-        """Stops the drawing that is going on, after the current token."""
-        self._streamer.stop()
+        """Stops the drawing that is going on, after the current token; call it from `callback_on_step_end`.
+
+        Without that callback a drawing is not followed, so there is nothing to stop.
+        """
+        if self._streamer is not None:
+            self._streamer.stop()
 
     def _sanitize_parameters(
         self,
@@ -169,10 +175,10 @@ class WallarooPipeline(Pipeline):
             details = {"image": image, "preview": lambda: streamer.preview(image)}
             return callback_on_step_end(self, rows - 1, streamer.grid(image)[0], details) is not False
 
-        self._streamer = ImageStreamer(self.model, self.processor, grids, on_row=on_row)
-        streamer = (
-            None if callback_on_step_end is None else self._streamer
-        )  # following a drawing costs a look per code
+        streamer = None
+        if callback_on_step_end is not None:  # following a drawing costs a look per code
+            streamer = ImageStreamer(self.model, self.processor, grids, on_row=on_row)
+        self._streamer = streamer
         tokens = self.model.generate(**batch, generation_mode="image", streamer=streamer, **generate_arguments)
         return {
             "tokens": tokens,

@@ -180,15 +180,30 @@ class WallarooProcessor(PreparationMixin, ProcessorMixin):
         texts = [text] if isinstance(text, str) else list(text)
         if not texts or not all(isinstance(item, str) for item in texts):
             raise ValueError("`text` must be a string or a non-empty list of strings.")
+        size = {"height": height, "width": width, "aspect_ratio": aspect_ratio}
+        wishes = {**size, "negative_prompt": negative_prompt}
+        drawing_only = [
+            name
+            for name, is_given in {
+                "prompt_template": prompt_template != 0,
+                "layout": layout != "trained",
+                "target_images": target_images is not None,
+                "source_guidance": source_guidance,
+                "source_fit": source_fit != "crop",
+            }.items()
+            if is_given
+        ]
         if generation_mode == "text":
-            drawing_only: dict[str, Any] = {"height": height, "width": width, "aspect_ratio": aspect_ratio}
-            drawing_only |= {"negative_prompt": negative_prompt, "target_images": target_images}
-            given = [name for name, value in drawing_only.items() if value is not None]
+            given = [name for name in wishes if wishes[name] is not None] + drawing_only
             if given:
                 raise ValueError(f"`{given[0]}` is for drawing; pass generation_mode='image' with it.")
             return self._understand(texts, images, merged, return_labels)
         if generation_mode == "auto":
-            size = {"height": height, "width": width, "aspect_ratio": aspect_ratio}
+            if drawing_only or return_labels:
+                name = (drawing_only or ["return_labels"])[0]
+                raise ValueError(
+                    f"`{name}` has no effect where the model decides; pass generation_mode='image' with it."
+                )
             return self._prepare_auto(texts, images, size, negative_prompt, merged)
         if layout not in prompts.LAYOUTS:
             raise ValueError(f"`layout` is {layout!r}, but must be one of {prompts.LAYOUTS}.")
@@ -196,13 +211,7 @@ class WallarooProcessor(PreparationMixin, ProcessorMixin):
         requests = read_requests(
             texts,
             images,
-            {
-                "height": height,
-                "width": width,
-                "aspect_ratio": aspect_ratio,
-                "negative_prompt": negative_prompt,
-                "target_images": target_images,
-            },
+            {**wishes, "target_images": target_images},
             self.buckets,
             self.tokenizer.get_added_vocab(),
         )

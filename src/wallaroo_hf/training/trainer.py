@@ -188,8 +188,8 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
             kept = find_last_complete_checkpoint(self.args.output_dir)
             raise NonFiniteLossError(
                 f"Training stopped at step {step}: {what} is not finite, for the {self._bad_steps_in_a_row}. step in a "
-                f"row. The weights are those before that; the last checkpoint is {kept or 'none'}. Lower the learning rate, "
-                "look at these rows, or train in bfloat16 or float32 (not float16)."
+                f"row. The weights are those before that; the last checkpoint is {kept or 'none'}. Lower the learning "
+                "rate, look at these rows, or train in bfloat16 or float32 (not float16)."
             )
 
     # ------------------------------------------------------------------------------------------------------- logging

@@ -101,9 +101,10 @@ def test_captions_without_glyphs_go_to_a_text_file(tmp_path, monkeypatch):
 
 
 def test_another_font_is_used_where_it_has_the_glyphs(tmp_path, monkeypatch):
+    default = reports._default_font()
     larger = ImageFont.load_default(reports.FONT_SIZE + 5)
     monkeypatch.setattr(reports, "_has_glyphs", lambda font, text: font is larger)
-    monkeypatch.setattr(reports, "_default_font", lambda font=reports._default_font(): font)
+    monkeypatch.setattr(reports, "_default_font", lambda: default)
     monkeypatch.setattr(ImageFont, "truetype", lambda name, size: larger)
     path = contact_sheet([picture(1)], ["一只猫"], tmp_path / "sheet.png")
     assert not path.with_suffix(".txt").exists()

@@ -1,0 +1,1 @@
+"""Training: rows, stages, the collator and the trainer."""

@@ -24,7 +24,9 @@ ALLOWED = {
     "_version": set(),
     "_registration": {"modeling", "processing"},
     "_commands": {"_version", "_registration", "modeling", "pipelines", "processing"},
-    "cli": {"_version", "_registration", "_commands", "conversion", "processing"},
+    "_cli_options": set(),
+    "_commands_encode": {"_cli_options", "_commands", "_registration", "layout", "processing", "training"},
+    "cli": {"_version", "_registration", "_cli_options", "_commands", "_commands_encode", "conversion", "processing"},
     "pipelines": {"generation", "processing"},
     "__init__": {"_version", "_registration", "modeling", "pipelines", "processing"},
 }

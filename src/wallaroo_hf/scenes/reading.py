@@ -130,9 +130,7 @@ def _explain(values: np.ndarray, background: np.ndarray) -> tuple[np.ndarray, np
     offsets = (values - background).reshape(-1, 3)
     share = np.zeros(len(offsets), dtype=np.float32)
     classes = np.zeros(len(offsets), dtype=np.intp)
-    far = np.flatnonzero(
-        np.einsum("ij,ij->i", offsets, offsets) > 30.0**2
-    )  # nearer ones are less than half of any colour away
+    far = np.flatnonzero(np.einsum("ij,ij->i", offsets, offsets) > 30.0**2)
     products = offsets[far] @ rays.T  # (N, 8)
     along = np.clip(products / squares, 0, 1)
     misfit = along * (along * squares - 2 * products)  # squared distance from the ray, up to the offset's own square

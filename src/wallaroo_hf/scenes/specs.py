@@ -34,6 +34,7 @@ _ANSWER_VALUES: dict[str, Sequence[str] | None] = {
     "place": PLACES,
     "direction": DIRECTIONS,
     "yes_no": ("yes", "no"),
+    "exists": ("yes", "no"),
     "number": None,
     "objects": None,
 }
@@ -149,8 +150,9 @@ class AnswerSpec:
     """What an answer must say.
 
     Args:
-        kind: what is asked for: "shape", "colour", "place", "direction", "yes_no", "number" or "objects".
-        value: the answer: a name of that kind ("yes" or "no" for "yes_no"), a number, or None for "objects".
+        kind: what is asked for: "shape", "colour", "place", "direction", "yes_no", "exists", "number" or "objects".
+        value: the answer: a name of that kind ("yes" or "no" for "yes_no" and for "exists", which asks whether there is
+            something), a number, or None for "objects".
         objects: for "objects": what must be listed, each with shape, colour and count, in any order.
         background: for "objects": the background that must be named, or None if it need not be.
         language: "en" or "zh" if the answer must be in that language; None accepts both.

@@ -23,12 +23,8 @@ from .shapes import SHAPES
 SPLITS = ("train", "validation", "test")
 QUESTIONS = ("what", "which_colour", "how_many", "where", "yes_no", "describe")
 OPERATIONS = ("recolour", "add", "remove", "replace", "move", "background")
-RELATIONS = (
-    ("alone", "on", "together", "with_other", "counted_2", "counted_3", "counted_4", "placed")
-    + DIRECTIONS
-    + QUESTIONS
-    + OPERATIONS
-)
+DRAWN = ("alone", "on", "together", "with_other", "counted_2", "counted_3", "counted_4", "placed")
+RELATIONS = (*DRAWN, *DIRECTIONS, *QUESTIONS, *OPERATIONS)
 NUM_FOLDS = 8
 
 _INDEX = {name: index for names in (SHAPES, COLOURS, BACKGROUNDS) for index, name in enumerate(names)}

@@ -118,3 +118,8 @@ DIRECTION_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
         "below": ("下方", "下面"),
     },
 }
+# `exists` answers "is there ...?", which Chinese does with the verb of the question
+YES_NO_WORDS: dict[str, dict[str, dict[str, str]]] = {
+    "en": {"yes_no": {"yes": "yes", "no": "no"}, "exists": {"yes": "yes", "no": "no"}},
+    "zh": {"yes_no": {"yes": "是", "no": "不是"}, "exists": {"yes": "有", "no": "没有"}},
+}

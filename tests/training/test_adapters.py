@@ -27,7 +27,14 @@ DRAWN = turn("assistant", IMAGE)
 
 CASES = {
     "ours": (
-        {"messages": [says("user", "a cat"), DRAWN], "images": ["c.png"], "height": 48, "width": None, "score": 3, "id": 9},
+        {
+            "messages": [says("user", "a cat"), DRAWN],
+            "images": ["c.png"],
+            "height": 48,
+            "width": None,
+            "score": 3,
+            "id": 9,
+        },
         {"messages": [says("user", "a cat"), DRAWN], "images": ["c.png"], "height": 48, "name": "9"},
     ),
     # table columns have every field in every part

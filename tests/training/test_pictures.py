@@ -39,7 +39,14 @@ def test_every_form_gives_the_same(tmp_path):
     path.write_bytes(png(image))
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.write(path, "a.png")
-    forms = [image, path, str(path), png(image), {"bytes": png(image), "path": None}, {"bytes": None, "path": str(path)}]
+    forms = [
+        image,
+        path,
+        str(path),
+        png(image),
+        {"bytes": png(image), "path": None},
+        {"bytes": None, "path": str(path)},
+    ]
     for form in [*forms, f"zip://a.png::{tmp_path / 'a.zip'}"]:
         check_picture(form)
         assert open_picture(form).tobytes() == image.tobytes()

@@ -1,8 +1,9 @@
 """Rows from files, folders and the Hub, through `datasets`: mapped from disk, or streamed."""
 
+import contextlib
 import glob
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -84,7 +85,11 @@ def load_rows(
             saved.to_iterable_dataset(min(len(saved), 64) or 1) if streaming else saved, reader.within(place)
         )
     if files is None:
-        is_path = place.startswith((".", "/", "~")) or place.lower().endswith((*DATA_SUFFIXES, ".parquet"))
+        is_path = (
+            place.startswith((".", "/", "~"))
+            or place.endswith("/")
+            or place.lower().endswith((*DATA_SUFFIXES, ".parquet"))
+        )
         if os.path.exists(place) or place.count("/") != 1 or is_path:
             raise ValueError(
                 f"There is no data at '{place}'; give a file ({', '.join((*DATA_SUFFIXES, '.parquet'))}), a pattern, "
@@ -156,13 +161,25 @@ def _load_files(datasets: ModuleType, files: list[str], reader: "_RowReader", st
     if len(are_parquet) > 1:
         raise ValueError(f"The files are of several kinds ('{files[0]}' and others); name .parquet files apart.")
     if are_parquet == {True}:
-        table = datasets.load_dataset("parquet", data_files=files, split="train", streaming=streaming)
+        with _generation_errors(datasets):
+            table = datasets.load_dataset("parquet", data_files=files, split="train", streaming=streaming)
         return _adapted(table, reader.within(os.path.dirname(files[0])))
     stats = [(path, os.stat(path)) for path in files]
     arguments = {"files": [(os.path.abspath(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]}
     kind = datasets.IterableDataset if streaming else datasets.Dataset
-    records = kind.from_generator(read_records, features=record_features(), gen_kwargs=arguments)
+    with _generation_errors(datasets):
+        records = kind.from_generator(read_records, features=record_features(), gen_kwargs=arguments)
     return _adapted(records, reader, are_records=True)
+
+
+@contextlib.contextmanager
+def _generation_errors(datasets: ModuleType) -> Iterator[None]:
+    """Says what was wrong with a file, not that a data set could not be generated."""
+    try:
+        yield
+    except datasets.exceptions.DatasetGenerationError as error:
+        cause = error.__cause__ or error
+        raise ValueError(" ".join(str(cause).split())[:500] or type(cause).__name__) from error
 
 
 def _load_saved(datasets: ModuleType, folder: str, split: str | None) -> Any:

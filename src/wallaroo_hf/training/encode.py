@@ -261,22 +261,22 @@ def encoded_features() -> Any:
 
 
 def _claim(folder: Path, record: EncodingRecord) -> None:
-    """Makes a folder this job's, or finds that it is already."""
+    """Makes a folder this job's, or finds that it is already; several parts may do so at once."""
     if not is_encoded(folder):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        is_free = not folder.exists() or (folder.is_dir() and all(p.name.startswith(".") for p in folder.iterdir()))
+        if not is_free and not is_encoded(folder):
             raise ValueError(
                 f"The output '{folder}' already exists and is not empty; choose another folder or remove it."
             )
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / ENCODING_RECORD, asdict(record))
-        return
     found = EncodingRecord.read(folder)
     for field in fields(record):
         before, now = getattr(found, field.name), getattr(record, field.name)
         if before != now:
             raise ValueError(
-                f"The output '{folder}' was begun with another `{field.name}` ({shortened(before)}, now {shortened(now)}); "
-                "continue it with the same settings, or choose another folder."
+                f"The output '{folder}' was begun with another `{field.name}` ({shortened(before)}, now "
+                f"{shortened(now)}); continue it with the same settings, or choose another folder."
             )
 
 

@@ -10,6 +10,7 @@ import gzip
 import json
 import os
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,21 +41,28 @@ def read_records(files: Sequence[tuple[str, int, int]]) -> Iterator[dict[str, An
         files: `(path, size, time of change)`; only the path is read, the rest tells caches of changed files.
     """
     for path, _, _ in files:
-        name = os.path.basename(path)
-        lower = name.lower()
-        if lower.endswith(LINE_SUFFIXES):
-            found = _lines(path)
-        elif lower.endswith(".json"):
-            found = _members(path)
-        elif lower.endswith(TABLE_SUFFIXES):
-            found = _table(path, "\t" if lower.endswith(".tsv") else ",")
-        elif lower.endswith(".tar"):
-            yield from _archive(path, name)
-            continue
-        else:
-            found = _captioned_picture(path)
-        for place, data in found:
-            yield {"file": path, "name": f"{name}:{place}" if place else name, "json": data, "pictures": None}
+        try:
+            yield from _records_of(path)
+        except (tarfile.TarError, csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"'{path}' is damaged or incomplete ({error}); repair it, or get it again.") from error
+
+
+def _records_of(path: str) -> Iterator[dict[str, Any]]:
+    name = os.path.basename(path)
+    lower = name.lower()
+    if lower.endswith(".tar"):
+        yield from _archive(path, name)
+        return
+    if lower.endswith(LINE_SUFFIXES):
+        found = _lines(path)
+    elif lower.endswith(".json"):
+        found = _members(path)
+    elif lower.endswith(TABLE_SUFFIXES):
+        found = _table(path, "\t" if lower.endswith(".tsv") else ",")
+    else:
+        found = _captioned_picture(path)
+    for place, data in found:
+        yield {"file": path, "name": f"{name}:{place}" if place else name, "json": data, "pictures": None}
 
 
 def parse_record(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,6 +71,8 @@ def _read_entry(entry: Any, place: str, folder: Path) -> DataEntry:
         raise ValueError(f"The `columns` in {place} must be a mapping, ours to theirs, such as `caption: long_text`.")
     if entry.get("task") not in (None, *TASKS):
         raise ValueError(f"The `task` in {place} is {entry['task']!r}, but must be one of {', '.join(TASKS)}.")
+    if not isinstance(entry.get("streaming", False), bool):
+        raise ValueError(f"The `streaming` in {place} is {entry['streaming']!r}, but must be true or false.")
     found = {key: value for key, value in entry.items() if value is not None}
     for key in ("path", "image_folder"):
         if key in found:

@@ -215,6 +215,8 @@ def test_declared_tasks_and_named_columns(folder):
     assert caption_of(row) == "cat" and row["task"] == "editing"
     with pytest.raises(ValueError, match="declared to be of task 'editing'"):
         check_row(row)
+    (row,) = both(folder / "t.jsonl", task="editing", format="messages")
+    assert row["task"] == "editing" and "error" in row  # reports count it there
 
 
 def test_changed_files_are_read_again(folder):

@@ -9,8 +9,10 @@ from fractions import Fraction
 import pytest
 from torch.utils.data import DataLoader
 
+from helpers import picture
 from helpers import training_rows as rows
 from wallaroo_hf.training.mixing import Draw, Pattern, Source, TaskMixture, permuted_index
+from wallaroo_hf.training.pictures import open_pictures
 from wallaroo_hf.training.rows import RowError, row_task
 from wallaroo_hf.training.sources import mix_rows
 
@@ -175,6 +177,14 @@ def test_a_check_of_ones_own():
     mixture = mix_rows({"generation": rows("generation", 3)}, shuffle=False, check=check, on_error="skip")
     assert mixture[0]["checked"] and mixture[1]["number"] == 2
     assert mixture[1]["skipped"] == ["generation[1]: I do not like it."]
+
+
+def test_rows_with_broken_pictures_can_be_replaced_too():
+    """Their pictures are then decoded where the row is drawn, in the loader's workers."""
+    found = [{**row, "images": [picture(1) if row["number"] else b"broken"]} for row in rows("generation", 3)]
+    mixture = mix_rows({"generation": found}, shuffle=False, check=open_pictures, on_error="skip")
+    assert [row["number"] for row in mixture] == [1, 1, 2] and "not an undamaged file" in mixture[0]["skipped"][0]
+    assert mixture[0]["images"][0].tobytes() == picture(1).tobytes()
 
 
 def test_mixtures_travel_to_workers():

@@ -6,13 +6,15 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import datasets
 import pytest
 
 from helpers import training_rows
 from wallaroo_hf.training.mixing import TaskMixture
 from wallaroo_hf.training.rows import row_task
-from wallaroo_hf.training.sources import DataEntry, load_sources, mix_rows, read_data_config
+from wallaroo_hf.training.sources import DataEntry, load_sources, mix_rows, named_rows, read_data_config
 from wallaroo_hf.training.streaming import StreamMixture
+from wallaroo_hf.training.validation import validate_rows
 
 
 def write(folder, name, records):
@@ -83,6 +85,16 @@ def test_weights_are_shares_of_the_task(folder):
     )
     found = Counter(Path(row["name"].partition(":")[0]).stem for row in mixture)
     assert found == {"mixed": 40, "drawings": 10, "more": 30}
+
+
+def test_all_rows_can_be_checked(folder):
+    """Every row of every source, under a name by which it can be found."""
+    datasets.Dataset.from_list([{"question": "what?", "answer": ""}] * 2).to_parquet(folder / "table.parquet")
+    sources = load_sources(config(folder, "[{path: mixed.jsonl}, {path: table.parquet, task: understanding}]"))
+    names = [row["name"] for row in named_rows(sources)]
+    assert sorted(names) == [*(f"mixed.jsonl:{line}" for line in range(1, 7)), "table.parquet[0]", "table.parquet[1]"]
+    report = validate_rows(named_rows(sources), decode=False)
+    assert report.total == 8 and report.problems["understanding"]["no_answer"].examples[0][0] == "table.parquet[0]"
 
 
 def test_streams(folder):

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from .adapters import FORMATS, adapt_row
-from .readers import DATA_SUFFIXES, PICTURE_SUFFIXES, parse_record, read_records, record_features
+from .readers import DATA_SUFFIXES, PICTURE_SUFFIXES, RECORD_VERSION, parse_record, read_records, record_features
 from .rows import TASKS, Row, RowError
 
 __all__ = ["load_rows", "require_datasets"]
@@ -165,7 +165,10 @@ def _load_files(datasets: ModuleType, files: list[str], reader: "_RowReader", st
             table = datasets.load_dataset("parquet", data_files=files, split="train", streaming=streaming)
         return _adapted(table, reader.within(os.path.dirname(files[0])))
     stats = [(path, os.stat(path)) for path in files]
-    arguments = {"files": [(os.path.abspath(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]}
+    arguments = {
+        "files": [(os.path.abspath(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats],
+        "version": RECORD_VERSION,
+    }
     kind = datasets.IterableDataset if streaming else datasets.Dataset
     with _generation_errors(datasets):
         records = kind.from_generator(read_records, features=record_features(), gen_kwargs=arguments)
@@ -266,7 +269,7 @@ class _RowReader:
         try:
             columns = parse_record(record)
         except RowError as error:
-            return {"name": record["name"], "error": str(error)}
+            return {**self._failed(error), "name": record["name"]}
         return {**self.within(os.path.dirname(record["file"])).read(columns), "name": record["name"]}
 
     def read(self, record: Mapping[str, Any]) -> Row:
@@ -274,9 +277,12 @@ class _RowReader:
         try:
             row = adapt_row(record, self.format, self.columns)
         except RowError as error:
-            return {"error": str(error)}
+            return self._failed(error)
         row["images"] = [self._resolve(picture) for picture in row["images"]]
         return row if self.task is None else {**row, "task": self.task}
+
+    def _failed(self, error: RowError) -> Row:
+        return {"error": str(error)} if self.task is None else {"error": str(error), "task": self.task}
 
     def _resolve(self, picture: Any) -> Any:
         if isinstance(picture, str) and self.image_folder and "://" not in picture:

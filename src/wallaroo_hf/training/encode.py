@@ -22,7 +22,8 @@ from ..layout.grid import check_size
 from ..modeling.vq import WallarooVQModel
 from ..processing.processor import WallarooProcessor
 from ..processing.requests import pick_size
-from .datasets import ENCODING_RECORD, require_datasets
+from .datasets import ENCODING_RECORD
+from .encoded_table import as_table, encoded_features
 from .encoding_record import EncodingRecord, check_encoded, chosen_sizes, is_encoded, shortened, write_json
 from .image_tokenizer import tokenizer_hash
 from .parallel import in_order
@@ -142,7 +143,7 @@ class _Job:
 
         report = ValidationReport()
         entries = self._encode(rows, report, progress)
-        table = pa.Table.from_pylist(entries, schema=self.features.arrow_schema)
+        table = as_table(entries, self.features.arrow_schema)
         write_json(_shard_path(self.folder, number).with_suffix(".json"), report.as_dict())
         path = _shard_path(self.folder, number)
         temporary = path.with_name(f".{path.name}-{os.getpid()}")
@@ -219,7 +220,7 @@ class _Job:
             encoded = self.vq_model.encode(pixels)
         results: dict[str, Any] = {"image_tokens": encoded.image_tokens, "source_latents": encoded.latents}
         for index, picture in enumerate(pictures):
-            picture.entry[picture.column][picture.slot] = results[picture.column][index].cpu().numpy().tolist()
+            picture.entry[picture.column][picture.slot] = results[picture.column][index].cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -237,24 +238,6 @@ def _plain_message(message: dict[str, Any]) -> dict[str, Any]:
     content = message["content"]
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
     return {"role": message["role"], "content": [{"type": p["type"], "text": p.get("text")} for p in parts]}
-
-
-def encoded_features() -> Any:
-    """The columns of encoded rows, as `datasets.Features`."""
-    datasets = require_datasets()
-    text, integer, number = datasets.Value("string"), datasets.Value("int32"), datasets.Value("float32")
-    return datasets.Features(
-        {
-            "messages": [{"role": text, "content": [{"type": text, "text": text}]}],
-            "images": [datasets.Image()],
-            "height": integer,
-            "width": integer,
-            "task": text,
-            "name": text,
-            "image_tokens": [[[integer]]],
-            "source_latents": [[[[number]]]],
-        }
-    )
 
 
 # --------------------------------------------------------------------------------------------------------- the folder

@@ -17,12 +17,13 @@ from typing import Any
 
 from .rows import RowError
 
-__all__ = ["DATA_SUFFIXES", "PICTURE_SUFFIXES", "parse_record", "read_records", "record_features"]
+__all__ = ["DATA_SUFFIXES", "PICTURE_SUFFIXES", "RECORD_VERSION", "parse_record", "read_records", "record_features"]
 
 LINE_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 TABLE_SUFFIXES = (".csv", ".tsv")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 DATA_SUFFIXES = (*LINE_SUFFIXES, ".json", *TABLE_SUFFIXES, ".tar")
+RECORD_VERSION = 1  # to be raised whenever the same file would give other records
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -34,11 +35,12 @@ def record_features() -> Any:
     return Features({"file": Value("string"), "name": Value("string"), "json": Value("binary"), "pictures": [member]})
 
 
-def read_records(files: Sequence[tuple[str, int, int]]) -> Iterator[dict[str, Any]]:
+def read_records(files: Sequence[tuple[str, int, int]], version: int = RECORD_VERSION) -> Iterator[dict[str, Any]]:
     """Yields the records of files one by one.
 
     Args:
         files: `(path, size, time of change)`; only the path is read, the rest tells caches of changed files.
+        version: of what is yielded; not read, but tells caches that an older version filled.
     """
     for path, _, _ in files:
         try:

@@ -253,8 +253,9 @@ def _measured(row: Row, measure: Callable[[Row], int], max_length: int | None) -
 
 
 def task_or_unknown(row: Row) -> str:
-    """The task of a row for reports, whatever is wrong with it."""
+    """The task of a row for reports, whatever is wrong with it: its own, else the one that it was declared to be."""
     try:
         return row_task(row)
     except RowError:
-        return UNKNOWN
+        declared = row.get("task")
+        return declared if declared in TASKS else UNKNOWN

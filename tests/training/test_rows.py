@@ -61,7 +61,7 @@ def test_good_rows_pass():
         UNDERSTANDING,
         GENERATION,
         EDITING,
-        {**GENERATION, "height": 48, "width": 64},
+        {**GENERATION, "height": 48, "width": np.int64(64)},
         {**GENERATION, "images": [None], "image_tokens": [tokens], "height": 48, "width": 64},
         {**EDITING, "images": [b"cat", None], "image_tokens": [tokens.tolist()], "source_latents": [latents]},
         row([text("hi")], "yes", images=[], system=None),

@@ -22,7 +22,8 @@ from ..layout.grid import check_size
 from ..modeling.vq import WallarooVQModel
 from ..processing.processor import WallarooProcessor
 from ..processing.requests import pick_size
-from .datasets import ENCODING_RECORD, require_datasets
+from .datasets import ENCODING_RECORD
+from .encoded_table import as_table, encoded_features
 from .encoding_record import EncodingRecord, check_encoded, chosen_sizes, is_encoded, shortened, write_json
 from .image_tokenizer import tokenizer_hash
 from .parallel import in_order
@@ -142,7 +143,7 @@ class _Job:
 
         report = ValidationReport()
         entries = self._encode(rows, report, progress)
-        table = pa.Table.from_pylist(entries, schema=self.features.arrow_schema)
+        table = as_table(entries, self.features.arrow_schema)
         write_json(_shard_path(self.folder, number).with_suffix(".json"), report.as_dict())
         path = _shard_path(self.folder, number)
         temporary = path.with_name(f".{path.name}-{os.getpid()}")
@@ -219,7 +220,7 @@ class _Job:
             encoded = self.vq_model.encode(pixels)
         results: dict[str, Any] = {"image_tokens": encoded.image_tokens, "source_latents": encoded.latents}
         for index, picture in enumerate(pictures):
-            picture.entry[picture.column][picture.slot] = results[picture.column][index].cpu().numpy().tolist()
+            picture.entry[picture.column][picture.slot] = results[picture.column][index].cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -239,44 +240,26 @@ def _plain_message(message: dict[str, Any]) -> dict[str, Any]:
     return {"role": message["role"], "content": [{"type": p["type"], "text": p.get("text")} for p in parts]}
 
 
-def encoded_features() -> Any:
-    """The columns of encoded rows, as `datasets.Features`."""
-    datasets = require_datasets()
-    text, integer, number = datasets.Value("string"), datasets.Value("int32"), datasets.Value("float32")
-    return datasets.Features(
-        {
-            "messages": [{"role": text, "content": [{"type": text, "text": text}]}],
-            "images": [datasets.Image()],
-            "height": integer,
-            "width": integer,
-            "task": text,
-            "name": text,
-            "image_tokens": [[[integer]]],
-            "source_latents": [[[[number]]]],
-        }
-    )
-
-
 # --------------------------------------------------------------------------------------------------------- the folder
 
 
 def _claim(folder: Path, record: EncodingRecord) -> None:
-    """Makes a folder this job's, or finds that it is already."""
+    """Makes a folder this job's, or finds that it is already; several parts may do so at once."""
     if not is_encoded(folder):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        is_free = not folder.exists() or (folder.is_dir() and all(p.name.startswith(".") for p in folder.iterdir()))
+        if not is_free and not is_encoded(folder):
             raise ValueError(
                 f"The output '{folder}' already exists and is not empty; choose another folder or remove it."
             )
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / ENCODING_RECORD, asdict(record))
-        return
     found = EncodingRecord.read(folder)
     for field in fields(record):
         before, now = getattr(found, field.name), getattr(record, field.name)
         if before != now:
             raise ValueError(
-                f"The output '{folder}' was begun with another `{field.name}` ({shortened(before)}, now {shortened(now)}); "
-                "continue it with the same settings, or choose another folder."
+                f"The output '{folder}' was begun with another `{field.name}` ({shortened(before)}, now "
+                f"{shortened(now)}); continue it with the same settings, or choose another folder."
             )
 
 

@@ -10,18 +10,20 @@ import gzip
 import json
 import os
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .rows import RowError
 
-__all__ = ["DATA_SUFFIXES", "PICTURE_SUFFIXES", "parse_record", "read_records", "record_features"]
+__all__ = ["DATA_SUFFIXES", "PICTURE_SUFFIXES", "RECORD_VERSION", "parse_record", "read_records", "record_features"]
 
 LINE_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 TABLE_SUFFIXES = (".csv", ".tsv")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 DATA_SUFFIXES = (*LINE_SUFFIXES, ".json", *TABLE_SUFFIXES, ".tar")
+RECORD_VERSION = 1  # to be raised whenever the same file would give other records
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -33,28 +35,36 @@ def record_features() -> Any:
     return Features({"file": Value("string"), "name": Value("string"), "json": Value("binary"), "pictures": [member]})
 
 
-def read_records(files: Sequence[tuple[str, int, int]]) -> Iterator[dict[str, Any]]:
+def read_records(files: Sequence[tuple[str, int, int]], version: int = RECORD_VERSION) -> Iterator[dict[str, Any]]:
     """Yields the records of files one by one.
 
     Args:
         files: `(path, size, time of change)`; only the path is read, the rest tells caches of changed files.
+        version: of what is yielded; not read, but tells caches that an older version filled.
     """
     for path, _, _ in files:
-        name = os.path.basename(path)
-        lower = name.lower()
-        if lower.endswith(LINE_SUFFIXES):
-            found = _lines(path)
-        elif lower.endswith(".json"):
-            found = _members(path)
-        elif lower.endswith(TABLE_SUFFIXES):
-            found = _table(path, "\t" if lower.endswith(".tsv") else ",")
-        elif lower.endswith(".tar"):
-            yield from _archive(path, name)
-            continue
-        else:
-            found = _captioned_picture(path)
-        for place, data in found:
-            yield {"file": path, "name": f"{name}:{place}" if place else name, "json": data, "pictures": None}
+        try:
+            yield from _records_of(path)
+        except (tarfile.TarError, csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"'{path}' is damaged or incomplete ({error}); repair it, or get it again.") from error
+
+
+def _records_of(path: str) -> Iterator[dict[str, Any]]:
+    name = os.path.basename(path)
+    lower = name.lower()
+    if lower.endswith(".tar"):
+        yield from _archive(path, name)
+        return
+    if lower.endswith(LINE_SUFFIXES):
+        found = _lines(path)
+    elif lower.endswith(".json"):
+        found = _members(path)
+    elif lower.endswith(TABLE_SUFFIXES):
+        found = _table(path, "\t" if lower.endswith(".tsv") else ",")
+    else:
+        found = _captioned_picture(path)
+    for place, data in found:
+        yield {"file": path, "name": f"{name}:{place}" if place else name, "json": data, "pictures": None}
 
 
 def parse_record(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ A row is a plain dict; entries that are absent or None mean the same.
 """
 
 from collections.abc import Iterator, Mapping
+from numbers import Integral
 from typing import Any
 
 UNDERSTANDING, GENERATION, EDITING, INTERLEAVED = "understanding", "generation", "editing", "interleaved"
@@ -195,7 +196,7 @@ def _check_size(row: Mapping[str, Any], size_factor: int) -> None:
     size = [row.get("height"), row.get("width")]
     if size == [None, None]:
         return
-    if any(not isinstance(edge, int) or edge <= 0 or edge % size_factor for edge in size):
+    if any(not isinstance(edge, Integral) or edge <= 0 or edge % size_factor for edge in size):
         raise RowError(
             f"Its height and width are {size[0]} and {size[1]}; give both, as multiples of {size_factor} pixels, or "
             "neither.",

@@ -1,0 +1,1 @@
+"""The built-in bilingual data set of flat shapes, and its exact judge."""

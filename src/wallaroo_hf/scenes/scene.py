@@ -94,6 +94,13 @@ class Scene:
         taken = {(thing.row, thing.col) for thing in self.objects}
         return [slot for slot in self.slots() if slot not in taken]
 
+    def counts(self) -> dict[tuple[str, str], int]:
+        """How many objects of each `(shape, colour)` there are, in reading order of the first."""
+        counts: dict[tuple[str, str], int] = {}
+        for thing in self.objects:
+            counts[thing.shape, thing.colour] = counts.get((thing.shape, thing.colour), 0) + 1
+        return counts
+
     def to_dict(self) -> dict[str, Any]:
         """The scene as plain JSON-able values; `from_dict` reads it back."""
         objects = [
@@ -121,18 +128,23 @@ def _check_keys(kind: str, values: Mapping[str, Any], expected: Sequence[str]) -
         raise ValueError(f"a {kind} has the keys {', '.join(expected)}, not {', '.join(map(str, values)) or 'none'}")
 
 
+def random_size(rng: random.Random) -> tuple[int, int]:
+    """One of `SIZES`, `(height, width)` in pixels; every second time the square one."""
+    return SIZES[0] if rng.random() < 0.5 else rng.choice(SIZES[1:])
+
+
 def random_scene(rng: random.Random, size: tuple[int, int] | None = None, num_objects: int | None = None) -> Scene:
     """A scene drawn uniformly: background, number of objects, slots, shapes and colours.
 
     Args:
         rng: Source of randomness; equal states give equal scenes.
-        size: `(height, width)` in pixels; one of `SIZES` by chance if None.
+        size: `(height, width)` in pixels; see `random_size` if None.
         num_objects: How many objects; 1 to `MAX_OBJECTS` by chance if None.
 
     Raises:
         ValueError: If there are more objects than slots, or the size has no whole slots.
     """
-    height, width = size or rng.choice(SIZES)
+    height, width = size or random_size(rng)
     empty = Scene(height, width, rng.choice(BACKGROUNDS))
     slots = empty.slots()
     count = rng.randint(1, min(MAX_OBJECTS, len(slots))) if num_objects is None else num_objects

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -23,23 +22,10 @@ from .vq_losses import VQPass, code_entropy, locality_loss, shuffle_tiles, vq_pa
 from .vq_optimizer import VQOptimizer
 from .vq_report import append_log, contact_sheet, plot_log, rewind_log
 
-__all__ = ["VQTrainer", "VQTrainingArguments", "new_tokenizer", "small_tokenizer_config"]
+__all__ = ["VQTrainer", "VQTrainingArguments", "new_tokenizer"]
 
 
 _ENDS_OF_BRANCHES = (".conv2", ".proj_out")  # of residual and of attention blocks
-
-
-def small_tokenizer_config() -> WallarooVQConfig:
-    """The image tokenizer of the built-in checkpoint: 16 pixels per code as released, about a million parameters."""
-    return WallarooVQConfig(
-        codebook_size=1536,
-        embed_dim=8,
-        base_channels=32,
-        channel_multiplier=[1, 1, 1, 1, 2],
-        num_res_blocks=1,
-        latent_channels=64,
-        norm_num_groups=4,
-    )
 
 
 def new_tokenizer(config: WallarooVQConfig, seed: int = 0) -> WallarooVQModel:
@@ -126,7 +112,14 @@ class VQTrainingArguments:
                 raise ValueError(f"`{field.name}` is {value}; give at least {at_least}.")
 
 
-_AT_LEAST_ONE = ("max_steps", "locality_tile", "kmeans_latents", "restart_interval", "log_interval", "save_total_limit")
+_AT_LEAST_ONE = (
+    "max_steps",
+    "locality_tile",
+    "kmeans_latents",
+    "restart_interval",
+    "log_interval",
+    "save_total_limit",
+)
 # What a resumed run may change: how long this call goes on, and what it writes when.
 _MAY_CHANGE = ("max_minutes", "log_interval", "save_minutes", "preview_minutes", "save_total_limit")
 
@@ -182,23 +175,22 @@ class VQTrainer:
             losses = self.train_step()
             now = time.monotonic()
             self._seconds = before + now - started
-            if self.step % self.arguments.log_interval == 0 or self.step == self.arguments.max_steps:
+            out_of_time = self.arguments.max_minutes is not None and now - started > 60 * self.arguments.max_minutes
+            last = out_of_time or self.step == self.arguments.max_steps
+            if last or self.step % self.arguments.log_interval == 0:
                 append_log(self.log_path, {"step": self.step, "seconds": round(self._seconds, 1), **losses})
             if on_step is not None:
                 on_step(self.step, losses)
-            out_of_time = self.arguments.max_minutes is not None and now - started > 60 * self.arguments.max_minutes
-            if now - saved > 60 * self.arguments.save_minutes or out_of_time:
+            if now - saved > 60 * self.arguments.save_minutes or last:
                 self.save()
                 saved = time.monotonic()
-            if now - previewed > 60 * self.arguments.preview_minutes or out_of_time:
+            if now - previewed > 60 * self.arguments.preview_minutes or last:
                 self.preview()
                 previewed = time.monotonic()
             if out_of_time:
                 break
         if self.step < self.arguments.max_steps:
             return None
-        self.save()
-        self.preview()
         write_model(self.output_dir / "final", self.model)
         return self.output_dir / "final"
 
@@ -294,7 +286,9 @@ class VQTrainer:
 
     def _batch(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor | None]:
         """A batch on the model's device; with a locality loss its second half is the first one, shuffled by tiles."""
-        pixel_values = self._images(generator).to(self.model.device, memory_format=torch.channels_last)  # a tenth faster
+        pixel_values = self._images(generator).to(
+            self.model.device, memory_format=torch.channels_last
+        )  # a tenth faster
         if self.arguments.locality_weight == 0:
             return pixel_values, None
         first = pixel_values[: max(1, len(pixel_values) // 2)]
@@ -350,9 +344,7 @@ class VQTrainer:
     def _restart_codes(self, passed: VQPass, generator: torch.Generator) -> None:
         """Moves codes that were not used since the last time."""
         unused = (self._uses == 0).nonzero().flatten()
-        places = restart_places(
-            passed.latents.flatten(0, -2), passed.codes.flatten(0, -2), len(unused), generator
-        )
+        places = restart_places(passed.latents.flatten(0, -2), passed.codes.flatten(0, -2), len(unused), generator)
         self._move_codes(unused[: len(places)], places)
 
     def _move_codes(self, codes: torch.Tensor | slice, vectors: torch.Tensor) -> None:

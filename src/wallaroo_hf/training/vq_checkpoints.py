@@ -22,7 +22,8 @@ _WEIGHTS, _STATE, _TENSORS = "model.safetensors", "trainer_state.json", "trainer
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The `checkpoint-N` with the largest N, or None. A folder of that name is always complete."""
-    return (_checkpoints(folder) or [None])[-1]
+    found = _checkpoints(folder)
+    return found[-1] if found else None
 
 
 def remove_partial(folder: Path) -> None:

@@ -47,7 +47,9 @@ def random_crops(images: Sequence[str | Path | Image.Image], image_size: int, ba
         ValueError: if there are no images or `image_size` is not positive.
     """
     if not images or image_size < 1:
-        raise ValueError(f"{len(images)} images and a crop size of {image_size} were given; give at least one of each.")
+        raise ValueError(
+            f"{len(images)} images and a crop size of {image_size} were given; give at least one of each."
+        )
 
     def batch(generator: torch.Generator) -> torch.Tensor:
         return torch.stack([_crop(images[_below(len(images), generator)], generator) for _ in range(batch_size)])

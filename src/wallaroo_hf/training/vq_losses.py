@@ -39,11 +39,11 @@ def vq_pass(model: WallarooVQModel, pixel_values: torch.Tensor, quantise: bool =
         quantise: False decodes the normalised latents themselves, for the warm-up before there is a codebook.
     """
     encoded = model.encode(pixel_values)
-    latents = encoded.latents
-    codes = model.quantize.lookup(encoded.image_tokens)
+    image_tokens, latents = encoded.to_tuple()
+    codes = model.quantize.lookup(image_tokens)
     passed = latents + (codes - latents).detach() if quantise else latents
     reconstruction = model.decoder(model.post_quant_conv(passed.permute(0, 3, 1, 2)))
-    return VQPass(reconstruction, latents, encoded.image_tokens, codes)
+    return VQPass(reconstruction, latents, image_tokens, codes)
 
 
 def code_entropy(latents: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:

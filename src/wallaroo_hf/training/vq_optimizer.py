@@ -64,7 +64,7 @@ class VQOptimizer:
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
         """All of its state, as tensors by name: what a checkpoint has to keep."""
-        tensors = {}
+        tensors: dict[str, torch.Tensor] = {}
         for name, part in self._parts.items():
             for index, state in part.state_dict()["state"].items():
                 tensors |= {f"{name}.{index}.{key}": value for key, value in state.items()}

@@ -10,6 +10,7 @@ import torch
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
 from transformers.utils.generic import is_flash_attention_requested
 
+from .attention import whole_widths
 from .auto import generate_auto
 from .cache import roomy_cache
 from .decoding import decode_rows, last_image_spans
@@ -232,13 +233,16 @@ class WallarooGenerationMixin(GenerationMixin):
             )
         settings = self._image_settings(generation_config, kwargs)
         self._refuse_forward_arguments(kwargs)
+        room = max(branch.input_ids.shape[1] for branch in job.branches) + job.plan.length
+        # So that prompts of other lengths find a static cache of the same size, and the graph compiled for it. One more,
+        # because steps read all of a cache in another graph than part of it.
+        settings["max_cache_len"] = max(settings.get("max_cache_len") or 0, whole_widths(room) + 1)
         past = kwargs.get("past_key_values")
         if past is not None and int(past.get_seq_length()) > 0 and not job.resumes:
             raise ValueError(
                 "`past_key_values` is not empty, but drawing starts from the prompt; pass an empty cache."
             )
         if past is None and kwargs.get("cache_implementation", settings.get("cache_implementation")) is None:
-            room = max(branch.input_ids.shape[1] for branch in job.branches) + job.plan.length
             kwargs["past_key_values"] = roomy_cache(self.config.get_text_config(decoder=True), room)
         streamer = kwargs.pop("streamer", None)
         synced = kwargs.pop("synced_gpus", None)

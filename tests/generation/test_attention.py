@@ -11,9 +11,10 @@ from wallaroo_hf.generation.attention import (
     STEP_ATTENTION,
     WIDTH_STEP,
     StepMask,
+    round_up,
+    static_cache_length,
     step_attention,
     step_attention_forward,
-    whole_widths,
 )
 
 HEADS, KV_HEADS, HEAD_DIM = 6, 2, 8
@@ -76,7 +77,13 @@ def test_masks_of_static_caches_have_few_widths():
     widths = {mask.extend(1).shape[-1] for _ in range(40)}
     assert widths == {WIDTH_STEP, WIDTH_STEP + 39}
     assert mask.extend(1).shape[-1] == WIDTH_STEP + 40
-    assert (whole_widths(1), whole_widths(WIDTH_STEP), whole_widths(WIDTH_STEP + 1)) == (128, 128, 256)
+
+
+def test_the_length_of_static_caches():
+    """One for all usual prompts of a size, and more than a step ever reads."""
+    assert {static_cache_length(prompt, 1056) for prompt in (1, 60, 256)} == {1409}
+    assert static_cache_length(257, 1056) == 1665
+    assert static_cache_length(200, 20) > round_up(200 + 20, WIDTH_STEP)
 
 
 def test_the_models_attention_is_what_it_was(model, processor):

@@ -71,11 +71,22 @@ def step_attention(text_config: Any) -> Iterator[None]:
 
 # Static caches are read in pieces of this many tokens: few widths for graphs that are recorded per width, few unused keys.
 WIDTH_STEP = 128
+# They are made for prompts of whole multiples of this, so that prompts of other lengths meet the graph of the first.
+PROMPT_STEP = 256
 
 
-def whole_widths(length: int) -> int:
-    """The next multiple of `WIDTH_STEP`."""
-    return -(-length // WIDTH_STEP) * WIDTH_STEP
+def round_up(length: int, step: int) -> int:
+    """The next multiple of `step`."""
+    return -(-length // step) * step
+
+
+def static_cache_length(prompt_length: int, num_new_tokens: int) -> int:
+    """How long a static cache is made for a drawing.
+
+    One more than widths reach, because a step that reads all of a cache compiles to another graph than one that reads
+    part of it.
+    """
+    return round_up(round_up(prompt_length, PROMPT_STEP) + num_new_tokens, WIDTH_STEP) + 1
 
 
 class StepMask:
@@ -104,7 +115,7 @@ class StepMask:
         self.seen[..., start : self.length] = True
         width = self.length
         if self.max_length is not None:  # never all of the cache if it can be helped: that would be another graph
-            width = max(self.length, min(whole_widths(self.length), self.max_length - 1))
+            width = max(self.length, min(round_up(self.length, WIDTH_STEP), self.max_length - 1))
         mask = self.seen[..., :width]
         if count > 1:
             newest = self.columns[start : self.length]

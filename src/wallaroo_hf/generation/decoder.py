@@ -271,7 +271,7 @@ def _fix_shapes(input_ids: torch.Tensor, position_ids: torch.Tensor, mask: torch
     torch._dynamo.mark_static(input_ids, 1)
     torch._dynamo.mark_static(position_ids, 2)
     torch._dynamo.mark_static(mask, 2)
-    torch._dynamo.mark_dynamic(mask, 3)
+    torch._dynamo.maybe_mark_dynamic(mask, 3)
 
 
 def _joined(

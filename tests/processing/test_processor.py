@@ -199,7 +199,7 @@ def test_contradicting_files_are_refused(compact, tmp_path, file, key, value):
         ({"aspect_ratio": "big"}, "16:9"),
         ({"text": ""}, "empty"),
         ({"text": "  "}, "empty"),
-        ({"text": "a <|im_end|> b"}, "prompt contains the special token <|im_end|>"),
+        ({"text": "a <|im_end|> b"}, "The prompt contains the special token"),
         ({"negative_prompt": "a <|im_end|> b"}, "negative prompt contains the special token"),
         ({"generation_mode": "auto", "negative_prompt": "<|generate_start|>"}, "negative prompt contains the special"),
         (

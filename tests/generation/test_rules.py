@@ -83,7 +83,7 @@ def test_largest():
         expected = torch.topk(scores, k).values[:, -1:]
         torch.testing.assert_close(kth_largest(scores, k), expected, equal_nan=True, rtol=0, atol=0)
     assert torch.equal(first_largest(scores), scores.argmax(dim=-1))
-    assert first_largest(scores).tolist() == [1, 1]
+    assert first_largest(scores).tolist() == first_largest(scores.bfloat16()).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("warper", [TopKLogitsWarper(3), TopPLogitsWarper(0.7)])

@@ -64,10 +64,13 @@ class _Record:
         self.attentions: list | None = [] if wanted and generation_config.output_attentions else None
 
     def forward(self, outputs: Any) -> None:
-        """Keeps the conditional rows' hidden states and attentions of one forward."""
+        """Keeps the conditional rows' hidden states and attentions of one forward.
+
+        As copies: views would keep the other branches' rows too, and the next replay of a CUDA graph overwrites them.
+        """
         for kept, given in ((self.hidden_states, outputs.hidden_states), (self.attentions, outputs.attentions)):
             if kept is not None:
-                kept.append(tuple(layer[: self.rows] for layer in given))
+                kept.append(tuple(layer[: self.rows].clone() for layer in given))
 
     def result(self, sequences: torch.Tensor, cache: Any) -> GenerateDecoderOnlyOutput:
         """The output of `generate`."""

@@ -21,8 +21,8 @@ def kth_largest(scores: torch.Tensor, k: int) -> torch.Tensor:
 
 
 def first_largest(scores: torch.Tensor) -> torch.Tensor:
-    """Where each row's maximum is, the first one if there are several: `(B, V)` float32 to `(B,)` int64."""
-    if scores.device.type == "cpu":  # vectorised, which torch's is not
+    """Where each row's maximum is, the first one if there are several: `(B, V)` to `(B,)` int64."""
+    if scores.device.type == "cpu" and scores.dtype == torch.float32:  # numpy's is vectorised, torch's is not
         return torch.from_numpy(scores.numpy().argmax(axis=-1))
     return scores.argmax(dim=-1)
 

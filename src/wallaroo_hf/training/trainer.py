@@ -14,6 +14,8 @@ from ..modeling.losses import LOSS_NAMES, count_labels, total_loss
 from ..modeling.model import WallarooForConditionalGeneration
 from .arguments import WallarooTrainingArguments
 from .checkpoints import AtomicCheckpointMixin, find_last_complete_checkpoint
+from .optimizers import muon_adamw
+from .previews import PreviewCallback
 
 __all__ = ["NonFiniteLossError", "WallarooTrainer"]
 
@@ -45,6 +47,7 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
     """
 
     args: WallarooTrainingArguments
+    optimizer: Any
     # The losses are divided here, for both reductions.
     loss_is_scaled_for_ga = True
 
@@ -65,12 +68,21 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         self._bad_steps_since_log = 0
         self._step_at_log = 0
         self.non_finite_steps = 0
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, PreviewCallback):
+                callback.bind_trainer(self)
 
     @property
     def wallaroo(self) -> WallarooForConditionalGeneration:
         """The model without wrappers of accelerate and PEFT."""
         model: Any = self.accelerator.unwrap_model(self.model)
         return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """As in `Trainer`; with `use_muon` our own."""
+        if self.optimizer is None and self.args.use_muon:
+            self.optimizer = muon_adamw(self.model if model is None else model, self.args)
+        return super().create_optimizer(*(() if model is None else (model,)))
 
     # ------------------------------------------------------------------------------------------------------ the loss
 

@@ -8,6 +8,10 @@ import torch
 from transformers import AttentionInterface
 
 STEP_ATTENTION = "wallaroo_sdpa_step"
+# Static caches are read in pieces of this many tokens: few widths for graphs that are recorded per width, few unused keys.
+WIDTH_STEP = 128
+# They are made for prompts of whole multiples of this, so that prompts of other lengths meet the graph of the first.
+PROMPT_STEP = 256
 
 
 def step_attention_forward(
@@ -67,12 +71,6 @@ def step_attention(text_config: Any) -> Iterator[None]:
         yield
     finally:
         text_config._attn_implementation = before
-
-
-# Static caches are read in pieces of this many tokens: few widths for graphs that are recorded per width, few unused keys.
-WIDTH_STEP = 128
-# They are made for prompts of whole multiples of this, so that prompts of other lengths meet the graph of the first.
-PROMPT_STEP = 256
 
 
 def round_up(length: int, step: int) -> int:

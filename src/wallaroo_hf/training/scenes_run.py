@@ -38,7 +38,6 @@ __all__ = ["OutOfTime", "SceneRun"]
 
 Report = Callable[[str], None]
 VQ_BATCH_SIZE = 8
-_PREVIEWED = 5  # validation rows of each kind that previews show
 
 
 class OutOfTime(Exception):
@@ -226,7 +225,8 @@ class SceneRun:
         )
         data = mixture(step.stage, self.output / "rows", self.recipe.seed + 1 + self.recipe.training().index(step))
         deadline = _Deadline(self.deadline, self.save_minutes)
-        previews = PreviewCallback(processor, self._previews(step), max(1, step.stage.max_steps // 4))
+        every = max(1, step.stage.max_steps // self.recipe.looks)
+        previews = PreviewCallback(processor, self._previews(step), every)
         trainer = WallarooTrainer(
             model=model,
             args=arguments,
@@ -316,7 +316,7 @@ class SceneRun:
                 continue
             rows = iter(SceneDataset("validation", 1000, self.recipe.seed, [task], balanced=True))
             chosen = 0
-            while chosen < _PREVIEWED:
+            while chosen < self.recipe.previewed:
                 row = next(rows)
                 scene = row["scene"] or row["target_scene"]
                 if square and scene["height"] != scene["width"] and task != "understanding":

@@ -148,6 +148,16 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
             finite = self.accelerator.reduce(finite, "mean")
         return bool(finite == 1)
 
+    # ---------------------------------------------------------------------------------------------------- checkpoints
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """With PEFT also the model's settings: a stage may have changed them, and adapters come without any."""
+        super()._save(output_dir, state_dict)
+        if self.args.should_save and self.wallaroo is not self.accelerator.unwrap_model(self.model):
+            folder = self.args.output_dir if output_dir is None else output_dir
+            self.wallaroo.config.save_pretrained(folder)
+            self.wallaroo.generation_config.save_pretrained(folder)
+
     # ----------------------------------------------------------------------------------------------------- the guard
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:

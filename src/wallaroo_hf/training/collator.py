@@ -120,12 +120,12 @@ class WallarooDataCollator:
         return self._batch(encoded) | {"row_names": names}
 
     def measure(self, row: Mapping[str, Any]) -> int:
-        """Length of a row in tokens, as it would be trained (without `max_length`).
+        """Length of a row in tokens, with the longest template of its language (without regard to `max_length`).
 
         Raises:
             RowError: for a broken row.
         """
-        return len(self._encode(row, np.random.default_rng(0))["input_ids"])
+        return len(self._encode(row, None)["input_ids"])
 
     def encode(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """One row, unpadded: ids and labels as lists, images as arrays.
@@ -146,7 +146,8 @@ class WallarooDataCollator:
 
     # ------------------------------------------------------------------------------------------------------- one row
 
-    def _encode(self, row: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    def _encode(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> dict[str, Any]:
+        """One row; without `rng` as it is longest."""
         try:
             parts = _take_apart(row)
             if not parts.drawn and row.get("task") != "interleaved":
@@ -169,17 +170,20 @@ class WallarooDataCollator:
     def _answer(self, parts: _Parts) -> dict[str, Any]:
         return self._process(text=[self._render(parts.messages)], images=parts.shown or None, generation_mode="text")
 
-    def _drawing(self, row: Mapping[str, Any], parts: _Parts, rng: np.random.Generator) -> dict[str, Any]:
+    def _drawing(self, row: Mapping[str, Any], parts: _Parts, rng: np.random.Generator | None) -> dict[str, Any]:
         request = parts.messages[-2]
         prompt = "".join(item["text"] for item in request["content"] if item["type"] == "text").strip()
         task = "editing" if parts.shown else "generation"
         templates = self.processor.prompt_templates[task][prompt_language(prompt)]
-        template = templates[int(rng.integers(len(templates)))] if self.random_templates else templates[0]
+        if not self.random_templates:
+            template = templates[0]
+        else:
+            template = self._longest(templates) if rng is None else templates[int(rng.integers(len(templates)))]
         source = open_image(parts.shown[0]) if parts.shown else None
         text, latents = prompt, parts.latents
         if len(parts.messages) > 2:  # with its history
             text = self._render(parts.messages[:-1])
-        if rng.random() < self.unconditional_rate:
+        if rng is not None and rng.random() < self.unconditional_rate:
             text, latents = "", None
             source = None if source is None else Image.new("RGB", source.size)
         encoded = self._process(
@@ -193,7 +197,7 @@ class WallarooDataCollator:
         )
         return self._with_latents(encoded, latents, rng)
 
-    def _interleaved(self, row: Mapping[str, Any], parts: _Parts, rng: np.random.Generator) -> dict[str, Any]:
+    def _interleaved(self, row: Mapping[str, Any], parts: _Parts, rng: np.random.Generator | None) -> dict[str, Any]:
         encoded = self._process(
             text=[self._render(parts.messages)],
             images=parts.shown or None,
@@ -205,11 +209,11 @@ class WallarooDataCollator:
         return self._with_latents(encoded, parts.latents, rng)
 
     def _with_latents(
-        self, encoded: dict[str, Any], latents: list[Any] | None, rng: np.random.Generator
+        self, encoded: dict[str, Any], latents: list[Any] | None, rng: np.random.Generator | None
     ) -> dict[str, Any]:
         """Encoded sources in place of their pixels, and the mask of each source."""
         sources = encoded.get("source_pixel_values")
-        if not sources:
+        if not sources or rng is None:
             return encoded
         factor = self.processor.image_token_size
         grids = [(source.shape[1] // factor, source.shape[2] // factor) for source in sources]
@@ -225,6 +229,10 @@ class WallarooDataCollator:
             encoded["source_pixel_values"] = []
         encoded["source_mask"] = [self._mask(rows * cols, rng) for rows, cols in grids]
         return encoded
+
+    def _longest(self, templates: list[str]) -> str:
+        """The template with the most tokens."""
+        return max(templates, key=lambda template: len(self.processor.tokenizer(template)["input_ids"]))
 
     def _mask(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Which latents are replaced: all but `int(count * (1 - rate))` random ones (released `random_masking`)."""
@@ -300,7 +308,7 @@ def _take_apart(row: Mapping[str, Any]) -> _Parts:
             if message["role"] != "assistant":
                 shown.append(image)
             elif image is None and len(drawn) < len(encoded):
-                drawn.append(np.asarray(encoded[len(drawn)]))
+                drawn.append(encoded[len(drawn)])
             else:
                 drawn.append(image)
     if (images and used != len(images)) or any(image is None for image in shown + drawn):

@@ -14,6 +14,7 @@ from ..modeling.losses import LOSS_NAMES, count_labels, total_loss
 from ..modeling.model import WallarooForConditionalGeneration
 from .arguments import WallarooTrainingArguments
 from .checkpoints import AtomicCheckpointMixin, find_last_complete_checkpoint
+from .previews import PreviewCallback
 
 __all__ = ["NonFiniteLossError", "WallarooTrainer"]
 
@@ -65,6 +66,9 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         self._bad_steps_since_log = 0
         self._step_at_log = 0
         self.non_finite_steps = 0
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, PreviewCallback):
+                callback.bind_trainer(self)
 
     @property
     def wallaroo(self) -> WallarooForConditionalGeneration:

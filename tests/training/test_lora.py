@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from test_trainer import _difference, _trainer
+from training.test_trainer import _difference, _trainer
 from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor
 from wallaroo_hf.modeling.losses import LOSS_NAMES
 from wallaroo_hf.training.lora import IMAGE_PARTS, add_lora, find_adapter, load_in_4bit, lora_config, merge_adapter
@@ -76,7 +76,7 @@ def test_lora_trains_through_the_trainer(model, processor, rows, tmp_path):
     """All losses by name; exactly LoRA and image parts move; the stage's other settings stay."""
     ids = {name: value for name, value in model.config.to_dict().items() if name.endswith("_token_id")}
     adapted = add_lora(model, rank=4, dropout=0.0)
-    before = {name: parameter.clone() for name, parameter in adapted.named_parameters()}
+    before = {name: parameter.detach().clone() for name, parameter in adapted.named_parameters()}
     trainer = _trainer(adapted, processor, rows, tmp_path, max_steps=2, optim="adamw_torch")
     trainer.train()
     for entry in trainer.state.log_history[:2]:
@@ -93,7 +93,7 @@ def test_gradient_checkpointing_trains_the_same(model, processor, rows, tmp_path
     for checkpointing in (False, True):
         torch.manual_seed(0)
         adapted = add_lora(copy.deepcopy(model), rank=4, dropout=0.0)
-        before = {name: parameter.clone() for name, parameter in adapted.named_parameters()}
+        before = {name: parameter.detach().clone() for name, parameter in adapted.named_parameters()}
         _trainer(adapted, processor, rows, tmp_path, max_steps=2, gradient_checkpointing=checkpointing).train()
         moves.append({name: parameter.detach() - before[name] for name, parameter in adapted.named_parameters()})
     assert _difference(*moves) < 1e-4
@@ -101,9 +101,9 @@ def test_gradient_checkpointing_trains_the_same(model, processor, rows, tmp_path
 
 
 @pytest.fixture(scope="module")
-def run(compact, tmp_path_factory, request):
+def run(compact, tmp_path_factory):
     """A LoRA run of four steps with checkpoints of all: its folder, its model and its log."""
-    from conftest import training_rows
+    from training.conftest import training_rows
 
     folder = tmp_path_factory.mktemp("run")
     trainer = _lora_trainer(compact, training_rows(), folder)
@@ -265,7 +265,7 @@ def test_qlora(compact, processor, rows, tmp_path):
     adapted = add_lora(model, rank=4, dropout=0.0)
     quantized = {name for name, module in model.named_modules() if isinstance(module, bitsandbytes.nn.Linear4bit)}
     assert quantized and all("language_model" in name or "visual" in name for name in quantized)
-    before = {name: parameter.clone() for name, parameter in adapted.named_parameters()}
+    before = {name: parameter.detach().clone() for name, parameter in adapted.named_parameters()}
     trainer = _trainer(
         adapted, processor, rows, tmp_path, max_steps=2, optim="adamw_torch", gradient_checkpointing=True
     )

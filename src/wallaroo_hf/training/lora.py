@@ -1,6 +1,7 @@
 """LoRA and QLoRA through PEFT: small adapters in the language model, the image parts trained whole, and merging."""
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ from .._files import new_folder
 from ..modeling.configuration import WallarooConfig
 from ..modeling.model import WallarooForConditionalGeneration
 from ..processing.processor import WallarooProcessor
-from .checkpoints import find_last_complete_checkpoint
+from .checkpoints import ADAPTER_SETTINGS, find_last_complete_checkpoint
 from .preparation import add_editing_parts
 from .stages import EDITING_PARTS, GENERATION_PARTS
 
@@ -95,7 +96,9 @@ def add_lora(
         ImportError, ValueError: as [`lora_config`].
     """
     config = lora_config(model, rank, alpha, dropout, target_modules, train_image_parts)
-    adapted = _peft().get_peft_model(model, config)
+    with warnings.catch_warnings():  # PEFT asks transformers by a name that will go
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        adapted = _peft().get_peft_model(model, config)
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -257,8 +260,9 @@ def _load_base(
         ) from error
     if getattr(model, "is_quantized", False):
         raise ValueError(f"The base '{base}' is quantized; give the checkpoint that it was made from.")
-    if (folder / "config.json").is_file():
-        trained = WallarooConfig.from_pretrained(folder)
+    settings = folder / ADAPTER_SETTINGS
+    if (settings / "config.json").is_file():
+        trained = WallarooConfig.from_pretrained(settings)
         if trained.has_editing and not model.config.has_editing:
             keys = _adapter_keys(folder)
             if not all(any(part in key for key in keys) for part in EDITING_PARTS):
@@ -268,15 +272,17 @@ def _load_base(
                 )
             add_editing_parts(model)
         model.config.stage = trained.stage
-    if (folder / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(folder)
+    if (settings / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(settings)
     return model, processor
 
 
 def _attach(peft: Any, model: WallarooForConditionalGeneration, folder: Path, misfit: str) -> Any:
     """The base with the adapter's weights, all of them and nowhere else."""
     try:
-        adapted = peft.PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=False)
+        with warnings.catch_warnings():  # what is missing is an error below
+            warnings.simplefilter("ignore")
+            adapted = peft.PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=False)
     except (RuntimeError, ValueError, KeyError) as error:
         raise ValueError(f"{misfit} ({' '.join(str(error).split())[:200]}).") from error
     expected = set(peft.get_peft_model_state_dict(adapted, save_embedding_layers=False))

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from ..modeling.losses import LOSS_NAMES, count_labels, total_loss
 from ..modeling.model import WallarooForConditionalGeneration
 from .arguments import WallarooTrainingArguments
-from .checkpoints import AtomicCheckpointMixin, find_last_complete_checkpoint
+from .checkpoints import ADAPTER_SETTINGS, AtomicCheckpointMixin, find_last_complete_checkpoint
 from .previews import PreviewCallback
 
 __all__ = ["NonFiniteLossError", "WallarooTrainer"]
@@ -158,9 +159,9 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         """With PEFT also the model's settings: a stage may have changed them, and adapters come without any."""
         super()._save(output_dir, state_dict)
         if self.args.should_save and self.wallaroo is not self.accelerator.unwrap_model(self.model):
-            folder = self.args.output_dir if output_dir is None else output_dir
-            self.wallaroo.config.save_pretrained(folder)
-            self.wallaroo.generation_config.save_pretrained(folder)
+            settings = Path(self.args.output_dir if output_dir is None else output_dir) / ADAPTER_SETTINGS
+            self.wallaroo.config.save_pretrained(settings)
+            self.wallaroo.generation_config.save_pretrained(settings)
 
     # ----------------------------------------------------------------------------------------------------- the guard
 

@@ -24,7 +24,8 @@ ALLOWED = {
     "_version": set(),
     "_registration": {"modeling", "processing"},
     "_commands": {"_version", "_registration", "modeling", "pipelines", "processing"},
-    "cli": {"_version", "_registration", "_commands", "conversion", "processing"},
+    "_commands_merge": {"_registration", "training"},
+    "cli": {"_version", "_registration", "_commands", "_commands_merge", "conversion", "processing"},
     "pipelines": {"generation", "processing"},
     "__init__": {"_version", "_registration", "modeling", "pipelines", "processing"},
 }

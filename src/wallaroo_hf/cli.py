@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ._commands_merge import merge
+
 app = typer.Typer(
     name="wallaroo",
     help="Wallaroo: one autoregressive model that understands, draws and edits images.",
@@ -59,7 +61,7 @@ def _one_sentence_errors(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ImportError) as error:
             typer.echo(f"Error: {error}", err=True)
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
@@ -227,6 +229,14 @@ def convert(
             progress=lambda written, total: bar.update(task, completed=written, total=total),
         )
     typer.echo(f"Converted to {folder}")
+
+
+@app.command("merge")
+@_one_sentence_errors
+@functools.wraps(merge)
+def _merge(**arguments: Any) -> None:
+    _quiet()
+    merge(**arguments)
 
 
 def _version(wanted: bool) -> None:

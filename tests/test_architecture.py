@@ -24,8 +24,13 @@ ALLOWED = {
     "_version": set(),
     "_registration": {"modeling", "processing"},
     "_commands": {"_version", "_registration", "modeling", "pipelines", "processing"},
-    "_commands_merge": {"_registration", "training"},
-    "cli": {"_version", "_registration", "_commands", "_commands_merge", "conversion", "processing"},
+    "_cli_options": set(),
+    "_commands_encode": {"_cli_options", "_commands", "_registration", "layout", "processing", "training"},
+    "_commands_merge": {"_cli_options", "_registration", "training"},
+    "cli": {
+        *("_version", "_registration", "_cli_options", "_commands", "_commands_encode", "_commands_merge"),
+        *("conversion", "processing"),
+    },
     "pipelines": {"generation", "processing"},
     "__init__": {"_version", "_registration", "modeling", "pipelines", "processing"},
 }

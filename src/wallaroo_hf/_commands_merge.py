@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ._cli_options import quiet
+
 
 def merge(
     base: Annotated[str, typer.Argument(help="Checkpoint that the adapter was trained from: folder or Hub id.")],
@@ -24,6 +26,7 @@ def merge(
     from . import _registration  # noqa: F401
     from .training.lora import merge_adapter
 
+    quiet()
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as bar:
         task = bar.add_task("Reading", total=None)
         folder = merge_adapter(

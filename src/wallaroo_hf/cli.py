@@ -1,14 +1,14 @@
 """The `wallaroo` command. torch is imported by the commands that need it, so that `--help` answers at once."""
 
 import functools
-import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ._cli_options import Device, Model, quiet
+from ._commands_encode import encode
 from ._commands_merge import merge
 
 app = typer.Typer(
@@ -19,19 +19,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        envvar="WALLAROO_MODEL",
-        help="Folder of a converted checkpoint, or a Hub id.",
-        show_default=False,
-    ),
-]
-Device = Annotated[
-    str | None, typer.Option(help="Where to compute, e.g. cpu or cuda:0. Default: an accelerator if there is one.")
-]
 Dtype = Annotated[str, typer.Option(help="Precision of the weights: auto, bfloat16, float16 or float32.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write to, or a .png file for a single image.")]
 Height = Annotated[int | None, typer.Option(help="Height in pixels, a multiple of 16.")]
@@ -71,21 +58,12 @@ def _one_sentence_errors(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def _quiet() -> None:
-    """Keeps transformers' progress bars and notes out of the way of ours."""
-    from transformers.utils import logging as transformers_logging
-
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-
-
 def _draw(arguments: dict[str, Any], prompts: list[str], image: str | None) -> None:
     """Draws what `generate` or `edit` was asked for; their options, in `arguments`, are the same."""
     from . import _commands
     from .processing.image_processor import open_image
 
-    _quiet()
+    quiet()
     source = None if image is None else open_image(image)
     options = _commands.DrawingOptions.__dataclass_fields__
     settings = {name: value for name, value in arguments.items() if name in options}
@@ -176,7 +154,7 @@ def ask(
     """Ask a question about images."""
     from . import _commands
 
-    _quiet()
+    quiet()
     *paths, question = images
     checkpoint = _commands.load_checkpoint(model, device, dtype)
     _commands.answer(checkpoint, paths, question, max_new_tokens, sample)
@@ -212,7 +190,7 @@ def convert(
     from . import _registration  # noqa: F401
     from .conversion import convert_checkpoint, convert_vq
 
-    _quiet()
+    quiet()
     if checkpoint is None or base is None:
         typer.echo(f"Converted to {convert_vq(vq, output)}")
         return
@@ -231,12 +209,8 @@ def convert(
     typer.echo(f"Converted to {folder}")
 
 
-@app.command("merge")
-@_one_sentence_errors
-@functools.wraps(merge)
-def _merge(**arguments: Any) -> None:
-    _quiet()
-    merge(**arguments)
+app.command()(_one_sentence_errors(encode))
+app.command()(_one_sentence_errors(merge))
 
 
 def _version(wanted: bool) -> None:

@@ -10,7 +10,8 @@ from PIL import Image
 from helpers import picture
 from training.conftest import answer_row, drawing_row
 from wallaroo_hf.modeling.losses import LOSS_NAMES
-from wallaroo_hf.training.collator import Numbered, RowError, WallarooDataCollator
+from wallaroo_hf.training.collator import Numbered, WallarooDataCollator
+from wallaroo_hf.training.rows import RowError
 from wallaroo_hf.training.stages import stage
 
 

@@ -13,16 +13,13 @@ from ..layout.prompts import prompt_language
 from ..processing.image_processor import open_image
 from ..processing.processor import WallarooProcessor
 from ..processing.rows import pad
+from .rows import RowError
 from .stages import Stage
 
-__all__ = ["RowError", "WallarooDataCollator"]
+__all__ = ["WallarooDataCollator"]
 
 logger = logging.getLogger(__name__)
 RAGGED = ("source_pixel_values", "source_latents", "source_mask", "target_pixel_values")
-
-
-class RowError(ValueError):
-    """A row that cannot be trained on, with its name in the message."""
 
 
 @dataclasses.dataclass
@@ -140,7 +137,8 @@ class WallarooDataCollator:
         if self.max_length is not None and length > self.max_length:
             raise RowError(
                 f"Row {row_name(row)} has {length} tokens, but `max_length` is {self.max_length}; raise it, or take "
-                "smaller images or shorter texts (rows are never cut, it would cut images in two)."
+                "smaller images or shorter texts (rows are never cut, it would cut images in two).",
+                "too_long",
             )
         return encoded
 

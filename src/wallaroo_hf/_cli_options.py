@@ -1,0 +1,30 @@
+"""What the files of the command line share. Imports nothing that takes time."""
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        envvar="WALLAROO_MODEL",
+        help="Folder of a converted checkpoint, or a Hub id.",
+        show_default=False,
+    ),
+]
+Device = Annotated[
+    str | None, typer.Option(help="Where to compute, e.g. cpu or cuda:0. Default: an accelerator if there is one.")
+]
+
+
+def quiet() -> None:
+    """Keeps transformers' progress bars and notes out of the way of ours."""
+    from transformers.utils import logging as transformers_logging
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()

@@ -29,7 +29,11 @@ ALLOWED = {
     "_cli_options": set(),
     "_commands_train_vq": {"modeling", "training"},
     "_commands_encode": {"_cli_options", "_commands", "_registration", "layout", "processing", "training"},
-    "cli": {"_version", "_registration", "_cli_options", "_commands", "_commands_encode", "conversion", "processing"},
+    "_commands_merge": {"_cli_options", "_registration", "training"},
+    "cli": {
+        *("_version", "_registration", "_cli_options", "_commands", "_commands_encode", "_commands_merge"),
+        *("conversion", "processing"),
+    },
     "pipelines": {"generation", "processing"},
     "__init__": {"_version", "_registration", "modeling", "pipelines", "processing"},
 }

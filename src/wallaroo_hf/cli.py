@@ -9,6 +9,7 @@ import typer
 
 from ._cli_options import Device, Model, quiet
 from ._commands_encode import encode
+from ._commands_merge import merge
 
 app = typer.Typer(
     name="wallaroo",
@@ -209,6 +210,7 @@ def convert(
 
 
 app.command()(_one_sentence_errors(encode))
+app.command()(_one_sentence_errors(merge))
 
 
 def _version(wanted: bool) -> None:

@@ -12,6 +12,8 @@ from transformers.trainer_utils import rotate_checkpoints
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 UNFINISHED = "unfinished"  # where a checkpoint is written before it gets its name
+# Where adapters keep the model's settings: a config.json beside them would pass for a whole checkpoint's.
+ADAPTER_SETTINGS = "settings"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from ..modeling.losses import LOSS_NAMES, count_labels, total_loss
 from ..modeling.model import WallarooForConditionalGeneration
 from .arguments import WallarooTrainingArguments
-from .checkpoints import AtomicCheckpointMixin, find_last_complete_checkpoint
+from .checkpoints import ADAPTER_SETTINGS, AtomicCheckpointMixin, find_last_complete_checkpoint
 from .optimizers import muon_adamw
 from .previews import PreviewCallback
 
@@ -159,6 +160,16 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         if self.accelerator.num_processes > 1:
             finite = self.accelerator.reduce(finite, "mean")
         return bool(finite == 1)
+
+    # ---------------------------------------------------------------------------------------------------- checkpoints
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """With PEFT also the model's settings: a stage may have changed them, and adapters come without any."""
+        super()._save(output_dir, state_dict)
+        if self.args.should_save and self.wallaroo is not self.accelerator.unwrap_model(self.model):
+            settings = Path(self.args.output_dir if output_dir is None else output_dir) / ADAPTER_SETTINGS
+            self.wallaroo.config.save_pretrained(settings)
+            self.wallaroo.generation_config.save_pretrained(settings)
 
     # ----------------------------------------------------------------------------------------------------- the guard
 

@@ -396,7 +396,7 @@ class Recorder:
         vision = model.get_image_features(data["semantic_pixel_values"], data["image_grid_thw"]).pooler_output
         return {
             "z": latents[0].unsqueeze(0),
-            "pixel_features": model._adapt_sources([data["source_pixels"]], data["masked"]),
+            "pixel_features": model._adapt_sources(model.encode_images([data["source_pixels"]])[1], data["masked"]),
             "edit_features": model.edit_adapter(model.vq_model.codebook_lookup(codes)).unsqueeze(0),
             "vision_features": torch.cat(vision),
         }

@@ -73,7 +73,7 @@ def test_edit_features(golden):
     model = golden.model.model
     with torch.no_grad():
         latents = model.encode_images([data["source_pixels"]])[1]
-        masked = model._adapt_sources([data["source_pixels"]], data["masked"])
+        masked = model._adapt_sources(latents, data["masked"])
         codes = model.encode_images([data["target_pixels"]])[0][0]
         edit = model.edit_adapter(model.vq_model.codebook_lookup(codes))
         vision = model.get_image_features(data["semantic_pixel_values"], data["image_grid_thw"]).pooler_output

@@ -211,7 +211,7 @@ def test_contradicting_files_are_refused(compact, tmp_path, file, key, value):
         ({"generation_mode": "text", "layout": "published_eval"}, "`layout` is for drawing"),
         ({"generation_mode": "text", "source_guidance": True}, "`source_guidance` is for drawing"),
         ({"generation_mode": "auto", "source_fit": "pad"}, "`source_fit` has no effect"),
-        ({"generation_mode": "auto", "return_labels": True}, "`return_labels` has no effect"),
+        ({"generation_mode": "auto", "return_labels": True}, "`return_labels` in auto mode needs `target_images`"),
         ({"layout": "other"}, "published_eval"),
         ({"truncation": True}, "truncation"),
         ({"videos": [1]}, "Video"),

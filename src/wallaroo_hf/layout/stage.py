@@ -9,7 +9,8 @@ from typing import Any
 from .grid import BUCKETS_512
 from .special_tokens import RELEASED_INDICATOR_SIZES
 
-STAGES = ("1", "2", "3a", "3b", "4")
+# 0: a backbone that understands, before any of the paper's stages.
+STAGES = ("0", "1", "2", "3a", "3b", "4")
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class StageRecord:
 
 
 def stage_record(stage: str | int) -> StageRecord:
-    """The record of stage 1, 2, 3a, 3b or 4.
+    """The record of stage 1, 2, 3a, 3b or 4 (or 0).
 
     Raises:
         ValueError: for any other name.

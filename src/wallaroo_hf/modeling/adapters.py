@@ -50,11 +50,27 @@ class TokenMasks(NamedTuple):
     image: torch.Tensor
 
 
-def token_masks(input_ids: torch.Tensor, config: WallarooConfig) -> TokenMasks:
+def row_starts(position_ids: torch.Tensor | None) -> torch.Tensor | None:
+    """Where rows begin in a padding-free batch: `(B, T)` bool, or None if the positions do not tell.
+
+    Args:
+        position_ids: `(4, B, T)` with the position in its row first, as transformers lays them out for packed rows.
+    """
+    if position_ids is None or position_ids.ndim != 3 or position_ids.shape[0] != 4:
+        return None
+    return position_ids[0] == 0
+
+
+def token_masks(
+    input_ids: torch.Tensor, config: WallarooConfig, starts_of_rows: torch.Tensor | None = None
+) -> TokenMasks:
     """Reads the layout off token ids `(B, T)`, which must start where the rows start.
 
     A span is an edit iff `<|pixel_start|>` occurs between the previous `<|generate_end|>` (or the row's start) and its
     `<|generate_start|>`.
+
+    Args:
+        starts_of_rows: `(B, T)` bool, where several rows stand one after the other (see [`row_starts`]).
     """
 
     def count(token_id: int) -> torch.Tensor:
@@ -69,7 +85,8 @@ def token_masks(input_ids: torch.Tensor, config: WallarooConfig) -> TokenMasks:
     image = starts.cumsum(dim=-1) > ends.cumsum(dim=-1)
     # Sources seen when the last image ended and when this one started: both counts only grow, so a running maximum
     # carries them along the row.
-    before = torch.where(ends, sources, 0).cummax(dim=-1).values
+    resets = ends if starts_of_rows is None else ends | starts_of_rows.to(ends.device)
+    before = torch.where(resets, sources, 0).cummax(dim=-1).values
     at_start = torch.where(starts, sources, 0).cummax(dim=-1).values
     return TokenMasks(vision, source, image & (at_start > before), image)
 

@@ -7,7 +7,7 @@ import torch
 from transformers import Cache, Qwen2_5_VLModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from .adapters import TokenMasks, WallarooAdapter, choose_by_task, scatter_checked, token_masks
+from .adapters import TokenMasks, WallarooAdapter, choose_by_task, row_starts, scatter_checked, token_masks
 from .configuration import WallarooConfig
 from .vq import WallarooVQModel
 
@@ -145,7 +145,7 @@ class WallarooModel(LowMemoryMixin, Qwen2_5_VLModel):
         """Embeds whole prompts `(B, T)` with all their images: `(B, T, hidden_size)`. See `forward` for the tensors."""
         masks = token_masks(input_ids, self.config)
         inputs_embeds = self._embed_sources(
-            self.embed_ids(input_ids, masks.edit), masks, source_pixel_values, source_mask=None
+            self.embed_ids(input_ids, masks.edit), masks, source_pixel_values, None, None
         )
         if pixel_values is None and not bool(masks.vision.any()):
             return inputs_embeds
@@ -163,18 +163,35 @@ class WallarooModel(LowMemoryMixin, Qwen2_5_VLModel):
         inputs_embeds: torch.Tensor,
         masks: TokenMasks,
         source_pixel_values: Sequence[torch.Tensor] | None,
+        source_latents: Sequence[torch.Tensor | None] | None,
         source_mask: Sequence[torch.Tensor] | None,
     ) -> torch.Tensor:
         """Writes the source images into their blocks."""
-        if source_pixel_values is None:
+        if source_pixel_values is None and source_latents is None:
             if bool(masks.source.any()):
                 raise ValueError(
                     "The prompts hold a source block, but there is no `source_pixel_values`; pass all tensors that the "
                     "processor returned."
                 )
             return inputs_embeds
-        features = self._adapt_sources(source_pixel_values, source_mask).to(inputs_embeds.device)
-        return scatter_checked(inputs_embeds, masks.source, features, "source codes", "source_pixel_values")
+        latents = self._source_latents(source_pixel_values, source_latents)
+        features = self._adapt_sources(latents, source_mask).to(inputs_embeds.device)
+        name = "source_pixel_values" if source_latents is None else "source_latents"
+        return scatter_checked(inputs_embeds, masks.source, features, "source codes", name)
+
+    def _touch_all_parts(self, inputs_embeds: torch.Tensor, has_vision: bool) -> torch.Tensor:
+        """Runs what a batch may leave out, with no effect on the numbers: no input, or one black image for NaViT."""
+        touched = inputs_embeds.new_zeros(())
+        if self.config.has_editing:
+            empty = inputs_embeds.new_zeros(0, self.config.vq_config.embed_dim)
+            touched = touched + self.source_adapter(empty).sum()
+        if not has_vision:
+            merge, vision = self.config.vision_config.spatial_merge_size, self.config.vision_config
+            width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+            grid = torch.tensor([[1, merge, merge]], device=inputs_embeds.device)
+            features = self.get_image_features(inputs_embeds.new_zeros(merge**2, width), grid, return_dict=True)
+            touched = touched + 0.0 * torch.cat(features.pooler_output).sum()
+        return inputs_embeds + touched.to(inputs_embeds)
 
     def mm_token_type_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
         """1 for NaViT placeholders, else 0: `(B, T)` int64. Without it Qwen2.5-VL silently computes other positions."""
@@ -195,16 +212,36 @@ class WallarooModel(LowMemoryMixin, Qwen2_5_VLModel):
             return self.edit_adapter(vectors)
         return choose_by_task(edit_mask, self.edit_adapter(vectors), self.generation_adapter(vectors))
 
-    def _adapt_sources(
-        self, source_pixel_values: Sequence[torch.Tensor], source_mask: Sequence[torch.Tensor] | None
-    ) -> torch.Tensor:
-        """Source images to hidden vectors `(codes of all sources, hidden_size)`; unquantised latents are used."""
+    def _source_latents(
+        self,
+        source_pixel_values: Sequence[torch.Tensor] | None,
+        source_latents: Sequence[torch.Tensor | None] | None,
+    ) -> list[torch.Tensor]:
+        """Latents `(codes, embed_dim)` of every source: those given, and the others from their pixels, in order."""
+        if source_latents is None:
+            return self.encode_images(source_pixel_values or [])[1]
+        pixels = list(source_pixel_values or [])
+        missing = sum(latents is None for latents in source_latents)
+        if missing != len(pixels):
+            raise ValueError(
+                f"`source_latents` leaves {missing} sources to be encoded, but `source_pixel_values` has {len(pixels)} "
+                "images; give the pixels of exactly those whose entry is None."
+            )
+        encoded = iter(self.encode_images(pixels)[1])
+        return [
+            next(encoded)
+            if latents is None
+            else latents.reshape(-1, latents.shape[-1]).to(self.vq_model.device, torch.float32)
+            for latents in source_latents
+        ]
+
+    def _adapt_sources(self, latents: list[torch.Tensor], source_mask: Sequence[torch.Tensor] | None) -> torch.Tensor:
+        """Source latents to hidden vectors `(codes of all sources, hidden_size)`."""
         if not self.config.has_editing:
             raise ValueError(
                 "This checkpoint has no editing parts (it was trained up to stage 3); convert or load a stage 4 "
                 "checkpoint to edit images."
             )
-        latents = self.encode_images(source_pixel_values)[1]
         if source_mask is not None:
             sizes = [len(latent) for latent in latents]
             if len(source_mask) != len(latents) or any(
@@ -308,9 +345,11 @@ class WallarooModel(LowMemoryMixin, Qwen2_5_VLModel):
         video_grid_thw: torch.LongTensor | None = None,
         mm_token_type_ids: torch.Tensor | None = None,
         source_pixel_values: Sequence[torch.Tensor] | None = None,
+        source_latents: Sequence[torch.Tensor | None] | None = None,
         source_mask: Sequence[torch.Tensor] | None = None,
         edit_mask: torch.Tensor | bool | None = None,
         mm_encoder_outputs: dict[str, Any] | None = None,
+        touch_all_parts: bool = False,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         r"""Runs the decoder.
@@ -321,9 +360,15 @@ class WallarooModel(LowMemoryMixin, Qwen2_5_VLModel):
             mm_token_type_ids: `(B, T)`, 1 for NaViT placeholders; derived from the ids when absent.
             pixel_values, image_grid_thw: NaViT patches `(patches, C)` and grids `(images, 3)`.
             source_pixel_values: images to edit, one `(3, H, W)` in [-1, 1] per source block.
+            source_latents: in place of `source_pixel_values`, what the image tokenizer makes of them (`encode`'s
+                unquantised `latents`), one `(rows, cols, embed_dim)` per source block; None entries are encoded from
+                `source_pixel_values`, which then holds only those.
             source_mask: one bool `(codes,)` per source, or `(sources, codes)`: True = replaced by a constant (training).
             edit_mask: which codes belong to edits, `(B, T)` or one answer for all; read off the ids when absent.
             mm_encoder_outputs: NaViT features in place of `pixel_values`, as transformers' `generate` prepares them.
+            touch_all_parts: also run the parts that this batch does not need, with no effect on the result. Where
+                parameters are sharded or gradients averaged over processes (DDP, FSDP, ZeRO-3), every process must run
+                the same parts, whatever its rows are.
 
         Raises:
             ValueError: for video input, for tensors that do not match the placeholders, and for codes in a step that
@@ -336,12 +381,16 @@ class WallarooModel(LowMemoryMixin, Qwen2_5_VLModel):
         if input_ids is not None and inputs_embeds is None:
             masks = None
             # A step that continues a cache says which codes are edits; asking the cache would wait for the device.
-            if source_pixel_values is not None or edit_mask is None:
+            if source_pixel_values is not None or source_latents is not None or edit_mask is None:
                 starts_row = past_key_values is None or int(past_key_values.get_seq_length()) == 0
-                masks = token_masks(input_ids, self.config) if starts_row else None
+                masks = token_masks(input_ids, self.config, row_starts(position_ids)) if starts_row else None
             inputs_embeds = self.embed_ids(input_ids, self._edit_mask(input_ids, edit_mask, masks))
             if masks is not None:
-                inputs_embeds = self._embed_sources(inputs_embeds, masks, source_pixel_values, source_mask)
+                inputs_embeds = self._embed_sources(
+                    inputs_embeds, masks, source_pixel_values, source_latents, source_mask
+                )
+            if touch_all_parts:
+                inputs_embeds = self._touch_all_parts(inputs_embeds, pixel_values is not None)
         return super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -1,11 +1,73 @@
 """The training loss: per task, mean cross-entropy over text labels plus mean cross-entropy over code labels."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
 
+from .adapters import token_masks
+from .configuration import WallarooConfig
+
 TASKS = ("understanding", "generation", "editing")
+LOSS_NAMES = ("understanding_text", "generation_text", "generation_image", "editing_text", "editing_image")
+
+
+class LabelPlaces(NamedTuple):
+    """Where the labels of a batch are and whose task they belong to.
+
+    Attributes:
+        is_text, is_code: `(B, T - 1)` bool: whether position p + 1 has a label of that kind (p predicts it).
+        text_tasks: `(N,)` int64, index into `TASKS`, of the text labels in order.
+        image_tasks: `(M,)` int64, the same for codes.
+    """
+
+    is_text: torch.Tensor
+    is_code: torch.Tensor
+    text_tasks: torch.Tensor
+    image_tasks: torch.Tensor
+
+
+def find_labels(
+    input_ids: torch.Tensor,
+    labels: torch.Tensor,
+    config: WallarooConfig,
+    starts_of_rows: torch.Tensor | None = None,
+) -> LabelPlaces:
+    """Sorts labels by kind and task.
+
+    A code belongs to the task of its image span; a row's text belongs to the most that the row does (editing, else
+    generation, else understanding).
+
+    Args:
+        input_ids, labels: `(B, T)`, labels unshifted, codes as `<|generate_image_pad|>` or `vocab_size + index`.
+        starts_of_rows: `(B, T)` bool, where several rows stand one after the other (padding-free batches).
+    """
+    masks = token_masks(input_ids, config, starts_of_rows)
+    shifted = labels[:, 1:]
+    is_code = (shifted >= config.text_config.vocab_size) | (shifted == config.generate_image_token_id)
+    is_text = (shifted >= 0) & ~is_code
+    does = torch.where(masks.edit, 2, masks.image.long())  # (B, T): what each token takes part in
+    if starts_of_rows is None:
+        row_task = does.amax(dim=1, keepdim=True).expand_as(does)
+    else:
+        rows = starts_of_rows.to(does.device).flatten().cumsum(dim=0)
+        most = torch.zeros(int(rows[-1]) + 1, dtype=does.dtype, device=does.device)
+        row_task = most.scatter_reduce(0, rows, does.flatten(), "amax")[rows].view_as(does)
+    image_tasks = torch.where(masks.edit[:, 1:][is_code], 2, 1)  # of the predicted token
+    return LabelPlaces(is_text, is_code, row_task[:, 1:][is_text], image_tasks)
+
+
+def count_labels(
+    input_ids: torch.Tensor,
+    labels: torch.Tensor,
+    config: WallarooConfig,
+    starts_of_rows: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """How many labels each part of the loss has: `(5,)` int64 in the order of `LOSS_NAMES`. See [`find_labels`]."""
+    places = find_labels(input_ids, labels, config, starts_of_rows)
+    text, image = (tasks.bincount(minlength=len(TASKS)) for tasks in (places.text_tasks, places.image_tasks))
+    return torch.stack([text[0], text[1], image[1], text[2], image[2]])
 
 
 def task_losses(

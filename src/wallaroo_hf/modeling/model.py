@@ -11,10 +11,10 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
 from ..generation.mixin import WallarooGenerationMixin
-from .adapters import WallarooImageHead, choose_by_task, token_masks
+from .adapters import WallarooImageHead, choose_by_task, row_starts, token_masks
 from .backbone import LowMemoryMixin, WallarooModel
 from .configuration import WallarooConfig
-from .losses import task_losses, total_loss
+from .losses import find_labels, task_losses, total_loss
 from .vq import WallarooVQModel
 
 __all__ = ["WallarooCausalLMOutput", "WallarooForConditionalGeneration"]
@@ -88,6 +88,7 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
         mm_token_type_ids: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor | None = None,
         source_pixel_values: Sequence[torch.Tensor] | None = None,
+        source_latents: Sequence[torch.Tensor | None] | None = None,
         source_mask: Sequence[torch.Tensor] | None = None,
         target_pixel_values: Sequence[torch.Tensor] | None = None,
         edit_mask: torch.Tensor | bool | None = None,
@@ -95,13 +96,16 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
         output_image_logits: bool = False,
         loss_weights: Mapping[str, float] | None = None,
         target_grid_hw: torch.Tensor | None = None,
+        touch_all_parts: bool = False,
         **kwargs: Any,
     ) -> WallarooCausalLMOutput:
         r"""Computes logits, and losses when there are labels.
 
         Args:
-            input_ids, attention_mask, mm_token_type_ids, pixel_values, image_grid_thw, source_pixel_values, source_mask,
-                edit_mask: see [`WallarooModel.forward`].
+            input_ids, attention_mask, mm_token_type_ids, pixel_values, image_grid_thw, source_pixel_values, source_latents,
+                source_mask, edit_mask, touch_all_parts: see [`WallarooModel.forward`].
+            position_ids: `(3, B, T)` as in Qwen2.5-VL, or `(4, B, T)` with positions in the row first: where those are 0 a
+                row begins, so several rows can stand one after the other without padding.
             labels: `(B, T)`, unshifted (the label at p is predicted at p - 1), -100 = ignored; codes are
                 `<|generate_image_pad|>` or `vocab_size + index`.
             target_pixel_values: images for the `<|generate_image_pad|>` placeholders, one `(3, H, W)` in [-1, 1] each.
@@ -123,6 +127,8 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
         unknown = kwargs.keys() - TransformersKwargs.__optional_keys__
         if unknown:
             raise TypeError(f"WallarooForConditionalGeneration.forward got unexpected arguments: {sorted(unknown)}.")
+        if labels is not None and use_cache is None:
+            use_cache = False  # nothing continues a training row, and with a cache rows without padding would mix
         if input_ids is not None and past_key_values is None:
             # not in a step of generation, where a look at the ids would wait for the device
             input_ids, labels = self.model.place_targets(input_ids, labels, target_pixel_values)
@@ -139,9 +145,11 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
             video_grid_thw=video_grid_thw,
             mm_token_type_ids=mm_token_type_ids,
             source_pixel_values=source_pixel_values,
+            source_latents=source_latents,
             source_mask=source_mask,
             edit_mask=edit_mask,
             mm_encoder_outputs=mm_encoder_outputs,
+            touch_all_parts=touch_all_parts,
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
@@ -151,8 +159,12 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
         elif labels is not None:
             if input_ids is None:
                 raise ValueError("`labels` need `input_ids`, which say where the images are.")
-            logits, image_logits, losses = self._losses(hidden_states, input_ids, labels)
+            logits, image_logits, losses = self._losses(
+                hidden_states, input_ids, labels, row_starts(position_ids), touch_all_parts
+            )
             loss = total_loss(losses, loss_weights).to(hidden_states.device)
+            if touch_all_parts:  # empty or not, both kinds of logits belong to the graph
+                loss = loss + 0.0 * (logits.sum() + image_logits.sum())
         if not output_image_logits and (labels is None or logits_to_keep is not None):
             logits = self.lm_head(_keep(hidden_states, logits_to_keep or 0))
         return WallarooCausalLMOutput(
@@ -181,34 +193,37 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
         return self.image_logits(_keep(hidden_states, logits_to_keep or 0), edit_mask)
 
     def _losses(
-        self, hidden_states: torch.Tensor, input_ids: torch.Tensor, labels: torch.Tensor
+        self,
+        hidden_states: torch.Tensor,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor,
+        starts_of_rows: torch.Tensor | None,
+        every_head: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         """Logits at the labels only, and the named losses."""
-        masks = token_masks(input_ids.to(hidden_states.device), self.config)
-        vocab_size = self.config.text_config.vocab_size
-        labels = labels.to(hidden_states.device)
-        shifted = labels[:, 1:]
-        before = hidden_states[:, :-1]
-        is_text = (shifted >= 0) & (shifted < vocab_size)
-        is_code = shifted >= vocab_size
-        edit = masks.edit[:, 1:]  # of the predicted token
-        # 0 understanding, 1 generation, 2 editing: a row's text belongs to the most a row does
-        row_task = torch.where(masks.edit.any(dim=1), 2, masks.image.any(dim=1).long())
-        text_tasks = row_task.unsqueeze(1).expand_as(shifted)[is_text]
-        text_logits = self.lm_head(before[is_text])
-        image_logits = self._label_image_logits(before[is_code], edit[is_code])
-        image_tasks = torch.where(edit[is_code], 2, 1)
+        labels, input_ids = labels.to(hidden_states.device), input_ids.to(hidden_states.device)
+        places = find_labels(input_ids, labels, self.config, starts_of_rows)
+        shifted, before = labels[:, 1:], hidden_states[:, :-1]
+        text_logits = self.lm_head(before[places.is_text])
+        image_logits = self._label_image_logits(before[places.is_code], places.image_tasks == 2, every_head)
         losses = task_losses(
-            text_logits, shifted[is_text], text_tasks, image_logits, shifted[is_code] - vocab_size, image_tasks
+            text_logits,
+            shifted[places.is_text],
+            places.text_tasks,
+            image_logits,
+            shifted[places.is_code] - self.config.text_config.vocab_size,
+            places.image_tasks,
         )
         return text_logits, image_logits, losses
 
-    def _label_image_logits(self, hidden_states: torch.Tensor, edited: torch.Tensor) -> torch.Tensor:
+    def _label_image_logits(self, hidden_states: torch.Tensor, edited: torch.Tensor, every_head: bool) -> torch.Tensor:
         """Code logits `(M, codebook_size)` of `(M, hidden_size)`, each row through its own head only."""
-        if not bool(edited.any()):
-            return self.image_logits(hidden_states, False)
-        if bool(edited.all()):
-            return self.image_logits(hidden_states, True)
+        if not self.config.has_editing:
+            return self.generation_head(hidden_states)
+        if not every_head and not bool(edited.any()):
+            return self.generation_head(hidden_states)
+        if not every_head and bool(edited.all()):
+            return self.edit_head(hidden_states)
         parts = self.generation_head(hidden_states[~edited]), self.edit_head(hidden_states[edited])
         order = torch.cat([(~edited).nonzero(), edited.nonzero()]).squeeze(1).argsort()
         return torch.cat(parts)[order]

@@ -1,6 +1,5 @@
 """The steps from chats, prompts and images to rows of tensors; `WallarooProcessor` inherits them."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,17 +11,13 @@ from ..layout.special_tokens import (
     GENERATE_IMAGE_PAD,
     GENERATE_START,
     IMAGE_PAD,
-    PIXEL_END,
-    PIXEL_START,
     VISION_START,
     indicator_token,
 )
 from .batch import VQ_PIXEL_KEYS, WallarooBatchFeature
 from .image_processor import WallarooImageProcessor, flatten_images
-from .requests import DrawingRequest, read_auto_rows
+from .requests import DrawingRequest
 from .rows import TokenRow, expand_vision, pad, tokenize
-
-SOURCE_MARK = "\x00source\x00"  # stands for the rows of a source block until the vision blocks are written out
 
 
 class PreparationMixin:
@@ -38,6 +33,7 @@ class PreparationMixin:
     image_token_size: int
     pixel_limits: dict[str, dict[str, int]]
     has_editing: bool
+    first_image_token_id: int | None
 
     def _understand(
         self, texts: list[str], images: Any, merged: dict[str, dict[str, Any]], return_labels: bool
@@ -58,42 +54,6 @@ class PreparationMixin:
         )
         return self._batch(pad(self.tokenizer, rows, merged["text_kwargs"]) | vision, merged)
 
-    def _prepare_auto(
-        self,
-        texts: list[str],
-        images: Any,
-        size_options: dict[str, Any],
-        negative_prompt: Any,
-        merged: dict[str, dict[str, Any]],
-    ) -> WallarooBatchFeature:
-        """Chats whose images can be understood and edited, and a null prompt for each row, in case it draws."""
-        rows = read_auto_rows(texts, images, size_options, negative_prompt, self.buckets)
-        for row in rows:
-            grid.check_size(*row.size, self.image_token_size, plain_grid=not self.line_breaks)
-        flat = [(image, row.size) for row in rows for image in row.images]
-        limits = self.pixel_limits.get("editing")
-        pixels, lengths = self._navit([image for image, _ in flat], limits, merged["images_kwargs"])
-        queue = iter(lengths)
-        written = []
-        for row in rows:
-            announced = self._indicators(*row.size) if row.size_was_asked_for else ""
-            block = f"{PIXEL_START}{SOURCE_MARK}{PIXEL_END}{VISION_START}" if self.has_editing else VISION_START
-            text = prompts.announce_size(row.text, announced).replace(VISION_START, block)
-            text = expand_vision(text, [next(queue) for _ in row.images])
-            rows_of_source, cols = (edge // self.image_token_size for edge in row.size)
-            source = grid.render_rows(IMAGE_PAD, rows_of_source, cols, self.line_breaks)
-            written.append(text.replace(SOURCE_MARK, source))
-        conditional = tokenize(self.tokenizer, written, merged["text_kwargs"], None)
-        if flat and self.has_editing:
-            pixels["source_pixel_values"] = [self.image_processor.to_vq_pixels(image, *size) for image, size in flat]
-        nulls = [row.null if self.has_editing else dataclasses.replace(row.null, source=None) for row in rows]
-        negative, negative_pixels = self._branch(nulls, 0, "trained", merged, False)
-        data = pad(self.tokenizer, conditional, merged["text_kwargs"]) | pixels
-        unconditional = pad(self.tokenizer, negative, merged["text_kwargs"]) | negative_pixels
-        data |= {f"negative_{key}": value for key, value in unconditional.items()}
-        data["target_grid_hw"] = self._grids([row.size for row in rows])
-        return self._batch(data, merged)
-
     # ----------------------------------------------------------------------------------------------------- drawing
 
     def _draw(
@@ -113,11 +73,7 @@ class PreparationMixin:
             raise ValueError("`return_labels=True` needs `target_images` when drawing.")
         conditional, pixels = self._branch(requests, template, layout, merged, return_labels)
         if training:
-            pixels["target_pixel_values"] = [
-                self.image_processor.to_vq_pixels(request.target, *request.size)
-                for request in requests
-                if request.target is not None
-            ]
+            pixels |= self._target_pixels([(request.target, request.size) for request in requests])
             data = pad(self.tokenizer, conditional, text_kwargs) | pixels
         else:
             branches = {"": (conditional, pixels)}
@@ -158,10 +114,13 @@ class PreparationMixin:
                 head, vision_start, tail = text.rpartition(VISION_START)
                 text = head + vision_start + expand_vision(tail, [next(queue)])
             if request.target is not None:
-                text += prompts.render_answer(self._rows(GENERATE_IMAGE_PAD, request))
+                text += prompts.render_answer(self._rows(GENERATE_IMAGE_PAD, request.size))
             texts.append(text)
         spans = _drawn_spans if return_labels else None
         rows = tokenize(self.tokenizer, texts, merged["text_kwargs"], spans)
+        for request, row in zip(requests, rows, strict=True):
+            if request.target is not None:
+                self._place_codes(row, [(request.target, request.size)])
         if edits:
             vision["source_pixel_values"] = [
                 self.image_processor.to_vq_pixels(source, *request.size, request.fit)
@@ -174,7 +133,7 @@ class PreparationMixin:
         templates = self.prompt_templates["generation" if request.source is None else "editing"]
         instruction = prompts.fill_template(template, templates, request.language, request.prompt, height, width)
         indicators = self._indicators(height, width)
-        source = "" if request.source is None else self._rows(IMAGE_PAD, request)
+        source = "" if request.source is None else self._rows(IMAGE_PAD, request.size)
         history = {} if request.history is None else {"history": request.history}
         return prompts.DrawingTurn(instruction, indicators, source, **history)
 
@@ -185,9 +144,51 @@ class PreparationMixin:
         nearest = (grid.nearest_indicator(edge, self.indicator_sizes) for edge in (height, width))
         return "".join(indicator_token(size) for size in nearest)
 
-    def _rows(self, placeholder: str, request: DrawingRequest) -> str:
-        rows, cols = (edge // self.image_token_size for edge in request.size)
+    def _rows(self, placeholder: str, size: tuple[int, int]) -> str:
+        rows, cols = (edge // self.image_token_size for edge in size)
         return grid.render_rows(placeholder, rows, cols, self.line_breaks)
+
+    # ------------------------------------------------------------------------------------------- images to learn
+
+    def _target_pixels(
+        self, targets: Sequence[tuple[Image.Image | np.ndarray | None, tuple[int, int]]]
+    ) -> dict[str, list[np.ndarray]]:
+        """Pixels of those targets that the model has to encode, each brought to its size."""
+        pixels = [
+            self.image_processor.to_vq_pixels(target, *size)
+            for target, size in targets
+            if isinstance(target, Image.Image)
+        ]
+        return {"target_pixel_values": pixels} if pixels else {}
+
+    def _place_codes(self, row: TokenRow, targets: Sequence[tuple[Image.Image | np.ndarray, tuple[int, int]]]) -> None:
+        """Writes the codes of encoded targets over their placeholders, in ids and labels of one unpadded row.
+
+        Args:
+            targets: the images to learn in order, with their sizes; the placeholders of those not encoded stay.
+
+        Raises:
+            ValueError: if the processor does not know where image codes begin.
+        """
+        if not any(isinstance(target, np.ndarray) for target, _ in targets):
+            return
+        if self.first_image_token_id is None:
+            raise ValueError(
+                "Targets were given as codes, but the processor does not know where image codes begin; set "
+                "`processor.first_image_token_id = model.config.text_config.vocab_size`."
+            )
+        placeholder = self.tokenizer.convert_tokens_to_ids(GENERATE_IMAGE_PAD)
+        placed: list[int] = []
+        for target, (height, width) in targets:
+            if isinstance(target, np.ndarray):
+                placed += (target.flatten() + self.first_image_token_id).tolist()
+            else:
+                placed += [placeholder] * (height * width // self.image_token_size**2)
+        places = [index for index, token in enumerate(row["input_ids"]) if token == placeholder]
+        for place, token in zip(places, placed, strict=True):
+            for name, ids in row.items():
+                if name == "input_ids" or ids[place] == placeholder:
+                    ids[place] = token
 
     # ------------------------------------------------------------------------------------------------ shared steps
 

@@ -17,12 +17,12 @@ from ..layout.special_tokens import (
     added_tokens,
 )
 from .agreement import check_folder_agreement
+from .auto import AutoPreparationMixin
 from .batch import WallarooBatchFeature
 from .chat import continue_chat
 from .image_processor import WallarooImageProcessor, check_fit, open_image
 from .pieces import split_pieces
-from .preparation import PreparationMixin
-from .requests import read_requests
+from .requests import check_mode_arguments, read_requests
 
 __all__ = ["WallarooProcessor"]
 
@@ -37,7 +37,7 @@ class WallarooProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[ca
     _defaults = {"text_kwargs": {"padding": True, "padding_side": "left"}}
 
 
-class WallarooProcessor(PreparationMixin, ProcessorMixin):
+class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
     r"""Prepares text, images to understand, images to edit and sizes for `WallarooForConditionalGeneration`.
 
     Args:
@@ -150,8 +150,10 @@ class WallarooProcessor(PreparationMixin, ProcessorMixin):
             negative_prompt: what guidance steers away from; default the empty prompt.
             prompt_template: index into the templates of the prompt's language, or a format string.
             layout: `"trained"`, or `"published_eval"` for the order of tokens in the released evaluation scripts.
-            target_images: the images that the rows shall become (training): rows then end with the placeholders of the
-                image and the end of the turn, and there is no unconditional branch.
+            target_images: the images that the rows shall become (training), one per row: rows then end with the
+                placeholders of the image and the end of the turn, and there is no unconditional branch. An image that is
+                encoded already comes as its codes, integers `(rows, cols)`, which then stand in ids and labels. In auto
+                mode one list per chat, for the images that the assistant shows in it.
             return_labels: also return `labels` (training): the assistant's tokens, -100 elsewhere.
             source_guidance: also prepare the third branch of two-scale editing guidance (source, but no instruction), for
                 `generate(source_guidance_scale=...)`. The released recipe always drops both together, so it never
@@ -182,28 +184,23 @@ class WallarooProcessor(PreparationMixin, ProcessorMixin):
             raise ValueError("`text` must be a string or a non-empty list of strings.")
         size = {"height": height, "width": width, "aspect_ratio": aspect_ratio}
         wishes = {**size, "negative_prompt": negative_prompt}
-        drawing_only = [
-            name
-            for name, is_given in {
+        training = {"target_images": target_images, "return_labels": return_labels or None}
+        check_mode_arguments(
+            generation_mode,
+            wishes,
+            training,
+            {
                 "prompt_template": prompt_template != 0,
                 "layout": layout != "trained",
-                "target_images": target_images is not None,
                 "source_guidance": source_guidance,
                 "source_fit": source_fit != "crop",
-            }.items()
-            if is_given
-        ]
+            },
+        )
         if generation_mode == "text":
-            given = [name for name in wishes if wishes[name] is not None] + drawing_only
-            if given:
-                raise ValueError(f"`{given[0]}` is for drawing; pass generation_mode='image' with it.")
             return self._understand(texts, images, merged, return_labels)
+        if generation_mode == "auto" and target_images is not None:
+            return self._prepare_interleaved(texts, images, target_images, size, merged, return_labels)
         if generation_mode == "auto":
-            if drawing_only or return_labels:
-                name = (drawing_only or ["return_labels"])[0]
-                raise ValueError(
-                    f"`{name}` has no effect where the model decides; pass generation_mode='image' with it."
-                )
             return self._prepare_auto(texts, images, size, negative_prompt, merged)
         if layout not in prompts.LAYOUTS:
             raise ValueError(f"`layout` is {layout!r}, but must be one of {prompts.LAYOUTS}.")
@@ -214,6 +211,7 @@ class WallarooProcessor(PreparationMixin, ProcessorMixin):
             {**wishes, "target_images": target_images},
             self.buckets,
             self.tokenizer.get_added_vocab(),
+            self.image_token_size,
         )
         if not self.has_editing and any(request.source is not None for request in requests):
             raise ValueError(

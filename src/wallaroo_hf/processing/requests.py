@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from ..layout import prompts
@@ -19,7 +20,7 @@ class DrawingRequest:
     Attributes:
         prompt: the bare prompt or instruction.
         source: the image to edit, or None.
-        target: the image to learn (training), or None.
+        target: the image to learn (training), or its codes `(rows, cols)` where it is encoded already, or None.
         size: `(height, width)` in pixels.
         negative: the prompt of the unconditional branch.
         language: whose templates are used; the unconditional branch keeps the conditional one's.
@@ -29,7 +30,7 @@ class DrawingRequest:
 
     prompt: str
     source: Image.Image | None
-    target: Image.Image | None
+    target: Image.Image | np.ndarray | None
     size: tuple[int, int]
     negative: str
     language: str
@@ -41,7 +42,7 @@ class DrawingRequest:
         cls,
         text: str,
         source: Image.Image | None,
-        target: Image.Image | None,
+        target: Image.Image | np.ndarray | None,
         size: tuple[int, int],
         negative: str,
         special_tokens: Iterable[str],
@@ -84,12 +85,70 @@ class DrawingRequest:
         return dataclasses.replace(self, prompt="", history=None)
 
 
+def check_mode_arguments(
+    generation_mode: str, wishes: Mapping[str, Any], training: Mapping[str, Any], drawing_only: Mapping[str, bool]
+) -> None:
+    """Refuses arguments that would be ignored in a mode.
+
+    Args:
+        wishes: size and negative prompt; None = not given.
+        training: `target_images` and `return_labels`; None = not given.
+        drawing_only: whether arguments that only image mode reads were given.
+
+    Raises:
+        ValueError: naming the first such argument and the mode it belongs to.
+    """
+    given = [name for name, is_given in drawing_only.items() if is_given]
+    if generation_mode == "text":
+        unread = [name for name in wishes if wishes[name] is not None] + given
+        if training["target_images"] is not None:
+            unread.append("target_images")
+        if unread:
+            raise ValueError(f"`{unread[0]}` is for drawing; pass generation_mode='image' with it.")
+    if generation_mode == "auto":
+        if given:
+            raise ValueError(
+                f"`{given[0]}` has no effect where the model decides; pass generation_mode='image' with it."
+            )
+        if training["return_labels"] and training["target_images"] is None:
+            raise ValueError(
+                "`return_labels` in auto mode needs `target_images`, one list per chat (empty where nothing is drawn)."
+            )
+        if training["target_images"] is not None and wishes["negative_prompt"] is not None:
+            raise ValueError("`negative_prompt` has no effect in training; leave it out.")
+
+
+def open_target(value: Any, image_token_size: int) -> tuple[Image.Image | np.ndarray, tuple[int, int] | None]:
+    """An image to learn and, where it comes as codes, its size in pixels.
+
+    Args:
+        value: an image in any form, or its codes: integers `(rows, cols)`, an array or nested lists.
+
+    Raises:
+        ValueError: for codes that are no grid of integers.
+    """
+    is_codes = isinstance(value, np.ndarray) and value.ndim == 2
+    if not is_codes and not (isinstance(value, (list, tuple)) and value and isinstance(value[0], (list, tuple))):
+        return open_image(value), None
+    try:
+        codes = np.asarray(value)
+    except ValueError:  # rows of unequal length
+        codes = np.zeros(0)
+    if codes.ndim != 2 or codes.size == 0 or not np.issubdtype(codes.dtype, np.integer) or codes.min() < 0:
+        raise ValueError(
+            f"A target image came as codes of shape {codes.shape} and type {codes.dtype}, but codes are non-negative "
+            "integers (rows, cols), as `model.vq_model.encode` gives them."
+        )
+    return codes, (codes.shape[0] * image_token_size, codes.shape[1] * image_token_size)
+
+
 def read_requests(
     texts: Sequence[str],
     images: Any,
     options: Mapping[str, Any],
     buckets: Sequence[tuple[int, int]],
     special_tokens: Iterable[str],
+    image_token_size: int,
 ) -> list[DrawingRequest]:
     """One request per row of a batch.
 
@@ -100,6 +159,7 @@ def read_requests(
             one per row.
         buckets: the listed sizes.
         special_tokens: what a prompt must not contain.
+        image_token_size: edge of one image token in pixels.
 
     Raises:
         ValueError: for anything that cannot be drawn from.
@@ -108,8 +168,11 @@ def read_requests(
     requests = []
     for index, (text, source) in enumerate(zip(texts, images_per_row(images, texts), strict=True)):
         row = {name: values[index] for name, values in rows.items()}
-        target = None if row["target_images"] is None else open_image(row["target_images"])
-        size = pick_size(buckets, row["height"], row["width"], row["aspect_ratio"], target or source)
+        target, encoded_size = None, None
+        if row["target_images"] is not None:
+            target, encoded_size = open_target(row["target_images"], image_token_size)
+        like = target if isinstance(target, Image.Image) else source
+        size = pick_size(buckets, row["height"], row["width"], row["aspect_ratio"], like, encoded_size)
         negative = row["negative_prompt"] or ""
         requests.append(DrawingRequest.from_text(text, source, target, size, negative, special_tokens))
     return requests
@@ -223,12 +286,22 @@ def pick_size(
     width: int | None,
     aspect_ratio: str | float | None,
     like: Image.Image | None,
+    encoded_size: tuple[int, int] | None = None,
 ) -> tuple[int, int]:
     """The `(height, width)` to draw: as given, else by aspect ratio, else like an image, else the most square bucket.
 
+    An image that is encoded already (`encoded_size`) has its size, whatever else is said.
+
     Raises:
-        ValueError: if only one edge is given, or a size and an aspect ratio.
+        ValueError: if only one edge is given, a size and an aspect ratio, or a size that codes do not have.
     """
+    if encoded_size is not None:
+        if height is not None and (height, width) != encoded_size:
+            raise ValueError(
+                f"A size of {height}x{width} (height x width) was asked for, but the target's codes are of an image of "
+                f"{encoded_size[0]}x{encoded_size[1]}; leave the size out, or encode the image at that size."
+            )
+        return encoded_size
     if (height is None) != (width is None):
         raise ValueError("Give both `height` and `width`, or neither (an `aspect_ratio` picks a listed size).")
     if height is not None and width is not None:

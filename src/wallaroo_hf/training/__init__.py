@@ -1,1 +1,1 @@
-"""Training: rows, stages, the collator and the trainer."""
+"""Training: stages, rows, collator, trainer and callbacks. Needs `pip install "wallaroo-hf[train]"` for data sets."""

@@ -166,6 +166,9 @@ class TaskMixture(Dataset):
         ValueError: for a ratio without rows, or that names other tasks than there are.
     """
 
+    # `WallarooTrainer` reads such a data set in order.
+    in_training_order = True
+
     def __init__(
         self,
         sources: Mapping[str, Sequence[Source]],
@@ -214,6 +217,7 @@ class TaskMixture(Dataset):
             draw, source = self._locate(position, len(skipped))
             try:
                 row = usable_row(source.rows[draw.index], draw.task, f"{draw.source}[{draw.index}]", self.check)
+                row = {**row, "draw": position % self.length}
                 return {**row, "skipped": skipped} if skipped else row
             except RowError as error:
                 skipped.append(note_skipped(error, self.on_error, skipped, len(source.rows)))
@@ -248,7 +252,11 @@ def note_skipped(error: RowError, on_error: str, skipped: Sequence[str], availab
 
 
 def known_policy(on_error: str) -> str:
-    """The policy, if it is one: `"raise"` or `"skip"`."""
+    """`on_error` if it is a policy that there is.
+
+    Raises:
+        ValueError: if it is not.
+    """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"`on_error` is {on_error!r}, but must be 'raise' or 'skip'.")
     return on_error

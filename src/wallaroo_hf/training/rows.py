@@ -6,7 +6,8 @@ A row is a plain dict; entries that are absent or None mean the same.
   `{"type": "text", "text": ...}` or `{"type": "image"}`.
 - `images`: the pictures of all image parts, in order: PIL images, paths, bytes or `{"bytes", "path"}`; None where
   `image_tokens` stands for a drawn one.
-- optional `height`, `width` (size of the picture to draw), `task` (must agree with the messages), `name` (for reports).
+- optional `height`, `width` (size of the picture to draw), `name` (for reports), and `task`, which must agree with the
+  messages; "interleaved" agrees with all: the row is then laid out as auto mode lays out a chat.
 - pre-encoded rows: `image_tokens`, one int array `(rows, cols)` per drawn picture, and `source_latents`, one float array
   `(rows, cols, embed_dim)` per image to edit.
 """
@@ -16,7 +17,7 @@ from numbers import Integral
 from typing import Any
 
 UNDERSTANDING, GENERATION, EDITING, INTERLEAVED = "understanding", "generation", "editing", "interleaved"
-TASKS = (UNDERSTANDING, GENERATION, EDITING)
+TASKS = (UNDERSTANDING, GENERATION, EDITING, INTERLEAVED)
 ROLES = ("system", "user", "assistant")
 ROW_KEYS = ("messages", "images", "height", "width", "task", "name", "image_tokens", "source_latents")
 
@@ -82,6 +83,8 @@ def row_task(row: Mapping[str, Any]) -> str:
     check_messages(row)
     task = _shape(row)
     declared = row.get("task")
+    if declared == INTERLEAVED:  # any row may be trained in the manner of auto mode
+        return INTERLEAVED
     if declared is not None and declared != task:
         raise RowError(f"It is declared to be of task {declared!r}, but its messages are {task}.", "wrong_task")
     return task

@@ -102,7 +102,7 @@ class StreamMixture(IterableDataset):
             batch = (batch * workers + number) * self.world_size + self.rank
             row = self._next(rows, *self.pattern.locate(batch * self.batch_size + place))
             self._drawn += 1
-            yield row
+            yield {**row, "draw": batch * self.batch_size + place}
 
     def _readers_of(self, source: int, workers: int) -> list[int]:
         """The readers to whose places in their batches the source's turns fall; only these can share its rows."""

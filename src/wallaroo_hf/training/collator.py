@@ -1,0 +1,342 @@
+"""Rows to batches, through the processor: the layouts, sizes and random choices of the released training code."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..layout.prompts import prompt_language
+from ..processing.image_processor import open_image
+from ..processing.processor import WallarooProcessor
+from ..processing.rows import pad
+from .rows import RowError
+from .stages import Stage
+
+__all__ = ["WallarooDataCollator"]
+
+logger = logging.getLogger(__name__)
+RAGGED = ("source_pixel_values", "source_latents", "source_mask", "target_pixel_values")
+
+
+@dataclasses.dataclass
+class _Parts:
+    """A row taken apart: its chat, the images that are shown and those that the assistant draws."""
+
+    messages: list[dict[str, Any]]
+    shown: list[Any]
+    drawn: list[Any]
+    latents: list[Any] | None
+
+
+class WallarooDataCollator:
+    """Turns rows (docs/data.md) into a batch for `WallarooForConditionalGeneration.forward`.
+
+    Understanding rows are chats; a row whose last answer is one image draws it (or edits the image in the user's turn);
+    a row in which the assistant speaks and draws is interleaved. All kinds can be in one batch. Drawing rows get a random
+    template of their language; some become unconditional (empty prompt, black source); a share of each source is masked.
+
+    The random choices of a row follow from `seed` and the row's `draw` (its number in the order of training, which
+    `TaskMixture` and [`Numbered`] give), so they are the same however rows are split over processes and workers, and after
+    a resume. Rows without `draw` take torch's global generator.
+
+    Args:
+        processor: the checkpoint's.
+        max_length: longest row in tokens; None = no limit.
+        unconditional_rate: share of drawing rows that become unconditional.
+        source_mask_rate: share of a source's latents that are replaced; `int(n * (1 - rate))` of n are kept.
+        pixel_limits: areas in pixels between which NaViT sees an image (`shortest_edge`, `longest_edge`); None = the
+            processor's.
+        random_templates: False = always the first template.
+        pad_to_multiple_of: pad rows to a multiple of this length.
+        on_error: what to do with a row that is broken or too long: `"raise"`, or `"skip"`: it is left out, named in a
+            warning and counted in `skipped`. Rows are never cut.
+        seed: of the random choices.
+    """
+
+    def __init__(
+        self,
+        processor: WallarooProcessor,
+        *,
+        max_length: int | None = None,
+        unconditional_rate: float = 0.1,
+        source_mask_rate: float = 0.6,
+        pixel_limits: Mapping[str, int] | None = None,
+        random_templates: bool = True,
+        pad_to_multiple_of: int | None = None,
+        on_error: str = "raise",
+        seed: int = 0,
+    ) -> None:
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"`on_error` is {on_error!r}, but must be 'raise' or 'skip'.")
+        self.processor = processor
+        self.max_length = max_length
+        self.unconditional_rate = unconditional_rate
+        self.source_mask_rate = source_mask_rate
+        self.pixel_limits = None if pixel_limits is None else dict(pixel_limits)
+        self.random_templates = random_templates
+        self.pad_to_multiple_of = pad_to_multiple_of
+        self.on_error = on_error
+        self.seed = seed
+        self.skipped = 0
+
+    @classmethod
+    def for_stage(cls, processor: WallarooProcessor, stage: Stage, **kwargs: Any) -> "WallarooDataCollator":
+        """A collator with the settings of a stage; `kwargs` are this class's other arguments."""
+        settings = {
+            "max_length": stage.max_length,
+            "unconditional_rate": stage.unconditional_rate,
+            "source_mask_rate": stage.source_mask_rate,
+            "pixel_limits": stage.pixel_limits,
+        }
+        return cls(processor, **{**settings, **kwargs})
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """A batch: `input_ids`, `attention_mask`, `mm_token_type_ids`, `labels` `(B, T)`, padded right, the tensors of
+        the images, and `row_names` (list of str).
+
+        Raises:
+            RowError: for a broken or over-long row, unless they are skipped.
+        """
+        encoded, names = [], []
+        for row in rows:
+            try:
+                encoded.append(self.encode(row))
+                names.append(row_name(row))
+            except RowError as error:
+                if self.on_error == "raise":
+                    raise
+                self.skipped += 1
+                logger.warning("Row skipped (%d so far): %s", self.skipped, error)
+        if not encoded:  # the step goes on without these rows
+            end = self.processor.tokenizer.pad_token_id
+            encoded, names = [{"input_ids": [end, end], "labels": [-100, -100]}], [""]
+        return self._batch(encoded) | {"row_names": names}
+
+    def measure(self, row: Mapping[str, Any]) -> int:
+        """Length of a row in tokens, with the longest template of its language (without regard to `max_length`).
+
+        Raises:
+            RowError: for a broken row.
+        """
+        return len(self._encode(row, None)["input_ids"])
+
+    def encode(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """One row, unpadded: ids and labels as lists, images as arrays.
+
+        Raises:
+            RowError: for a broken or over-long row.
+        """
+        draw = row.get("draw")
+        seed = int(torch.randint(2**62, ())) if draw is None else int(draw)
+        encoded = self._encode(row, np.random.default_rng([self.seed, seed]))
+        length = len(encoded["input_ids"])
+        if self.max_length is not None and length > self.max_length:
+            raise RowError(
+                f"Row {row_name(row)} has {length} tokens, but `max_length` is {self.max_length}; raise it, or take "
+                "smaller images or shorter texts (rows are never cut, it would cut images in two).",
+                "too_long",
+            )
+        return encoded
+
+    # ------------------------------------------------------------------------------------------------------- one row
+
+    def _encode(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> dict[str, Any]:
+        """One row; without `rng` as it is longest."""
+        try:
+            parts = _take_apart(row)
+            if not parts.drawn and row.get("task") != "interleaved":
+                return self._answer(parts)
+            if _only_draws(parts) and row.get("task") != "interleaved":
+                return self._drawing(row, parts, rng)
+            return self._interleaved(row, parts, rng)
+        except RowError:
+            raise
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            raise RowError(f"Row {row_name(row)} cannot be trained on: {error}") from error
+
+    def _process(self, **kwargs: Any) -> dict[str, Any]:
+        if self.pixel_limits is not None:
+            kwargs["images_kwargs"] = {"size": self.pixel_limits}
+        data = self.processor(return_labels=True, **kwargs).data
+        encoded = {name: data[name] for name in data if name in ("pixel_values", "image_grid_thw", *RAGGED)}
+        return encoded | {"input_ids": data["input_ids"][0], "labels": data["labels"][0]}
+
+    def _answer(self, parts: _Parts) -> dict[str, Any]:
+        return self._process(text=[self._render(parts.messages)], images=parts.shown or None, generation_mode="text")
+
+    def _drawing(self, row: Mapping[str, Any], parts: _Parts, rng: np.random.Generator | None) -> dict[str, Any]:
+        request = parts.messages[-2]
+        prompt = "".join(item["text"] for item in request["content"] if item["type"] == "text").strip()
+        task = "editing" if parts.shown else "generation"
+        templates = self.processor.prompt_templates[task][prompt_language(prompt)]
+        if not self.random_templates:
+            template = templates[0]
+        else:
+            template = self._longest(templates) if rng is None else templates[int(rng.integers(len(templates)))]
+        source = open_image(parts.shown[0]) if parts.shown else None
+        text, latents = prompt, parts.latents
+        if len(parts.messages) > 2:  # with its history
+            text = self._render(parts.messages[:-1])
+        if rng is not None and rng.random() < self.unconditional_rate:
+            text, latents = "", None
+            source = None if source is None else Image.new("RGB", source.size)
+        encoded = self._process(
+            text=[text],
+            images=[source],
+            target_images=parts.drawn,
+            height=row.get("height"),
+            width=row.get("width"),
+            prompt_template=template,
+            generation_mode="image",
+        )
+        return self._with_latents(encoded, latents, rng)
+
+    def _interleaved(self, row: Mapping[str, Any], parts: _Parts, rng: np.random.Generator | None) -> dict[str, Any]:
+        encoded = self._process(
+            text=[self._render(parts.messages)],
+            images=parts.shown or None,
+            target_images=[parts.drawn],
+            height=row.get("height"),
+            width=row.get("width"),
+            generation_mode="auto",
+        )
+        return self._with_latents(encoded, parts.latents, rng)
+
+    def _with_latents(
+        self, encoded: dict[str, Any], latents: list[Any] | None, rng: np.random.Generator | None
+    ) -> dict[str, Any]:
+        """Encoded sources in place of their pixels, and the mask of each source."""
+        sources = encoded.get("source_pixel_values")
+        if not sources or rng is None:
+            return encoded
+        factor = self.processor.image_token_size
+        grids = [(source.shape[1] // factor, source.shape[2] // factor) for source in sources]
+        encoded["source_latents"] = [None] * len(sources)
+        if latents is not None:
+            arrays = [np.asarray(latent, dtype=np.float32) for latent in latents]
+            if [array.shape[:2] for array in arrays] != grids:
+                raise ValueError(
+                    f"`source_latents` have shapes {[array.shape for array in arrays]}, but the sources are drawn on "
+                    f"{grids} (rows, cols); encode the rows again (`wallaroo encode`)."
+                )
+            encoded["source_latents"] = arrays
+            encoded["source_pixel_values"] = []
+        encoded["source_mask"] = [self._mask(rows * cols, rng) for rows, cols in grids]
+        return encoded
+
+    def _longest(self, templates: list[str]) -> str:
+        """The template with the most tokens."""
+        return max(templates, key=lambda template: len(self.processor.tokenizer(template)["input_ids"]))
+
+    def _mask(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Which latents are replaced: all but `int(count * (1 - rate))` random ones (released `random_masking`)."""
+        mask = np.zeros(count, dtype=bool)
+        mask[rng.permutation(count)[int(count * (1 - self.source_mask_rate)) :]] = True
+        return mask
+
+    def _render(self, messages: list[dict[str, Any]]) -> str:
+        return self.processor.apply_chat_template(messages, tokenize=False)
+
+    # ------------------------------------------------------------------------------------------------------ the batch
+
+    def _batch(self, encoded: list[dict[str, Any]]) -> dict[str, Any]:
+        rows = [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in encoded]
+        options = {"padding": True, "padding_side": "right", "pad_to_multiple_of": self.pad_to_multiple_of}
+        batch: dict[str, Any] = {
+            name: torch.from_numpy(array) for name, array in pad(self.processor.tokenizer, rows, options).items()
+        }
+        for name in ("pixel_values", "image_grid_thw"):
+            arrays = [row[name] for row in encoded if name in row]
+            if arrays:
+                batch[name] = torch.from_numpy(np.concatenate([np.asarray(array) for array in arrays]))
+        for name in RAGGED:
+            items = [item for row in encoded for item in row.get(name, ())]
+            if items:
+                batch[name] = [None if item is None else torch.from_numpy(np.asarray(item)) for item in items]
+        if all(item is None for item in batch.get("source_latents", ())):
+            batch.pop("source_latents", None)
+        return batch
+
+
+class Numbered(torch.utils.data.Dataset):
+    """A map-style data set whose rows also say their number (`draw`), which fixes the collator's random choices."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.rows[index], "draw": index}
+
+
+def row_name(row: Mapping[str, Any]) -> str:
+    """What a row is called in messages: its `name`, else its number, else its first words."""
+    for key in ("name", "draw"):
+        if row.get(key) is not None:
+            return str(row[key])
+    return repr(str(row.get("messages"))[:60])
+
+
+def _take_apart(row: Mapping[str, Any]) -> _Parts:
+    """The chat with every content as a list, and its images by who shows them."""
+    messages = row.get("messages")
+    if not messages:
+        raise ValueError("it has no `messages`; see docs/data.md for the form of a row.")
+    images = list(row.get("images") or [])
+    encoded = list(row.get("image_tokens") or [])
+    chat: list[dict[str, Any]] = []
+    shown: list[Any] = []
+    drawn: list[Any] = []
+    used = 0
+    for message in messages:
+        content = message["content"]
+        content = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        chat.append({"role": message["role"], "content": _plain(content)})
+        for item in content:
+            if item["type"] != "image":
+                continue
+            image = images[used] if used < len(images) else None
+            used += 1
+            if message["role"] != "assistant":
+                shown.append(image)
+            elif image is None and len(drawn) < len(encoded):
+                drawn.append(encoded[len(drawn)])
+            else:
+                drawn.append(image)
+    if (images and used != len(images)) or any(image is None for image in shown + drawn):
+        raise ValueError(f"its messages show {used} images, but it brings {len(images)}; they must match in number.")
+    latents = row.get("source_latents")
+    return _Parts(chat, shown, drawn, None if latents is None or len(latents) == 0 else list(latents))
+
+
+def _plain(content: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Content items with the fields of their type only (`datasets` fills others with None)."""
+    items: list[dict[str, Any]] = []
+    for item in content:
+        if item["type"] == "text":
+            items.append({"type": "text", "text": item["text"]})
+        elif item["type"] == "image":
+            items.append({"type": "image"})
+        else:
+            raise ValueError(f"a message holds content of type {item['type']!r}, but only text and image are known.")
+    return items
+
+
+def _only_draws(parts: _Parts) -> bool:
+    """Whether the row is one drawing: the last answer is one image and nothing else, from at most one source."""
+    answer = parts.messages[-1]
+    return (
+        len(parts.messages) >= 2
+        and answer["role"] == "assistant"
+        and [item["type"] for item in answer["content"]] == ["image"]
+        and len(parts.drawn) == 1
+        and len(parts.shown) <= 1
+        and parts.messages[-2]["role"] == "user"
+        and sum(item["type"] == "image" for item in parts.messages[-2]["content"]) == len(parts.shown)
+    )

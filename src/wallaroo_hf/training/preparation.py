@@ -1,0 +1,88 @@
+"""Bringing a checkpoint to a stage: its layout, its tokens, and the editing parts once they are needed."""
+
+import copy
+import logging
+from typing import Any
+
+from torch import nn
+from transformers import AddedToken
+
+from ..layout.special_tokens import added_tokens
+from ..modeling.adapters import WallarooAdapter, WallarooImageHead
+from ..modeling.model import WallarooForConditionalGeneration
+from ..processing.processor import WallarooProcessor
+from .stages import Stage, check_order
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_for_stage(
+    model: WallarooForConditionalGeneration, processor: WallarooProcessor, stage: Stage, force: bool = False
+) -> None:
+    """Changes model and processor in place so that they speak a stage's layout.
+
+    Sets line breaks, size indicators and buckets in the processor and the generation configuration, adds the tokens and
+    (stage 4) the editing parts that the checkpoint lacks. Weights are not changed. What was there already stays.
+
+    Args:
+        force: start from a checkpoint of any stage.
+
+    Raises:
+        ValueError: if the stage does not follow the checkpoint's, or the new tokens do not fit the embedding table.
+    """
+    warning = check_order(model.config.stage, stage, force)
+    if warning:
+        logger.warning(warning)
+    record = stage.record
+    if not record.has_editing and model.config.has_editing:
+        raise ValueError(
+            f"Stage {stage.name} has no editing, but the checkpoint has editing parts, which it would leave untrained; "
+            "start from a checkpoint of an earlier stage, or train stage 4."
+        )
+    tokens = added_tokens(record.indicator_sizes if record.size_indicators else ())
+    known = processor.tokenizer.get_vocab()
+    missing = [AddedToken(token, special=True, normalized=False) for token in tokens if token not in known]
+    processor.tokenizer.add_tokens(missing, special_tokens=True)
+    rows = model.get_input_embeddings().num_embeddings
+    if len(processor.tokenizer) > rows:
+        raise ValueError(
+            f"With the tokens of stage {stage.name} the tokenizer has {len(processor.tokenizer)} ids, but the model's "
+            f"embedding table has {rows} rows; call `model.resize_token_embeddings` first."
+        )
+    for name, value in record.processor_settings().items():
+        setattr(processor, name, [tuple(bucket) for bucket in value] if name == "buckets" else value)
+    for name, value in record.generation_settings().items():
+        if getattr(model.generation_config, name, None) is None or name == "line_breaks":
+            setattr(model.generation_config, name, value)
+    if record.has_editing and not model.config.has_editing:
+        add_editing_parts(model, stage.editing_init)
+
+
+def add_editing_parts(model: WallarooForConditionalGeneration, init: str = "random") -> None:
+    """Gives a model of stages 1 to 3 the editing parts, in place.
+
+    Args:
+        init: `"random"` (the released code loads stage 3 into a model with new editing parts), or `"generation"`: edit
+            adapter and source adapter are copies of the generation adapter, the edit head of the generation head.
+    """
+    model.config.has_editing = True
+    model.model.config.has_editing = True
+    like = model.generation_head[0].weight
+    if init == "generation":
+        source, edit = copy.deepcopy(model.model.generation_adapter), copy.deepcopy(model.model.generation_adapter)
+        head: nn.Module = copy.deepcopy(model.generation_head)
+    else:
+        source, edit = WallarooAdapter(model.config), WallarooAdapter(model.config)
+        head = WallarooImageHead(model.config)
+        for part in (source, edit, head):
+            for module in part.modules():
+                model._init_weights(module)
+    model.model.source_adapter = source.to(like)
+    model.model.edit_adapter = edit.to(like)
+    model.edit_head = head.to(like)
+
+
+def trainable_summary(model: Any) -> tuple[int, int]:
+    """Numbers of trainable parameters and of all parameters."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)

@@ -1,0 +1,253 @@
+"""`WallarooTrainer`: mixed tasks in one forward, means over the whole global batch, losses by name, and a guard."""
+
+import logging
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, IterableDataset, Sampler, SequentialSampler
+from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
+
+from ..modeling.losses import LOSS_NAMES, count_labels, total_loss
+from ..modeling.model import WallarooForConditionalGeneration
+from .arguments import WallarooTrainingArguments
+from .checkpoints import AtomicCheckpointMixin, find_last_complete_checkpoint
+from .optimizers import muon_adamw
+from .previews import PreviewCallback
+
+__all__ = ["NonFiniteLossError", "WallarooTrainer"]
+
+logger = logging.getLogger(__name__)
+
+
+class NonFiniteLossError(RuntimeError):
+    """Training stopped because several steps in a row had no finite loss or gradient."""
+
+
+class _NoBackward(Exception):
+    """The micro-batch has no finite loss on some process; all of them leave it out."""
+
+
+class WallarooTrainer(AtomicCheckpointMixin, Trainer):
+    r"""transformers' `Trainer` for Wallaroo.
+
+    - One forward per micro-batch, whatever tasks its rows have. `loss = sum over tasks of weight * (text mean + code mean)`
+      (paper section 4). With `loss_reduction="global"` each mean is over all labels of its kind in the optimizer step, over
+      accumulation steps and processes, so that 8 x 1 rows, 1 x 8 and 2 processes x 4 give the same gradients.
+    - Every part of the loss is logged under its own name, `loss_editing_image` for example, as a mean over the labels since
+      the last log; evaluation reports them as `eval_loss_...`.
+    - A step whose loss or gradient is not finite does not reach the optimizer; it is counted, its rows are named, and
+      after `max_non_finite_steps` in a row training stops.
+    - A checkpoint appears when it is whole.
+    - On several processes every one runs the same parts of the model, whatever its rows are.
+
+    Args: as in `Trainer`; `args` are [`WallarooTrainingArguments`], the collator is a [`WallarooDataCollator`].
+    """
+
+    args: WallarooTrainingArguments
+    optimizer: Any
+    # The losses are divided here, for both reductions.
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not isinstance(self.args, WallarooTrainingArguments):
+            raise TypeError(
+                f"`args` are {type(self.args).__name__}, but `WallarooTrainer` needs `WallarooTrainingArguments`; they "
+                "take everything that `TrainingArguments` take."
+            )
+        device = self.args.device
+        self._step_counts = torch.ones(len(LOSS_NAMES), device=device)  # labels of the whole optimizer step
+        # since the last log: sums of losses over labels, and label counts
+        self._train_parts = torch.zeros(2, len(LOSS_NAMES), device=device)
+        self._eval_parts = torch.zeros_like(self._train_parts)
+        self._rows_without_loss: list[str] = []  # of this optimizer step
+        self._bad_steps_in_a_row = 0
+        self._bad_steps_since_log = 0
+        self._step_at_log = 0
+        self.non_finite_steps = 0
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, PreviewCallback):
+                callback.bind_trainer(self)
+
+    @property
+    def wallaroo(self) -> WallarooForConditionalGeneration:
+        """The model without wrappers of accelerate and PEFT."""
+        model: Any = self.accelerator.unwrap_model(self.model)
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """As in `Trainer`; with `use_muon` our own."""
+        if self.optimizer is None and self.args.use_muon:
+            self.optimizer = muon_adamw(self.model if model is None else model, self.args)
+        return super().create_optimizer(*(() if model is None else (model,)))
+
+    # ------------------------------------------------------------------------------------------------------ the loss
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list[Any], None]:
+        """The micro-batches of one optimizer step; counts their labels over accumulation steps and processes.
+
+        transformers' own count is one number for all labels, but here each part of the loss has a mean of its own.
+        """
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        counts = torch.zeros(len(LOSS_NAMES), device=device)
+        for batch in batches:
+            counts += count_labels(batch["input_ids"], batch["labels"], self.wallaroo.config).to(counts)
+        self._step_counts = self.accelerator.reduce(counts, "sum")
+        return batches, None
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The loss of a micro-batch, scaled so that the step's gradients are those of the mean; see the class."""
+        inputs = dict(inputs)
+        names = inputs.pop("row_names", [])
+        counts = count_labels(inputs["input_ids"], inputs["labels"], self.wallaroo.config)
+        if self.args.padding_free:
+            inputs = self._without_padding(inputs)
+        processes = self.accelerator.num_processes
+        outputs = model(**inputs, touch_all_parts=processes > 1 and model.training)
+        losses = outputs.losses
+        parts = self._train_parts if model.training else self._eval_parts
+        finite = self._is_finite(torch.stack([*losses.values(), outputs.loss.new_zeros(())]).sum())
+        if finite or not model.training:
+            for index, name in enumerate(LOSS_NAMES):
+                if name in losses:
+                    parts[0, index] += losses[name].detach() * counts[index]
+                    parts[1, index] += counts[index]
+        else:
+            self._rows_without_loss += names or ["(unnamed)"]
+            raise _NoBackward
+        if model.training and self.args.loss_reduction == "global":
+            # gradients are averaged over processes later
+            shares = processes * counts / self._step_counts.clamp(min=1)
+            losses = {name: loss * shares[LOSS_NAMES.index(name)] for name, loss in losses.items()}
+        loss = total_loss(losses, self.args.loss_weights)
+        if model.training and self.args.loss_reduction == "micro_batch":
+            loss = loss / self.current_gradient_accumulation_steps
+        # a batch without labels belongs to the graph too, and so do the parts that it only touched
+        loss = loss + 0.0 * (outputs.loss + outputs.logits.sum())
+        return (loss, outputs) if return_outputs else loss
+
+    def _without_padding(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The rows of a padded batch one after the other, `(1, T)`; their positions say where each begins."""
+        mask = inputs.pop("attention_mask").bool()
+        ids = inputs["input_ids"]
+        three, _ = self.wallaroo.model.get_rope_index(
+            ids, inputs.pop("mm_token_type_ids", None), inputs.get("image_grid_thw"), attention_mask=mask.long()
+        )
+        positions = torch.cat([(mask.long().cumsum(dim=1) - 1)[None], three.to(ids)])  # (4, B, T)
+        labels = inputs["labels"].masked_fill(torch.zeros_like(mask).index_fill(1, ids.new_zeros(1), True), -100)
+        flat = {
+            "input_ids": ids[mask][None],
+            "labels": labels[mask][None],
+            "position_ids": positions[:, mask][:, None],
+        }
+        return inputs | flat
+
+    def _is_finite(self, value: torch.Tensor) -> bool:
+        """Whether a number is finite on every process."""
+        finite = torch.isfinite(value.detach()).float()
+        if self.accelerator.num_processes > 1:
+            finite = self.accelerator.reduce(finite, "mean")
+        return bool(finite == 1)
+
+    # ----------------------------------------------------------------------------------------------------- the guard
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """A forward and backward; a micro-batch without finite loss goes no further."""
+        try:
+            return super().training_step(model, inputs, num_items_in_batch)
+        except _NoBackward:
+            return torch.zeros((), device=self.args.device)
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """Called just before each optimizer step: takes the gradients away from a step that must not be."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        value = norm if isinstance(norm, torch.Tensor) else torch.tensor(float(norm or 0.0))
+        if hasattr(value, "full_tensor"):
+            value = value.full_tensor()
+        if not self._rows_without_loss and self._is_finite(value.to(self.args.device)):
+            self._bad_steps_in_a_row = 0
+            return norm
+        model.zero_grad(set_to_none=True)  # an optimizer moves nothing that has no gradient
+        self._report_bad_step()
+        return norm
+
+    def _report_bad_step(self) -> None:
+        self.non_finite_steps += 1
+        self._bad_steps_since_log += 1
+        self._bad_steps_in_a_row += 1
+        step = self.state.global_step + 1
+        what = f"the loss of rows {', '.join(self._rows_without_loss)}" if self._rows_without_loss else "the gradient"
+        self._rows_without_loss = []
+        logger.warning(
+            "Step %d was left out: %s is not finite (%d in a row, %d in all).",
+            step,
+            what,
+            self._bad_steps_in_a_row,
+            self.non_finite_steps,
+        )
+        if self._bad_steps_in_a_row >= self.args.max_non_finite_steps:
+            kept = find_last_complete_checkpoint(self.args.output_dir)
+            raise NonFiniteLossError(
+                f"Training stopped at step {step}: {what} is not finite, for the {self._bad_steps_in_a_row}. step in a "
+                f"row. The weights are those before that; the last checkpoint is {kept or 'none'}. Lower the learning "
+                "rate, look at these rows, or train in bfloat16 or float32 (not float16)."
+            )
+
+    # ------------------------------------------------------------------------------------------------------- logging
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Adds the named parts of the loss, and the number of steps left out, to what is logged in training."""
+        if "loss" in logs:
+            steps = self.state.global_step - self._step_at_log
+            counted = steps - self._bad_steps_since_log
+            if self._bad_steps_since_log:
+                logs["loss"] = logs["loss"] * steps / counted if counted else math.nan
+                logs["non_finite_steps"] = self.non_finite_steps
+            logs |= {f"loss_{name}": value for name, value in self._drain(self._train_parts).items()}
+            self._step_at_log, self._bad_steps_since_log = self.state.global_step, 0
+            skipped = getattr(self.data_collator, "skipped", 0)
+            if skipped:
+                logs["skipped_rows"] = skipped
+        super().log(logs, *args, **kwargs)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """transformers' loop; the losses are means over all labels of the data set, by name."""
+        self._eval_parts.zero_()
+        output = super().evaluation_loop(*args, **kwargs)
+        means = self._drain(self._eval_parts)
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        named = {f"{prefix}_loss_{name}": value for name, value in means.items()}
+        if means:
+            tensors = {name: torch.tensor(value) for name, value in means.items()}
+            named[f"{prefix}_loss"] = float(total_loss(tensors, self.args.loss_weights))
+        return output._replace(metrics={**output.metrics, **named})
+
+    def _drain(self, parts: torch.Tensor) -> dict[str, float]:
+        """Means by name over all processes, of the parts that had labels; the sums start anew."""
+        sums, counts = self.accelerator.reduce(parts.clone(), "sum")
+        parts.zero_()
+        return {
+            name: float(sums[index] / counts[index])
+            for index, name in enumerate(LOSS_NAMES)
+            if float(counts[index]) > 0
+        }
+
+    # ---------------------------------------------------------------------------------------------------------- data
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        """A mixture of tasks is in order already; all else is sampled as the arguments say."""
+        chosen = self.train_dataset if train_dataset is None else train_dataset
+        if getattr(chosen, "in_training_order", False) and not isinstance(chosen, IterableDataset):
+            return SequentialSampler(chosen)
+        return super()._get_train_sampler(train_dataset)

@@ -1,0 +1,152 @@
+"""Rows to train on: targets that are encoded already, and chats in which the assistant draws between its words."""
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import picture
+
+
+def _codes(model, processor, image, height, width):
+    pixels = torch.from_numpy(processor.image_processor.to_vq_pixels(image, height, width))
+    return model.vq_model.encode(pixels[None]).image_tokens[0].numpy()
+
+
+def _chat(processor, *turns):
+    messages = [
+        {
+            "role": role,
+            "content": [{"type": "image"} if item is None else {"type": "text", "text": item} for item in turn],
+        }
+        for role, turn in turns
+    ]
+    return processor.apply_chat_template(messages, tokenize=False)
+
+
+@pytest.mark.parametrize("source", [None, picture(2)])
+def test_encoded_targets_give_the_same_loss_as_images(model, processor, source):
+    target = picture(1)
+    common = {
+        "text": "a cat",
+        "images": source,
+        "generation_mode": "image",
+        "return_labels": True,
+        "return_tensors": "pt",
+    }
+    codes = _codes(model, processor, target, 64, 96)
+    from_image = processor(target_images=[target], height=64, width=96, **common)
+    from_codes = processor(target_images=[codes], **common)
+    assert "target_pixel_values" not in from_codes
+    assert from_codes["target_grid_hw"].tolist() == [[4, 6]]
+    first = model.config.text_config.vocab_size
+    drawn = from_codes["input_ids"][0] >= first
+    assert torch.equal(from_codes["input_ids"][0][drawn] - first, torch.from_numpy(codes.flatten()))
+    assert torch.equal(from_codes["labels"][0][drawn], from_codes["input_ids"][0][drawn])
+    assert torch.equal(model(**from_codes).loss, model(**from_image).loss)
+
+
+def test_encoded_targets_and_images_in_one_batch(model, processor):
+    first, second = picture(1), picture(3)
+    kwargs = {"text": ["a", "b"], "generation_mode": "image", "return_labels": True, "padding_side": "right"}
+    images = processor(target_images=[first, second], height=64, width=64, return_tensors="pt", **kwargs)
+    mixed = processor(
+        target_images=[_codes(model, processor, first, 64, 64), second],
+        height=64,
+        width=64,
+        return_tensors="pt",
+        **kwargs,
+    )
+    assert len(mixed["target_pixel_values"]) == 1
+    assert torch.equal(model(**mixed).loss, model(**images).loss)
+
+
+def test_interleaved_chat_has_one_source_one_target_and_its_words(model, processor):
+    text = _chat(
+        processor, ("user", [None, "What is it? Then make it blue."]), ("assistant", ["A boat. Here:", None, " Done."])
+    )
+    row = processor(
+        text=[text],
+        images=[picture(1)],
+        target_images=[[picture(2)]],
+        generation_mode="auto",
+        height=64,
+        width=64,
+        return_labels=True,
+        return_tensors="pt",
+    )
+    ids, labels, token = row["input_ids"][0], row["labels"][0], processor.tokenizer.convert_tokens_to_ids
+    said = processor.tokenizer.decode(labels[labels >= 0])
+    assert said.startswith("A boat. Here:<|generate_start|><|generate_image_pad|>")
+    assert said.endswith("<|generate_image_pad|><|generate_end|> Done.<|im_end|>\n")
+    assert (ids == token("<|pixel_start|>")).sum() == 1
+    assert (labels == token("<|generate_image_pad|>")).sum() == 16
+    assert len(row["source_pixel_values"]) == len(row["target_pixel_values"]) == 1
+    assert "negative_input_ids" not in row
+    losses = model(**row).losses
+    assert set(losses) == {"editing_text", "editing_image"}
+
+
+def test_interleaved_prompt_is_what_auto_mode_prepares(processor):
+    """What is learned follows exactly the tokens that `generate(generation_mode="auto")` is given."""
+    turn = ("user", [None, "Make it blue."])
+    prompt = processor.apply_chat_template(
+        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Make it blue."}]}],
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+    common = {"images": [picture(1)], "generation_mode": "auto", "return_tensors": "pt"}
+    asked = processor(text=[prompt], **common)["input_ids"][0]
+    codes = np.zeros((32, 32), dtype=np.int64)
+    learned = processor(
+        text=[_chat(processor, turn, ("assistant", [None]))], target_images=[[codes]], return_labels=True, **common
+    )
+    assert torch.equal(learned["input_ids"][0][: len(asked)], asked)
+    assert (learned["labels"][0][: len(asked)] == -100).all()
+    assert learned["labels"][0][len(asked)] == processor.tokenizer.convert_tokens_to_ids("<|generate_start|>")
+
+
+def test_chats_without_drawing_train_beside_those_with(model, processor):
+    texts = [
+        _chat(processor, ("user", ["Hello"]), ("assistant", ["Hi."])),
+        _chat(processor, ("user", ["Draw"]), ("assistant", [None])),
+    ]
+    codes = np.ones((2, 2), dtype=np.int64)
+    row = processor(
+        text=texts, target_images=[[], [codes]], generation_mode="auto", return_labels=True, return_tensors="pt"
+    )
+    assert set(model(**row).losses) == {"understanding_text", "generation_text", "generation_image"}
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"target_images": [np.ones((2, 2))]}, "non-negative integers"),
+        ({"target_images": [[[1, 2], [3]]]}, "non-negative integers"),
+        ({"target_images": [-np.ones((2, 2), dtype=np.int64)]}, "non-negative integers"),
+        (
+            {"target_images": [np.ones((2, 2), dtype=np.int64)], "height": 64, "width": 64},
+            "codes are of an image of 32x32",
+        ),
+    ],
+)
+def test_bad_codes_are_refused(processor, kwargs, words):
+    with pytest.raises(ValueError, match=words):
+        processor(text="a", generation_mode="image", return_labels=True, **kwargs)
+
+
+def test_bad_interleaved_rows_are_refused(processor):
+    chat = _chat(processor, ("user", ["Draw"]), ("assistant", [None]))
+    codes = np.ones((2, 2), dtype=np.int64)
+    common = {"generation_mode": "auto", "return_labels": True}
+    with pytest.raises(ValueError, match=r"assistant shows 1 images in a chat, but `target_images` has 2"):
+        processor(text=[chat], target_images=[[codes, codes]], **common)
+    with pytest.raises(ValueError, match="one list of images per chat"):
+        processor(text=[chat], target_images=[codes], **common)
+    with pytest.raises(ValueError, match="different sizes"):
+        two = _chat(processor, ("user", ["Draw"]), ("assistant", [None, None]))
+        processor(text=[two], target_images=[[codes, np.ones((2, 4), dtype=np.int64)]], **common)
+    with pytest.raises(ValueError, match="`negative_prompt` has no effect in training"):
+        processor(text=[chat], target_images=[[codes]], negative_prompt="x", **common)
+    processor.first_image_token_id = None
+    with pytest.raises(ValueError, match="where image codes begin"):
+        processor(text=[chat], target_images=[[codes]], **common)

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from ..layout.prompts import prompt_language
-from ..processing.image_processor import open_image
 from ..processing.processor import WallarooProcessor
 from ..processing.rows import pad
+from .pictures import open_picture
 from .rows import RowError
 from .stages import Stage
 
@@ -153,8 +153,8 @@ class WallarooDataCollator:
             if _only_draws(parts) and row.get("task") != "interleaved":
                 return self._drawing(row, parts, rng)
             return self._interleaved(row, parts, rng)
-        except RowError:
-            raise
+        except RowError as error:
+            raise RowError(f"Row {row_name(row)} cannot be trained on: {error}", error.reason) from error
         except (ValueError, TypeError, KeyError, OSError) as error:
             raise RowError(f"Row {row_name(row)} cannot be trained on: {error}") from error
 
@@ -177,7 +177,7 @@ class WallarooDataCollator:
             template = templates[0]
         else:
             template = self._longest(templates) if rng is None else templates[int(rng.integers(len(templates)))]
-        source = open_image(parts.shown[0]) if parts.shown else None
+        source = parts.shown[0] if parts.shown else None
         text, latents = prompt, parts.latents
         if len(parts.messages) > 2:  # with its history
             text = self._render(parts.messages[:-1])
@@ -302,6 +302,7 @@ def _take_apart(row: Mapping[str, Any]) -> _Parts:
             if item["type"] != "image":
                 continue
             image = images[used] if used < len(images) else None
+            image = None if image is None else open_picture(image)
             used += 1
             if message["role"] != "assistant":
                 shown.append(image)

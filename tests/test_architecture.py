@@ -15,18 +15,24 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # room -> rooms it may import from (itself always)
 ALLOWED = {
     "layout": set(),
+    "scenes": set(),
     "processing": {"layout"},
     "generation": {"layout"},
     "modeling": {"layout", "generation"},
     "conversion": {"_files", "layout", "processing", "modeling"},
-    "training": {"_files", "layout", "processing", "modeling"},
+    "training": {"_files", "layout", "scenes", "processing", "modeling"},
+    "evaluation": {"_files", "_version", "scenes", "generation", "processing", "training"},
     "_files": set(),
     "_version": set(),
     "_registration": {"modeling", "processing"},
     "_commands": {"_version", "_registration", "modeling", "pipelines", "processing"},
     "_cli_options": set(),
     "_commands_encode": {"_cli_options", "_commands", "_registration", "layout", "processing", "training"},
-    "cli": {"_version", "_registration", "_cli_options", "_commands", "_commands_encode", "conversion", "processing"},
+    "_commands_evaluate": {"_cli_options", "_commands", "evaluation", "scenes"},
+    "cli": {
+        *("_version", "_registration", "_cli_options", "_commands", "_commands_encode", "_commands_evaluate"),
+        *("conversion", "processing"),
+    },
     "pipelines": {"generation", "processing"},
     "__init__": {"_version", "_registration", "modeling", "pipelines", "processing"},
 }

@@ -57,6 +57,8 @@ class SceneRecipe:
             and masks each time.
         per_device_batch_size: rows in one forward.
         steps: optimizer steps of each step of training.
+        previewed: validation rows of each task that each look at the model shows.
+        looks: how often each step of training is looked at.
     """
 
     seed: int = 0
@@ -69,15 +71,17 @@ class SceneRecipe:
     per_device_batch_size: int = 32
     steps: Mapping[str, int] = dataclasses.field(
         default_factory=lambda: {
-            "0": 1500,
-            "1": 100,
-            "2": 800,
-            "3a": 200,
-            "3b": 600,
-            "4": 2400,
-            "4-cooldown": 600,
+            "0": 600,
+            "1": 60,
+            "2": 500,
+            "3a": 100,
+            "3b": 400,
+            "4": 1100,
+            "4-cooldown": 350,
         }
     )
+    previewed: int = 5
+    looks: int = 3
 
     def training(self) -> list[SceneStep]:
         """The steps of training in order: a stand-in for Qwen2.5-VL (stage 0), then the paper's stages.
@@ -117,4 +121,6 @@ def tiny_recipe() -> SceneRecipe:
         encoded_rows={"generation": 24, "editing": 16, "interleaved": 8},
         per_device_batch_size=64,
         steps=dict.fromkeys(("0", "1", "2", "3a", "3b", "4", "4-cooldown"), 2),
+        previewed=1,
+        looks=1,
     )

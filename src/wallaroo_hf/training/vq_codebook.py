@@ -1,0 +1,62 @@
+"""Keeping a codebook alive: k-means to begin with, and another chance for codes that nobody uses."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+__all__ = ["restart_places", "spherical_kmeans"]
+
+_ROWS_AT_ONCE = 8192
+
+
+def spherical_kmeans(
+    latents: torch.Tensor, num_codes: int, iterations: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Clusters unit vectors by cosine similarity, from k-means++ seeds.
+
+    Args:
+        latents: `(N, embed_dim)` unit vectors.
+        num_codes: how many centres.
+        iterations: rounds of Lloyd's algorithm after the seeding.
+        generator: on the CPU, whatever device the latents are on.
+
+    Returns:
+        `(num_codes, embed_dim)` unit vectors on the latents' device. Where there are fewer distinct latents than codes,
+        the codes left over are latents that occur a second time.
+    """
+    picks = torch.rand(num_codes, generator=generator, dtype=torch.float64).to(latents.device)
+    centres = latents.new_empty(num_codes, latents.shape[1])
+    distance = torch.ones(len(latents), dtype=torch.float64, device=latents.device)
+    for index in range(num_codes):
+        cumulative = distance.cumsum(0)
+        place = torch.searchsorted(cumulative, picks[index] * cumulative[-1]).clamp_max(len(latents) - 1)
+        centres[index] = latents[place]
+        distance = torch.minimum(distance, (1 - latents @ centres[index]).clamp_min(1e-9).double())
+    for _ in range(iterations):
+        nearest = torch.cat([(rows @ centres.T).argmax(1) for rows in latents.split(_ROWS_AT_ONCE)])
+        sums = torch.zeros_like(centres).index_add_(0, nearest, latents)
+        empty = torch.bincount(nearest, minlength=num_codes) == 0
+        centres = torch.where(empty[:, None], centres, F.normalize(sums, dim=-1))
+    return centres
+
+
+def restart_places(
+    latents: torch.Tensor, codes: torch.Tensor, num_places: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Where unused codes are needed most: latents drawn by their squared distance to the code that they have.
+
+    Args:
+        latents: `(N, embed_dim)` unit vectors.
+        codes: `(N, embed_dim)`, each one's nearest code.
+        num_places: how many are wanted.
+        generator: on the CPU, whatever device the latents are on.
+
+    Returns:
+        `(at most num_places, embed_dim)`: distinct ones of the latents; those that have their code exactly never count.
+    """
+    error = (latents - codes).square().sum(-1).cpu()
+    num_places = min(num_places, int((error > 0).sum()))
+    if num_places == 0:
+        return latents[:0]
+    return latents[torch.multinomial(error, num_places, generator=generator).to(latents.device)]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from . import _commands_evaluate
 from ._cli_options import Device, Model, quiet
 from ._commands_encode import encode
 from ._commands_merge import merge
@@ -211,6 +212,11 @@ def convert(
 
 app.command()(_one_sentence_errors(encode))
 app.command()(_one_sentence_errors(merge))
+
+evaluate = typer.Typer(help="Score a checkpoint.", no_args_is_help=True)
+app.add_typer(evaluate, name="evaluate")
+evaluate.command(epilog=_commands_evaluate.PROMPT_HELP)(_one_sentence_errors(_commands_evaluate.scenes))
+evaluate.command()(_one_sentence_errors(_commands_evaluate.sweep))
 
 
 def _version(wanted: bool) -> None:

@@ -11,6 +11,8 @@ from . import _commands_evaluate
 from ._cli_options import Device, Model, quiet
 from ._commands_encode import encode
 from ._commands_merge import merge
+from ._commands_train import COMMANDS as TRAIN_COMMANDS
+from ._commands_train import train, train_app
 
 app = typer.Typer(
     name="wallaroo",
@@ -210,6 +212,10 @@ def convert(
     typer.echo(f"Converted to {folder}")
 
 
+app.add_typer(train_app)
+train_app.callback()(_one_sentence_errors(train))
+for _name, _command in TRAIN_COMMANDS.items():
+    train_app.command(_name)(_one_sentence_errors(_command))
 app.command()(_one_sentence_errors(encode))
 app.command()(_one_sentence_errors(merge))
 

@@ -284,6 +284,8 @@ class TestTrainer:
         for wrong in ({"reconstruction": "l3"}, {"max_steps": 0}, {"learning_rate": -1.0}):
             with pytest.raises(ValueError, match="give"):
                 replace(QUICK, **wrong)
+        with pytest.raises(ValueError, match="`locality_tile` is 3, but an image token has 2 pixels"):
+            trainer(tmp_path, replace(QUICK, locality_weight=1.0, locality_tile=3))
         training = trainer(tmp_path)
         training.train_step()
         training.save()

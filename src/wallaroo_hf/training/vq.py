@@ -142,11 +142,19 @@ class VQTrainer:
         arguments: see [`VQTrainingArguments`].
         images: gives batches, see [`ImageSource`].
         output_dir: where to write.
+
+    Raises:
+        ValueError: if the tiles of the locality loss are no whole number of image tokens.
     """
 
     def __init__(
         self, model: WallarooVQModel, arguments: VQTrainingArguments, images: ImageSource, output_dir: str | Path
     ) -> None:
+        token_size = model.config.image_token_size
+        if arguments.locality_weight and arguments.locality_tile % token_size:
+            raise ValueError(
+                f"`locality_tile` is {arguments.locality_tile}, but an image token has {token_size} pixels; give a multiple."
+            )
         self.model = model.train()
         self.arguments = arguments
         self.output_dir = Path(output_dir)
@@ -232,9 +240,11 @@ class VQTrainer:
 
     @torch.no_grad()
     def preview(self) -> Path:
-        """Writes a contact sheet of fixed images, and the plot of the losses where matplotlib is installed."""
+        """Writes a contact sheet of fixed images: `previews/step-N.png`."""
         pixel_values = self._images(self._generator(-1)).to(self.model.device)
+        self.model.eval()
         reconstruction = vq_pass(self.model, pixel_values, self.step > self.arguments.continuous_steps).reconstruction
+        self.model.train()
         path = self.output_dir / "previews" / f"step-{self.step:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         contact_sheet(path, pixel_values, reconstruction)
@@ -337,11 +347,9 @@ class VQTrainer:
         latents: list[torch.Tensor] = []
         while sum(map(len, latents)) < wanted:
             pixel_values = self._images(generator).to(self.model.device)
-            latents.append(self.model.encode(pixel_values).latents.flatten(0, 2))
-        self._move_codes(
-            slice(None),
-            spherical_kmeans(torch.cat(latents), len(self._uses), self.arguments.kmeans_iterations, generator),
-        )
+            latents.append(self.model.encode(pixel_values).latents.flatten(0, 2).cpu())
+        centres = spherical_kmeans(torch.cat(latents), len(self._uses), self.arguments.kmeans_iterations, generator)
+        self._move_codes(slice(None), centres.to(self.model.device))
         self._uses.zero_()
 
     @torch.no_grad()

@@ -16,18 +16,17 @@ def spherical_kmeans(
     """Clusters unit vectors by cosine similarity, from k-means++ seeds.
 
     Args:
-        latents: `(N, embed_dim)` unit vectors.
+        latents: `(N, embed_dim)` unit vectors, on the CPU.
         num_codes: how many centres.
         iterations: rounds of Lloyd's algorithm after the seeding.
-        generator: on the CPU, whatever device the latents are on.
 
     Returns:
-        `(num_codes, embed_dim)` unit vectors on the latents' device. Where there are fewer distinct latents than codes,
+        `(num_codes, embed_dim)` unit vectors. Where there are fewer distinct latents than codes,
         the codes left over are latents that occur a second time.
     """
-    picks = torch.rand(num_codes, generator=generator, dtype=torch.float64).to(latents.device)
+    picks = torch.rand(num_codes, generator=generator, dtype=torch.float64)
     centres = latents.new_empty(num_codes, latents.shape[1])
-    distance = torch.ones(len(latents), dtype=torch.float64, device=latents.device)
+    distance = torch.ones(len(latents), dtype=torch.float64)
     for index in range(num_codes):
         cumulative = distance.cumsum(0)
         place = torch.searchsorted(cumulative, picks[index] * cumulative[-1]).clamp_max(len(latents) - 1)

@@ -195,7 +195,7 @@ _CLAUSE_ON_BACKGROUND = {
 }
 _CONJUNCTIONS = {"en": ("and", "and", "and", "with"), "zh": ("和", "和", "与", "还有")}
 # {d} is a direction's phrase, {p} a place's; phrases first, then clauses
-_RELATED = {"en": ("{a} {d} {b}",), "zh": ()}
+_RELATED: dict[str, tuple[str, ...]] = {"en": ("{a} {d} {b}",), "zh": ()}  # Chinese relations are all clauses
 _RELATED_CLAUSES = {
     "en": ("{a} is {d} {b}", "there is {a} {d} {b}", "{d} {b} there is {a}"),
     "zh": ("{a}在{b}的{d}", "{a}在{b}的{d}", "{a}在{b}{d}", "{b}的{d}是{a}", "{b}的{d}有{a}", "{b}{d}有{a}"),
@@ -220,7 +220,7 @@ _BY_SIDES = {
     },
 }
 _BY_SIDES_RATE = 0.25
-_CLAUSE_RATE = 0.2
+_CLAUSE_RATES = {"en": 0.2, "zh": 0.6}
 
 
 def say_caption(spec: CaptionSpec, speaker: Speaker, request: bool = False) -> str:
@@ -249,20 +249,23 @@ def say_caption(spec: CaptionSpec, speaker: Speaker, request: bool = False) -> s
 
 def _content(spec: CaptionSpec, speaker: Speaker, allow_clause: bool) -> tuple[str, bool]:
     """The objects of a caption in words, and whether they make a clause."""
-    language = speaker.language
-    phrases = [speaker.some(thing.shape or "", thing.colour, thing.count, bare=True) for thing in spec.objects]
-    place = spec.objects[0].place
-    if not spec.relations and place is None:
+    language, place = speaker.language, spec.objects[0].place
+    plain, clauses = (_RELATED, _RELATED_CLAUSES) if spec.relations else (_PLACED, _PLACED_CLAUSES)
+    is_placed = bool(spec.relations) or place is not None
+    by_sides = bool(spec.relations) and speaker.chance(_BY_SIDES_RATE)
+    if language == "zh" and spec.relations:
+        is_clause = True
+    else:
+        is_clause = is_placed and not by_sides and allow_clause and speaker.chance(_CLAUSE_RATES[language])
+    bare = language == "zh" or not is_clause
+    phrases = [speaker.some(thing.shape or "", thing.colour, thing.count, bare) for thing in spec.objects]
+    if not is_placed:
         return speaker.listed(phrases, speaker.pick(_CONJUNCTIONS[language]) if len(phrases) == 2 else None), False
     values = {"a": phrases[0], "b": phrases[-1]}
+    if by_sides:
+        return speaker.pick(_BY_SIDES[language][spec.relations[0][1]]).format(**values), is_clause
     if spec.relations:
-        direction = spec.relations[0][1]
-        if speaker.chance(_BY_SIDES_RATE):
-            return speaker.pick(_BY_SIDES[language][direction]).format(**values), language == "zh"
-        values["d"] = speaker.pick(DIRECTION_WORDS[language][direction])
-        plain, clauses = _RELATED[language], _RELATED_CLAUSES[language]
+        values["d"] = speaker.pick(DIRECTION_WORDS[language][spec.relations[0][1]])
     else:
         values["p"] = speaker.place(place or "")
-        plain, clauses = _PLACED[language], _PLACED_CLAUSES[language]
-    is_clause = not plain or (allow_clause and speaker.chance(_CLAUSE_RATE if language == "en" else 0.6))
-    return speaker.pick(clauses if is_clause else plain).format(**values), is_clause
+    return speaker.pick((clauses if is_clause else plain)[language]).format(**values), is_clause

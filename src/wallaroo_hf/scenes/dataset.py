@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -124,14 +125,12 @@ def build_dataset(
         "images": datasets.Sequence(datasets.Image()),
     } | dict.fromkeys(("task", "category", "language", "prompt", *_JSON_COLUMNS), text)
     edges = [num_rows * part // _NUM_SHARDS for part in range(_NUM_SHARDS + 1)]
-    shards = [(start, stop) for start, stop in zip(edges, edges[1:]) if start < stop]
-    options = {
-        "features": datasets.Features(columns),
-        "gen_kwargs": {"rows": rows, "shards": shards, "version": DATA_VERSION},
-    }
+    shards = [(start, stop) for start, stop in itertools.pairwise(edges) if start < stop]
+    features = datasets.Features(columns)
+    source = {"rows": rows, "shards": shards, "version": DATA_VERSION}
     if streaming:
-        return datasets.IterableDataset.from_generator(_arrow_rows, **options)
-    return datasets.Dataset.from_generator(_arrow_rows, split=datasets.NamedSplit(split), **options)
+        return datasets.IterableDataset.from_generator(_arrow_rows, features, gen_kwargs=source)
+    return datasets.Dataset.from_generator(_arrow_rows, features, gen_kwargs=source, split=datasets.NamedSplit(split))
 
 
 def _arrow_rows(rows: SceneDataset, shards: Sequence[tuple[int, int]], version: str) -> Iterator[dict[str, Any]]:

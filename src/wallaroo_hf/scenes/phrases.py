@@ -33,7 +33,7 @@ class Speaker:
         self.rng = rng
         # one style throughout a row, as one writer has
         self._digits = self.chance(_DIGIT_RATE)
-        self._bare = self.chance(0.3)
+        self._bare = self.chance(0.3 if language == "zh" else 0.1)
         self._short_colours = self.chance(0.4)
         self._american = self.chance(0.5)
 
@@ -79,14 +79,14 @@ class Speaker:
             shape: the shape's name.
             colour: the colour's name, or None to leave it out.
             count: how many.
-            bare: Chinese may leave out the number of a single thing; the same throughout a row.
+            bare: a single thing may go without its article or number ("red circle"); the same throughout a row.
         """
         kind = self.kind(shape, colour, count)
+        if count == 1 and bare and self._bare:
+            return kind
         if self.language == "en":
             article = "an" if kind[0] in "aeiou" else "a"
             return f"{article if count == 1 else self.number(count)} {kind}"
-        if count == 1 and bare and self._bare:
-            return kind
         measure = _MEASURES.get(shape, "个") if self.chance(0.4) else "个"
         return f"{self.number(count)}{measure}{kind}"
 

@@ -9,8 +9,8 @@ A prompt file has one JSON object per line (empty lines are skipped). Its keys:
 - `scene`: the picture that is asked about or edited; only for "understanding" and "editing":
   `{"height": 96, "width": 96, "background": "white", "objects": [{"shape": "star", "colour": "red", "row": 0, "col": 2}]}`,
   where row and col count slots of 32 pixels from the top left, from 0;
-- `language` ("en" or "zh") and `category` (any word): how scores are grouped; by default the language is that of the prompt's
-  letters and the category "other".
+- `language` ("en" or "zh") and `category` (any word): how scores are grouped; by default the language is that of the
+  prompt's letters and the category "other".
 
 `spec` of "generation": `objects`, a list of `{"shape", "colour", "count", "place"}`, each of which may be left out where it
 does not matter (`count` is then 1); `relations`, a list of `[first, direction, second]` with indices into `objects`;
@@ -23,20 +23,24 @@ does not matter (`count` is then 1); `relations`, a list of `[first, direction, 
 `spec` of "understanding": `kind` ("shape", "colour", "place", "direction", "yes_no", "exists", "number" or "objects") and
 `value` (for "objects" instead `objects`, and `background` if it must be named); `language` if the answer must be in it.
 
-    {"task": "understanding", "prompt": "what colour is the star?", "scene": {...}, "spec": {"kind": "colour", "value": "red"}}
+    {"task": "understanding", "prompt": "what colour is the star?", "scene": {...},
+     "spec": {"kind": "colour", "value": "red"}}
 
-`spec` of "editing": `operation` and its entries: "recolour" (`object`, `colour`), "add" (`shape`, `colour`), "remove" (`object`),
-"replace" (`object`, `shape`; without `colour` the colour stays), "move" (`object`), "background" (`background`); "add" and
-"move" may have `place`, or `direction` and `anchor`. `object` and `anchor` pick one object of the scene by any of `shape`,
-`colour`, `row` and `col`. Everything that the operation does not name must stay as it is.
+`spec` of "editing": `operation` and its entries: "recolour" (`object`, `colour`), "add" (`shape`, `colour`), "remove"
+(`object`), "replace" (`object`, `shape`; without `colour` the colour stays), "move" (`object`), "background"
+(`background`); "add" and "move" may have `place`, or `direction` and `anchor`. `object` and `anchor` pick one object of the
+scene by any of `shape`, `colour`, `row` and `col`. Everything that the operation does not name must stay as it is.
 
     {"task": "editing", "prompt": "move the star below the ring", "scene": {...},
      "spec": {"operation": "move", "object": {"shape": "star"}, "direction": "below", "anchor": {"shape": "ring"}}}
 
-(An object must be on one line in the file.) The names are: shapes circle, square, triangle, star, heart, diamond, ring, cross;
-colours red, green, blue, yellow, orange, purple, pink, cyan; backgrounds white, black, grey, beige; directions left_of,
-right_of, above, below; places top_left, top_middle, top_right, middle_left, centre, middle_right, bottom_left, bottom_middle,
-bottom_right, and left, right, top, bottom for anywhere along a side.
+(In the file each object is on one line.) The names:
+
+- shapes: circle, square, triangle, star, heart, diamond, ring, cross
+- colours: red, green, blue, yellow, orange, purple, pink, cyan; backgrounds: white, black, grey, beige
+- directions: left_of, right_of, above, below
+- places: top_left, top_middle, top_right, middle_left, centre, middle_right, bottom_left, bottom_middle, bottom_right, and
+  left, right, top, bottom for anywhere along a side
 """
 
 from __future__ import annotations
@@ -133,11 +137,12 @@ class Prompt:
         if isinstance(output, str) != (self.task == "understanding"):
             expected = "a text" if self.task == "understanding" else "a picture"
             raise TypeError(f"the task {self.task!r} is judged by {expected}, not by {type(output).__name__}")
-        if isinstance(self.spec, AnswerSpec):
-            return check_answer(str(output), self.spec)
-        if isinstance(self.spec, EditSpec) and self.scene is not None:
+        if isinstance(output, str):
+            return check_answer(output, self.spec)  # type: ignore[arg-type]
+        if isinstance(self.spec, EditSpec):
+            assert self.scene is not None
             return check_edit(self.scene, output, self.spec)
-        return check_caption(output, self.spec)
+        return check_caption(output, self.spec)  # type: ignore[arg-type]
 
 
 def _read_picture(task: str, values: Mapping[str, Any]) -> tuple[Scene | None, tuple[int, int]]:

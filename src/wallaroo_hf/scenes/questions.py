@@ -209,7 +209,7 @@ def _plan_yes_no(rng: random.Random, scene: Scene) -> QuestionPlan:
         )
         return QuestionPlan(scene, spec, main, ask)
     shape, colour = (thing.shape, thing.colour) if yes else _absent(rng, scene)
-    ask = _template(_IS_THERE, x=lambda speaker: speaker.some(shape, colour, bare=True))
+    ask = _template(_IS_THERE, x=lambda speaker: speaker.some(shape, colour, bare=speaker.language == "zh"))
     return QuestionPlan(scene, spec, (Combination(shape, colour, "yes_no"),), ask)
 
 

@@ -38,6 +38,8 @@ class SceneObject:
     def __post_init__(self) -> None:
         _check_choice("shape", self.shape, SHAPES)
         _check_choice("object colour", self.colour, COLOURS)
+        if not isinstance(self.row, int) or not isinstance(self.col, int):
+            raise ValueError(f"row and col of a slot must be whole numbers, not {self.row!r} and {self.col!r}")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,10 @@ class Scene:
     objects: tuple[SceneObject, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.height, int) or not isinstance(self.width, int):
+            raise ValueError(
+                f"height and width must be whole numbers of pixels, not {self.height!r} and {self.width!r}"
+            )
         if self.height < SLOT or self.width < SLOT or self.height % SLOT or self.width % SLOT:
             raise ValueError(
                 f"a scene of {self.height}x{self.width} (height x width) has no whole slots: use multiples of {SLOT}"
@@ -124,8 +130,9 @@ class Scene:
 
 
 def _check_keys(kind: str, values: Mapping[str, Any], expected: Sequence[str]) -> None:
-    if set(values) != set(expected):
-        raise ValueError(f"a {kind} has the keys {', '.join(expected)}, not {', '.join(map(str, values)) or 'none'}")
+    if not isinstance(values, Mapping) or set(values) != set(expected):
+        given = ", ".join(map(str, values)) if isinstance(values, Mapping) else repr(values)
+        raise ValueError(f"a {kind} must be a dictionary with the keys {', '.join(expected)}, not {given or 'none'}")
 
 
 def random_size(rng: random.Random) -> tuple[int, int]:

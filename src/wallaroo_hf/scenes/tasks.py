@@ -53,7 +53,7 @@ _HERE_IS_EDITED = {
 
 
 class _Draft(NamedTuple):
-    """A row that may still be refused by its split; `say` is only called if it is not."""
+    """A row without words, which its split may still refuse; `plan` is the plan of its task."""
 
     main: tuple[Combination, ...]
     others: tuple[Combination, ...]
@@ -71,7 +71,7 @@ def make_row(
     language: str | None = None,
     task_weights: Mapping[str, float] | None = None,
 ) -> Row:
-    """One row of the data set, without pictures; what is not given is drawn by chance.
+    """One row of the data set, without pictures: equal arguments give equal rows, and what is not given is drawn by chance.
 
     Args:
         seed: the data set's seed.
@@ -86,7 +86,7 @@ def make_row(
         ValueError: for an unknown name.
     """
     _check_choice("split", split, SPLITS)
-    rng = random.Random(f"{seed}/{split}/{index}")
+    rng = random.Random(f"{seed}/{split}/{index}/{task}/{category}/{language}")
     if task is None:
         weights = TASK_WEIGHTS if task_weights is None else task_weights
         task = rng.choices(list(weights), list(weights.values()))[0]

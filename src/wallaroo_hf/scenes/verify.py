@@ -217,7 +217,10 @@ def _assign(scene: ReadScene, spec: CaptionSpec, wanted: Sequence[int], relation
     def extend(depth: int) -> bool:
         if depth == len(wanted):
             return True
-        for found in scene.objects:
+        # alike entries take their objects in order, or the number of ways would explode
+        alike = depth > 0 and wanted[depth] == wanted[depth - 1]
+        start = next(at for at, found in enumerate(scene.objects) if found is chosen[-1]) + 1 if alike else 0
+        for found in scene.objects[start:]:
             if all(found is not other for other in chosen) and fits(wanted[depth], found):
                 chosen.append(found)
                 if extend(depth + 1):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._cli_options import quiet
+from ._cli_options import BUILT_IN, quiet
 from ._commands_train_vq import train_vq
 
 if TYPE_CHECKING:
@@ -31,15 +31,15 @@ def train(
         ),
     ] = None,
     model: Annotated[
-        str | None,
+        str,
         typer.Option(
             "--model",
             "-m",
             envvar="WALLAROO_MODEL",
-            help="Checkpoint to start from: folder or Hub id.",
+            help="Checkpoint to start from: folder or Hub id. Default: the small built-in one.",
             show_default=False,
         ),
-    ] = None,
+    ] = BUILT_IN,
     output: Output = None,
     stage: Annotated[
         str | None,
@@ -94,10 +94,10 @@ def train(
     """
     if context.invoked_subcommand is not None:
         return
-    for option, value in (("--data", data), ("--model", model), ("--output", output)):
+    for option, value in (("--data", data), ("--output", output)):
         if value is None and not (option == "--output" and dry_run):
             raise ValueError(f"{option} is missing; `wallaroo train --help` says what it is.")
-    assert data is not None and model is not None
+    assert data is not None
     from . import _registration  # noqa: F401  the command line postpones it
     from .training.previews import read_previews
     from .training.run import RunOptions

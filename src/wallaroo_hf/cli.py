@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from . import _commands_evaluate
-from ._cli_options import Device, Model, quiet
+from ._cli_options import BUILT_IN, Device, Model, quiet
 from ._commands_encode import encode
 from ._commands_merge import merge
 from ._commands_train import COMMANDS as TRAIN_COMMANDS
@@ -80,7 +80,7 @@ def _draw(arguments: dict[str, Any], prompts: list[str], image: str | None) -> N
 @_one_sentence_errors
 def generate(
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What to draw.", show_default=False)],
-    model: Model,
+    model: Model = BUILT_IN,
     output: Output = Path("."),
     num_images: NumImages = 1,
     seed: Seed = None,
@@ -107,7 +107,7 @@ def generate(
 def edit(
     image: Annotated[str, typer.Argument(help="The image to edit: a path or URL.", show_default=False)],
     instruction: Annotated[str, typer.Argument(help="What to change.", show_default=False)],
-    model: Model,
+    model: Model = BUILT_IN,
     output: Output = Path("."),
     num_images: NumImages = 1,
     seed: Seed = None,
@@ -146,7 +146,7 @@ def ask(
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE... QUESTION", help="Images, then the question.", show_default=False)
     ],
-    model: Model,
+    model: Model = BUILT_IN,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 512,
     sample: Annotated[
         bool, typer.Option("--sample", help="Sample the answer instead of taking the likeliest.")

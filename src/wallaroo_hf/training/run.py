@@ -23,7 +23,7 @@ from .pictures import open_pictures
 from .preparation import prepare_for_stage
 from .previews import Preview, PreviewCallback
 from .reports import plot_losses
-from .sources import DataEntry, load_sources, mix_rows, read_data_config
+from .sources import DataEntry, load_sources, mix_rows, named_rows, read_data_config
 from .stages import Stage, stage
 from .trainer import WallarooTrainer
 from .validation import ValidationReport, validate_rows
@@ -154,11 +154,7 @@ def validate(
         progress: called with the number of rows done.
     """
     collator = WallarooDataCollator.for_stage(processor, chosen)
-    report = ValidationReport()
-    for found in sources.values():
-        for source in found:
-            report.merge(validate_rows(source.rows, collator.measure, chosen.max_length, progress=progress))
-    return report
+    return validate_rows(named_rows(sources), collator.measure, chosen.max_length, progress=progress)
 
 
 def build_trainer(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, IterableDataset, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, SequentialSampler
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -17,6 +17,7 @@ from .arguments import WallarooTrainingArguments
 from .checkpoints import ADAPTER_SETTINGS, AtomicCheckpointMixin, find_last_complete_checkpoint
 from .optimizers import muon_adamw
 from .previews import PreviewCallback
+from .streaming import StreamMixture
 
 __all__ = ["NonFiniteLossError", "WallarooTrainer"]
 
@@ -255,6 +256,18 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         }
 
     # ---------------------------------------------------------------------------------------------------------- data
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As in `Trainer`; a mixture of streams divides itself among processes and workers, so accelerate must not."""
+        if not isinstance(self.train_dataset, StreamMixture):
+            return super().get_train_dataloader()
+        return DataLoader(
+            self.train_dataset,
+            batch_size=self._train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory and torch.accelerator.is_available(),
+        )
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """A mixture of tasks is in order already; all else is sampled as the arguments say."""

@@ -153,7 +153,8 @@ class VQTrainer:
         token_size = model.config.image_token_size
         if arguments.locality_weight and arguments.locality_tile % token_size:
             raise ValueError(
-                f"`locality_tile` is {arguments.locality_tile}, but an image token has {token_size} pixels; give a multiple."
+                f"`locality_tile` is {arguments.locality_tile}, but an image token has {token_size} pixels; give a "
+                "multiple."
             )
         self.model = model.train()
         self.arguments = arguments

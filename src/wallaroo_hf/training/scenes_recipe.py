@@ -76,8 +76,8 @@ class SceneRecipe:
             "2": 500,
             "3a": 100,
             "3b": 400,
-            "4": 1100,
-            "4-cooldown": 350,
+            "4": 850,
+            "4-cooldown": 300,
         }
     )
     previewed: int = 5

@@ -26,6 +26,17 @@ def answer_row(question: str, answer: str, image: Any = None, **more: Any) -> di
 
 def training_rows() -> list[dict[str, Any]]:
     """Eight rows: generation, editing and understanding, in both languages, of several sizes."""
+    return eight_rows()
+
+
+@pytest.fixture(scope="module")
+def rows_of_module() -> list[dict[str, Any]]:
+    """The same, for fixtures that live longer."""
+    return eight_rows()
+
+
+def eight_rows() -> list[dict[str, Any]]:
+    """Eight rows, new ones at each call."""
     small = {"height": 32, "width": 32}
     wide = {"height": 32, "width": 48}
     return [

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from ..layout.prompts import prompt_language
-from ..processing.image_processor import open_image
 from ..processing.processor import WallarooProcessor
 from ..processing.rows import pad
+from .pictures import open_picture
 from .rows import RowError
 from .stages import Stage
 
@@ -153,10 +153,9 @@ class WallarooDataCollator:
             if _only_draws(parts) and row.get("task") != "interleaved":
                 return self._drawing(row, parts, rng)
             return self._interleaved(row, parts, rng)
-        except RowError:
-            raise
         except (ValueError, TypeError, KeyError, OSError) as error:
-            raise RowError(f"Row {row_name(row)} cannot be trained on: {error}") from error
+            reason = error.reason if isinstance(error, RowError) else "unusable_row"
+            raise RowError(f"Row {row_name(row)} cannot be trained on: {error}", reason) from error
 
     def _process(self, **kwargs: Any) -> dict[str, Any]:
         if self.pixel_limits is not None:
@@ -177,7 +176,7 @@ class WallarooDataCollator:
             template = templates[0]
         else:
             template = self._longest(templates) if rng is None else templates[int(rng.integers(len(templates)))]
-        source = open_image(parts.shown[0]) if parts.shown else None
+        source = parts.shown[0] if parts.shown else None
         text, latents = prompt, parts.latents
         if len(parts.messages) > 2:  # with its history
             text = self._render(parts.messages[:-1])
@@ -288,7 +287,7 @@ def _take_apart(row: Mapping[str, Any]) -> _Parts:
     messages = row.get("messages")
     if not messages:
         raise ValueError("it has no `messages`; see docs/data.md for the form of a row.")
-    images = list(row.get("images") or [])
+    images = [None if image is None else open_picture(image) for image in row.get("images") or []]
     encoded = list(row.get("image_tokens") or [])
     chat: list[dict[str, Any]] = []
     shown: list[Any] = []
@@ -302,6 +301,7 @@ def _take_apart(row: Mapping[str, Any]) -> _Parts:
             if item["type"] != "image":
                 continue
             image = images[used] if used < len(images) else None
+            image = None if image is None else open_picture(image)
             used += 1
             if message["role"] != "assistant":
                 shown.append(image)

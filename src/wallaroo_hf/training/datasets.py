@@ -1,8 +1,9 @@
 """Rows from files, folders and the Hub, through `datasets`: mapped from disk, or streamed."""
 
+import contextlib
 import glob
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from .adapters import FORMATS, adapt_row
-from .readers import DATA_SUFFIXES, PICTURE_SUFFIXES, parse_record, read_records, record_features
+from .readers import DATA_SUFFIXES, PICTURE_SUFFIXES, RECORD_VERSION, parse_record, read_records, record_features
 from .rows import TASKS, Row, RowError
 
 __all__ = ["load_rows", "require_datasets"]
@@ -75,16 +76,26 @@ def load_rows(
         raise ValueError(f"`task` is {task!r}, but must be one of {', '.join(TASKS)}.")
     reader = _RowReader(format, task, dict(columns or {}), None if image_folder is None else os.fspath(image_folder))
     if isinstance(source, (datasets.Dataset, datasets.IterableDataset)):
+        if split is not None or config is not None or streaming:
+            raise ValueError(
+                "`split`, `config` and `streaming` are for data that is yet to be opened; leave them out."
+            )
         return _adapted(source, reader)
     place = os.fspath(source)
     files = _find_files(place)
     if files is None and os.path.isdir(place):
+        if config is not None:
+            raise ValueError(f"`config` is {config!r}, but '{place}' is not on the Hub; leave it out.")
         saved = _load_saved(datasets, place, split)
         return _adapted(
             saved.to_iterable_dataset(min(len(saved), 64) or 1) if streaming else saved, reader.within(place)
         )
     if files is None:
-        is_path = place.startswith((".", "/", "~")) or place.lower().endswith((*DATA_SUFFIXES, ".parquet"))
+        is_path = (
+            place.startswith((".", "/", "~"))
+            or place.endswith("/")
+            or place.lower().endswith((*DATA_SUFFIXES, ".parquet"))
+        )
         if os.path.exists(place) or place.count("/") != 1 or is_path:
             raise ValueError(
                 f"There is no data at '{place}'; give a file ({', '.join((*DATA_SUFFIXES, '.parquet'))}), a pattern, "
@@ -156,13 +167,28 @@ def _load_files(datasets: ModuleType, files: list[str], reader: "_RowReader", st
     if len(are_parquet) > 1:
         raise ValueError(f"The files are of several kinds ('{files[0]}' and others); name .parquet files apart.")
     if are_parquet == {True}:
-        table = datasets.load_dataset("parquet", data_files=files, split="train", streaming=streaming)
+        with _generation_errors(datasets):
+            table = datasets.load_dataset("parquet", data_files=files, split="train", streaming=streaming)
         return _adapted(table, reader.within(os.path.dirname(files[0])))
     stats = [(path, os.stat(path)) for path in files]
-    arguments = {"files": [(os.path.abspath(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]}
+    arguments = {
+        "files": [(os.path.abspath(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats],
+        "version": RECORD_VERSION,
+    }
     kind = datasets.IterableDataset if streaming else datasets.Dataset
-    records = kind.from_generator(read_records, features=record_features(), gen_kwargs=arguments)
+    with _generation_errors(datasets):
+        records = kind.from_generator(read_records, features=record_features(), gen_kwargs=arguments)
     return _adapted(records, reader, are_records=True)
+
+
+@contextlib.contextmanager
+def _generation_errors(datasets: ModuleType) -> Iterator[None]:
+    """Says what was wrong with a file, not that a data set could not be generated."""
+    try:
+        yield
+    except datasets.exceptions.DatasetGenerationError as error:
+        cause = error.__cause__ or error
+        raise ValueError(" ".join(str(cause).split())[:500] or type(cause).__name__) from error
 
 
 def _load_saved(datasets: ModuleType, folder: str, split: str | None) -> Any:
@@ -249,7 +275,7 @@ class _RowReader:
         try:
             columns = parse_record(record)
         except RowError as error:
-            return {"name": record["name"], "error": str(error)}
+            return {**self._failed(error), "name": record["name"]}
         return {**self.within(os.path.dirname(record["file"])).read(columns), "name": record["name"]}
 
     def read(self, record: Mapping[str, Any]) -> Row:
@@ -257,9 +283,12 @@ class _RowReader:
         try:
             row = adapt_row(record, self.format, self.columns)
         except RowError as error:
-            return {"error": str(error)}
+            return self._failed(error)
         row["images"] = [self._resolve(picture) for picture in row["images"]]
         return row if self.task is None else {**row, "task": self.task}
+
+    def _failed(self, error: RowError) -> Row:
+        return {"error": str(error)} if self.task is None else {"error": str(error), "task": self.task}
 
     def _resolve(self, picture: Any) -> Any:
         if isinstance(picture, str) and self.image_folder and "://" not in picture:

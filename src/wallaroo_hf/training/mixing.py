@@ -208,10 +208,7 @@ class TaskMixture(Dataset):
             raise IndexError(f"Position {position} is outside a mixture of {self.length} rows.")
         number, turn = self.pattern.locate(position % self.length)
         source = self.sources[number]
-        epoch, index = divmod(turn, len(source.rows))
-        index = (index + attempt) % len(source.rows)
-        if self.shuffle:
-            index = permuted_index(index, len(source.rows), self.seed, number, epoch)
+        epoch, index = row_at(len(source.rows), turn, attempt, (self.seed, number) if self.shuffle else None)
         return Draw(source.name, self.tasks[number], index, epoch), source
 
     def __getitem__(self, position: int) -> Row:
@@ -226,7 +223,19 @@ class TaskMixture(Dataset):
                 skipped.append(note_skipped(error, self.on_error, skipped, len(source.rows)))
 
 
-def note_skipped(error: RowError, on_error: str, skipped: Sequence[str], available: int = _MOST_ATTEMPTS) -> str:
+def row_at(size: int, turn: int, attempt: int, keys: tuple[int, int] | None) -> tuple[int, int]:
+    """Which row a source of `size` rows gives at its turn, as `(pass over it, index)`.
+
+    Args:
+        attempt: how many rows turned out to be unusable before.
+        keys: of the shuffled order; None = in order.
+    """
+    epoch, index = divmod(turn, size)
+    index = (index + attempt) % size
+    return epoch, index if keys is None else permuted_index(index, size, *keys, epoch)
+
+
+def note_skipped(error: RowError, on_error: str, skipped: Sequence[str], available: int | None) -> str:
     """Says that a row is left out and returns the words, unless nothing may be, or nothing else would be left.
 
     Raises:
@@ -234,7 +243,7 @@ def note_skipped(error: RowError, on_error: str, skipped: Sequence[str], availab
     """
     if on_error == "raise":
         raise error
-    if len(skipped) + 1 >= min(available, _MOST_ATTEMPTS):
+    if len(skipped) + 1 >= min(_MOST_ATTEMPTS, available or _MOST_ATTEMPTS):
         raise RowError(
             f"{len(skipped) + 1} rows in a row cannot be used; the last is {error}", error.reason
         ) from error
@@ -256,7 +265,7 @@ def known_policy(on_error: str) -> str:
 def _merged(task: str, sources: Sequence[Source]) -> list[Source]:
     """Sources of a task without weights as one, in which every row counts the same."""
     unweighted = [source for source in sources if source.weight is None]
-    if len(unweighted) < 2:
+    if len(sources) == 1 or not unweighted:
         return list(sources)
     if len(unweighted) < len(sources):
         raise ValueError(

@@ -12,14 +12,14 @@ import fsspec
 from PIL import Image, UnidentifiedImageError
 
 from ..processing.image_processor import open_image
-from .rows import RowError
+from .rows import Row, RowError
 
 MAX_PIXELS = 64_000_000
 # Formats with a small and well-tested decoder; the files may come from anywhere.
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _DECODING_ERRORS = (OSError, ValueError, TypeError, SyntaxError, EOFError, LookupError, struct.error, zlib.error)
 
-__all__ = ["IMAGE_FORMATS", "MAX_PIXELS", "check_picture", "open_picture", "stored_picture"]
+__all__ = ["IMAGE_FORMATS", "MAX_PIXELS", "check_picture", "open_picture", "open_pictures", "stored_picture"]
 
 
 def open_picture(picture: Any) -> Image.Image:
@@ -33,6 +33,16 @@ def open_picture(picture: Any) -> Image.Image:
     """
     with _opened(picture) as image:
         return open_image(image)
+
+
+def open_pictures(row: Row) -> Row:
+    """A row whose pictures are opened, as a mixture's `check`: rows with broken pictures are then replaced, too.
+
+    Raises:
+        RowError: as [`open_picture`].
+    """
+    images = [None if picture is None else open_picture(picture) for picture in row.get("images") or ()]
+    return {**row, "images": images}
 
 
 def check_picture(picture: Any, decode: bool = True) -> None:

@@ -4,24 +4,25 @@ A record keeps what stood in the file as bytes and is parsed on access: one brok
 that cannot be loaded, and rows may differ in their columns.
 """
 
-import contextlib
 import csv
 import gzip
 import json
 import os
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .rows import RowError
 
-__all__ = ["DATA_SUFFIXES", "PICTURE_SUFFIXES", "parse_record", "read_records", "record_features"]
+__all__ = ["DATA_SUFFIXES", "PICTURE_SUFFIXES", "RECORD_VERSION", "parse_record", "read_records", "record_features"]
 
 LINE_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 TABLE_SUFFIXES = (".csv", ".tsv")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 DATA_SUFFIXES = (*LINE_SUFFIXES, ".json", *TABLE_SUFFIXES, ".tar")
+RECORD_VERSION = 1  # to be raised whenever the same file would give other records
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -33,32 +34,40 @@ def record_features() -> Any:
     return Features({"file": Value("string"), "name": Value("string"), "json": Value("binary"), "pictures": [member]})
 
 
-def read_records(files: Sequence[tuple[str, int, int]]) -> Iterator[dict[str, Any]]:
+def read_records(files: Sequence[tuple[str, int, int]], version: int = RECORD_VERSION) -> Iterator[dict[str, Any]]:
     """Yields the records of files one by one.
 
     Args:
         files: `(path, size, time of change)`; only the path is read, the rest tells caches of changed files.
+        version: of what is yielded; not read, but tells caches that an older version filled.
     """
     for path, _, _ in files:
-        name = os.path.basename(path)
-        lower = name.lower()
-        if lower.endswith(LINE_SUFFIXES):
-            found = _lines(path)
-        elif lower.endswith(".json"):
-            found = _members(path)
-        elif lower.endswith(TABLE_SUFFIXES):
-            found = _table(path, "\t" if lower.endswith(".tsv") else ",")
-        elif lower.endswith(".tar"):
-            yield from _archive(path, name)
-            continue
-        else:
-            found = _captioned_picture(path)
-        for place, data in found:
-            yield {"file": path, "name": f"{name}:{place}" if place else name, "json": data, "pictures": None}
+        try:
+            yield from _records_of(path)
+        except (tarfile.TarError, csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"'{path}' is damaged or incomplete ({error}); repair it, or get it again.") from error
+
+
+def _records_of(path: str) -> Iterator[dict[str, Any]]:
+    name = os.path.basename(path)
+    lower = name.lower()
+    if lower.endswith(".tar"):
+        yield from _archive(path, name)
+        return
+    if lower.endswith(LINE_SUFFIXES):
+        found = _lines(path)
+    elif lower.endswith(".json"):
+        found = _members(path)
+    elif lower.endswith(TABLE_SUFFIXES):
+        found = _table(path, "\t" if lower.endswith(".tsv") else ",")
+    else:
+        found = _captioned_picture(path)
+    for place, data in found:
+        yield {"file": path, "name": f"{name}:{place}" if place else name, "json": data, "pictures": None}
 
 
 def parse_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns that a record holds; pictures of archives are bytes under their field's name.
+    """The columns that a record holds; members of archives are named as by `datasets`: `jpg`, `source.png`, `txt`.
 
     Raises:
         RowError: `unreadable_row`, if it is not a JSON object.
@@ -69,15 +78,7 @@ def parse_record(record: Mapping[str, Any]) -> dict[str, Any]:
         raise RowError(f"It is not JSON ({error}).", "unreadable_row") from error
     if not isinstance(columns, dict):
         raise RowError(f"It is a JSON {type(columns).__name__}, but must be an object.", "unreadable_row")
-    numbered = {}
-    for picture in record.get("pictures") or ():
-        if picture["field"].isdigit():
-            numbered[int(picture["field"])] = picture["bytes"]
-        else:
-            columns[picture["field"]] = picture["bytes"]
-    if numbered:
-        columns["images"] = [numbered[place] for place in sorted(numbered)]
-    return columns
+    return columns | {picture["field"]: picture["bytes"] for picture in record.get("pictures") or ()}
 
 
 def _lines(path: str) -> Iterator[tuple[int, bytes]]:
@@ -124,7 +125,7 @@ def _captioned_picture(path: str) -> Iterator[tuple[int, bytes]]:
 def _archive(path: str, name: str) -> Iterator[dict[str, Any]]:
     """Samples of a WebDataset archive: neighbouring members with the same path up to the first dot of the file's name.
 
-    The fields of `.json` members become columns, `.txt` members texts, pictures their bytes; other members are left out.
+    Members other than pictures, `.txt` and `.json` are left out.
     """
     key: tuple[str, str] | None = None
     columns: dict[str, Any] = {}
@@ -145,23 +146,25 @@ def _archive(path: str, name: str) -> Iterator[dict[str, Any]]:
 
 
 def _read_member(file: Any, field: str, columns: dict[str, Any], pictures: list[dict[str, Any]]) -> None:
-    meaning, _, suffix = field.rpartition(".")
-    suffix = f".{suffix.lower()}"
+    suffix = f".{field.rpartition('.')[2].lower()}"
     if suffix in PICTURE_SUFFIXES:
-        pictures.append({"field": meaning or "image", "bytes": file.read()})
+        pictures.append({"field": field, "bytes": file.read()})
     elif suffix == ".txt":
-        columns[meaning or "text"] = file.read().decode("utf-8-sig", errors="surrogateescape").strip()
-    elif suffix == ".json":
-        columns["__json__"] = file.read()
+        columns[field] = file.read().decode("utf-8-sig", errors="surrogateescape").strip()
+    elif field.lower() == "json":
+        columns["json"] = file.read()
 
 
 def _sample(path: str, name: str, key: Any, columns: dict[str, Any], pictures: list[dict[str, Any]]) -> dict[str, Any]:
-    raw = columns.pop("__json__", None)
-    if raw is not None and columns:
-        with contextlib.suppress(ValueError, TypeError):  # what is wrong with it is said where it is parsed
-            raw = _dump({**json.loads(raw), **columns})
-    data = _dump(columns) if raw is None else raw
-    return {"file": path, "name": f"{name}:{'/'.join(filter(None, key))}", "json": data, "pictures": pictures}
+    raw = columns.pop("json", None)
+    key = "/".join(filter(None, key))
+    data = _dump({"__key__": key, **columns})
+    if raw is not None:
+        try:
+            data = _dump({"__key__": key, **columns, "json": json.loads(raw)})
+        except ValueError:
+            data = raw  # what is wrong with it is said where it is parsed
+    return {"file": path, "name": f"{name}:{key}", "json": data, "pictures": pictures}
 
 
 def _dump(value: Any) -> bytes:

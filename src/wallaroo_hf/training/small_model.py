@@ -1,5 +1,6 @@
 """A small Wallaroo from nothing: the classes of the full one with other numbers, and a tokenizer of its own."""
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -143,3 +144,20 @@ def new_small_model(
         **record.processor_settings(),
     )
     return model.eval(), processor
+
+
+def install_image_tokenizer(model: WallarooForConditionalGeneration, vq_model: WallarooVQModel) -> None:
+    """Puts a trained image tokenizer into a model, in place of the one it has.
+
+    With another number of codes the heads get new last layers, so do it before the model learns to draw.
+    """
+    codes, config = vq_model.config.codebook_size, model.config
+    for part in (config, model.model.config):
+        part.vq_config, part.codebook_size = vq_model.config, codes
+    model.model.vq_model = copy.deepcopy(vq_model).to(model.device).requires_grad_(False)
+    for name in ("generation_head", "edit_head"):
+        head = getattr(model, name, None)
+        if head is not None and head[2].out_features != codes:
+            last = torch.nn.Linear(head[2].in_features, codes, bias=False)
+            torch.nn.init.normal_(last.weight, std=config.text_config.initializer_range)
+            head[2] = last.to(head[0].weight)

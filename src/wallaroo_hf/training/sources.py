@@ -2,7 +2,7 @@
 
 import difflib
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ import yaml
 
 from .datasets import load_rows, require_datasets
 from .mixing import Source, TaskMixture
-from .rows import TASKS, RowError, row_task
+from .rows import TASKS, Row, RowError, row_task
 from .streaming import StreamMixture
 
-__all__ = ["DataEntry", "load_sources", "mix_rows", "read_data_config"]
+__all__ = ["DataEntry", "load_sources", "mix_rows", "named_rows", "read_data_config"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,8 @@ def _read_entry(entry: Any, place: str, folder: Path) -> DataEntry:
         raise ValueError(f"The `columns` in {place} must be a mapping, ours to theirs, such as `caption: long_text`.")
     if entry.get("task") not in (None, *TASKS):
         raise ValueError(f"The `task` in {place} is {entry['task']!r}, but must be one of {', '.join(TASKS)}.")
+    if not isinstance(entry.get("streaming", False), bool):
+        raise ValueError(f"The `streaming` in {place} is {entry['streaming']!r}, but must be true or false.")
     found = {key: value for key, value in entry.items() if value is not None}
     for key in ("path", "image_folder"):
         if key in found:
@@ -86,8 +88,8 @@ def _beside(folder: Path, path: str) -> str:
 def load_sources(entries: Sequence[DataEntry]) -> dict[str, list[Source]]:
     """Loads what `data.yaml` names, by task.
 
-    Entries without `task` are divided by the tasks of their rows. Rows of none (unreadable, interleaved) are put with the
-    task most frequent in the entry, where the checks find them: nothing is left out.
+    Entries without `task` are divided by the tasks of their rows. Unreadable rows are put with the task most frequent in
+    the entry, where the checks find them: nothing is left out.
 
     Raises:
         ValueError: if an entry cannot be loaded, or is streamed and has no `task`.
@@ -111,6 +113,15 @@ def load_sources(entries: Sequence[DataEntry]) -> dict[str, list[Source]]:
         for task, found in by_task.items():
             sources.setdefault(task, []).append(Source(found, name, entry.weight))
     return sources
+
+
+def named_rows(sources: Mapping[str, Sequence[Source]]) -> Iterator[Row]:
+    """The rows of all sources one after the other, for checks; those without a name are called after their source."""
+    for found in sources.values():
+        for source in found:
+            for place, row in enumerate(source.rows):
+                present = {key: value for key, value in row.items() if value is not None}
+                yield {"name": f"{source.name}[{place}]", **present}
 
 
 def split_by_task(rows: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, IterableDataset, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, SequentialSampler
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -15,7 +15,9 @@ from ..modeling.losses import LOSS_NAMES, count_labels, total_loss
 from ..modeling.model import WallarooForConditionalGeneration
 from .arguments import WallarooTrainingArguments
 from .checkpoints import ADAPTER_SETTINGS, AtomicCheckpointMixin, find_last_complete_checkpoint
+from .optimizers import muon_adamw
 from .previews import PreviewCallback
+from .streaming import StreamMixture
 
 __all__ = ["NonFiniteLossError", "WallarooTrainer"]
 
@@ -47,6 +49,7 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
     """
 
     args: WallarooTrainingArguments
+    optimizer: Any
     # The losses are divided here, for both reductions.
     loss_is_scaled_for_ga = True
 
@@ -76,6 +79,12 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         """The model without wrappers of accelerate and PEFT."""
         model: Any = self.accelerator.unwrap_model(self.model)
         return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """As in `Trainer`; with `use_muon` our own."""
+        if self.optimizer is None and self.args.use_muon:
+            self.optimizer = muon_adamw(self.model if model is None else model, self.args)
+        return super().create_optimizer(*(() if model is None else (model,)))
 
     # ------------------------------------------------------------------------------------------------------ the loss
 
@@ -247,6 +256,18 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         }
 
     # ---------------------------------------------------------------------------------------------------------- data
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As in `Trainer`; a mixture of streams divides itself among processes and workers, so accelerate must not."""
+        if not isinstance(self.train_dataset, StreamMixture):
+            return super().get_train_dataloader()
+        return DataLoader(
+            self.train_dataset,
+            batch_size=self._train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory and torch.accelerator.is_available(),
+        )
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """A mixture of tasks is in order already; all else is sampled as the arguments say."""

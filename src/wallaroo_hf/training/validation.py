@@ -128,8 +128,8 @@ class ValidationReport:
         return json.dumps(self.as_dict(), ensure_ascii=False, indent=2)
 
     def __rich__(self) -> Group:
-        """Two tables for the terminal: good rows by task, and broken ones by task and reason with the first names."""
-        good = Table(title=self.summary(), title_justify="left")
+        """For the terminal: the summary, good rows by task, broken ones by task and reason with the first names."""
+        good = Table()
         for name in ("task", "rows", "tokens a row", "longest"):
             good.add_column(name, justify="left" if name == "task" else "right")
         for task, count in self._by_task(self.tasks):
@@ -138,7 +138,7 @@ class ValidationReport:
                 task, f"{count.rows:,}", mean, f"{count.longest:,} ({count.longest_name})" if count.longest else "-"
             )
         if not self.problems:
-            return Group(good)
+            return Group(self.summary(), good)
         bad = Table(title="Broken rows", title_justify="left", show_lines=True)
         for name in ("task", "reason", "rows", "the first of them"):
             bad.add_column(name, overflow="fold")
@@ -146,7 +146,7 @@ class ValidationReport:
             for reason, problem in sorted(found.items(), key=lambda item: -item[1].count):
                 examples = "\n".join(f"{name}: {text}" for name, text in problem.examples)
                 bad.add_row(task, f"{reason}\n({REASONS.get(reason, '')})", f"{problem.count:,}", examples)
-        return Group(good, bad)
+        return Group(self.summary(), good, bad)
 
     @staticmethod
     def _by_task(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -253,8 +253,9 @@ def _measured(row: Row, measure: Callable[[Row], int], max_length: int | None) -
 
 
 def task_or_unknown(row: Row) -> str:
-    """The task of a row for reports, whatever is wrong with it."""
+    """The task of a row for reports, whatever is wrong with it: its own, else the one that it was declared to be."""
     try:
         return row_task(row)
     except RowError:
-        return UNKNOWN
+        declared = row.get("task")
+        return declared if declared in TASKS else UNKNOWN

@@ -26,7 +26,8 @@ COLUMNS = 4
 _SCALE = 2  # so that captions have room
 _MAX_SIDE = 640  # pixels; of a picture or pair, enlarged
 _GAP = 4  # pixels between a picture shown and the one made of it
-_FRAME = "#999999"
+_FRAMES = {True: "#3d9950", False: "#c0392b"}  # right, wrong: told also where no font can write the caption
+_FRAME_WIDTH = 3
 _NEAREST = Image.Resampling.NEAREST
 _HEADINGS = {"all": "all", "en": "English", "zh": "Chinese"}
 
@@ -102,7 +103,10 @@ def _picture(item: Item, results: ResultsFile) -> Image.Image:
     if results[item.name].answer is None:
         with Image.open(results.picture_path(item.name)) as picture:
             pictures.append(picture.convert("RGB"))
-    pictures = [ImageOps.expand(ImageOps.scale(picture, _SCALE, _NEAREST), 1, _FRAME) for picture in pictures]
+    frame = _FRAMES[results[item.name].ok]
+    pictures = [
+        ImageOps.expand(ImageOps.scale(picture, _SCALE, _NEAREST), _FRAME_WIDTH, frame) for picture in pictures
+    ]
     width, height = pictures[0].size
     across, down = (0, height + _GAP) if width > height else (width + _GAP, 0)
     steps = len(pictures) - 1

@@ -30,9 +30,12 @@ ALLOWED = {
     "_cli_options": set(),
     "_commands_train_vq": {"modeling", "training"},
     "_commands_encode": {"_cli_options", "_commands", "_registration", "layout", "processing", "training"},
+    "_commands_merge": {"_cli_options", "_registration", "training"},
     "_commands_evaluate": {"_cli_options", "_commands", "evaluation", "scenes"},
+    "_commands_train": {"_cli_options", "_commands_train_vq", "_registration", "processing", "modeling", "training"},
     "cli": {
         *("_version", "_registration", "_cli_options", "_commands", "_commands_encode", "_commands_evaluate"),
+        *("_commands_merge", "_commands_train"),
         *("conversion", "processing"),
     },
     "pipelines": {"generation", "processing"},

@@ -6,16 +6,19 @@ from typing import Annotated
 
 import typer
 
+from ._built_in import FOLDER
+
 Model = Annotated[
     str,
     typer.Option(
         "--model",
         "-m",
         envvar="WALLAROO_MODEL",
-        help="Folder of a converted checkpoint, or a Hub id.",
+        help="Folder of a converted checkpoint, or a Hub id. Default: the small built-in checkpoint.",
         show_default=False,
     ),
 ]
+BUILT_IN = str(FOLDER)
 Device = Annotated[
     str | None, typer.Option(help="Where to compute, e.g. cpu or cuda:0. Default: an accelerator if there is one.")
 ]

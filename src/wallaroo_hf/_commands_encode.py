@@ -5,18 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
-from ._cli_options import Device, Model, quiet
+from ._cli_options import BUILT_IN, Device, Model, quiet
 
 
 def encode(
     data: Annotated[
         str, typer.Argument(help="What to encode: a file, pattern, folder or Hub id.", show_default=False)
     ],
-    model: Model,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="Folder: a new one, or one to continue.", show_default=False),
     ],
+    model: Model = BUILT_IN,
     format: Annotated[
         str, typer.Option(help="messages, columns, sharegpt, show_o2 or omnigen2; auto looks at each record.")
     ] = "auto",

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ._cli_options import Device, Model, quiet
+from ._cli_options import BUILT_IN, Device, Model, quiet
 
 # Shown below the options of `scenes`. A backslash keeps a bracket from being taken for markup; lines are joined because the
 # help breaks them by itself.
@@ -58,8 +58,8 @@ Resume = Annotated[
 
 
 def scenes(
-    model: Model,
     output: Output,
+    model: Model = BUILT_IN,
     items: Annotated[int | None, typer.Option(min=1, help="Items per task. Default: 300.")] = None,
     tasks: Annotated[
         str | None,
@@ -122,8 +122,8 @@ def scenes(
 
 
 def sweep(
-    model: Model,
     output: Output,
+    model: Model = BUILT_IN,
     guidance_scale: Annotated[
         str, typer.Option(help="Guidance scales to try, with commas; 1 switches guidance off.")
     ] = "1,1.5,2,3",

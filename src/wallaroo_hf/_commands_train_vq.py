@@ -66,12 +66,14 @@ def _build(
     from dataclasses import replace
 
     import torch
+    from transformers.utils import logging
 
     from .modeling.configuration import WallarooVQConfig
     from .training.vq import VQTrainer, VQTrainingArguments, new_tokenizer
     from .training.vq_data import image_files, random_crops, scene_canvases
     from .training.vq_recipe import scenes_arguments, small_tokenizer_config
 
+    logging.disable_progress_bar()  # ours is enough
     vq_config = WallarooVQConfig.from_pretrained(config) if config else small_tokenizer_config()
     if images == "scenes":
         source, arguments = scene_canvases(batch_size), scenes_arguments()

@@ -8,8 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from . import _commands_evaluate
-from ._cli_options import Device, Model, quiet
+from ._cli_options import BUILT_IN, Device, Model, quiet
 from ._commands_encode import encode
+from ._commands_merge import merge
+from ._commands_train import COMMANDS as TRAIN_COMMANDS
+from ._commands_train import train, train_app
 
 app = typer.Typer(
     name="wallaroo",
@@ -77,7 +80,7 @@ def _draw(arguments: dict[str, Any], prompts: list[str], image: str | None) -> N
 @_one_sentence_errors
 def generate(
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What to draw.", show_default=False)],
-    model: Model,
+    model: Model = BUILT_IN,
     output: Output = Path("."),
     num_images: NumImages = 1,
     seed: Seed = None,
@@ -104,7 +107,7 @@ def generate(
 def edit(
     image: Annotated[str, typer.Argument(help="The image to edit: a path or URL.", show_default=False)],
     instruction: Annotated[str, typer.Argument(help="What to change.", show_default=False)],
-    model: Model,
+    model: Model = BUILT_IN,
     output: Output = Path("."),
     num_images: NumImages = 1,
     seed: Seed = None,
@@ -143,7 +146,7 @@ def ask(
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE... QUESTION", help="Images, then the question.", show_default=False)
     ],
-    model: Model,
+    model: Model = BUILT_IN,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 512,
     sample: Annotated[
         bool, typer.Option("--sample", help="Sample the answer instead of taking the likeliest.")
@@ -209,7 +212,12 @@ def convert(
     typer.echo(f"Converted to {folder}")
 
 
+app.add_typer(train_app)
+train_app.callback()(_one_sentence_errors(train))
+for _name, _command in TRAIN_COMMANDS.items():
+    train_app.command(_name)(_one_sentence_errors(_command))
 app.command()(_one_sentence_errors(encode))
+app.command()(_one_sentence_errors(merge))
 
 evaluate = typer.Typer(help="Score a checkpoint.", no_args_is_help=True)
 app.add_typer(evaluate, name="evaluate")

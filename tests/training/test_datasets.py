@@ -206,7 +206,38 @@ def test_archives(folder):
         assert check_row(row) == task
     assert caption_of(rows[0]) == "a cat" and rows[1]["images"] == [png(2), png(3)]
     assert rows[2]["images"] == [png(0), png(1)]
-    assert "text" in rows[3]["error"] and "not JSON" in rows[4]["error"]
+    assert "txt" in rows[3]["error"] and "not JSON" in rows[4]["error"]
+    named = load_rows(folder / "0.tar", columns={"image": "jpg", "caption": "txt"})
+    assert check_row(named[0]) == "generation" and "no column 'jpg'" in named[1]["error"]
+
+
+def test_archives_as_the_hub_gives_them(folder):
+    """`datasets` reads archives itself there: fields are columns, None where a sample lacks them."""
+    image = {"bytes": png(1), "path": "01.jpg"}
+    records = [
+        {
+            "__key__": "01",
+            "__url__": "x.tar",
+            "jpg": image,
+            "source.png": None,
+            "target.png": None,
+            "json": {"text": "a cat"},
+        },
+        {
+            "__key__": "02",
+            "__url__": "x.tar",
+            "jpg": None,
+            "source.png": image,
+            "target.png": image,
+            "json": {"edit_prompt": "b"},
+        },
+    ]
+    picture_columns = dict.fromkeys(("jpg", "source.png", "target.png"), datasets.Image())
+    text = datasets.Value("string")
+    features = {"__key__": text, "__url__": text, **picture_columns, "json": {"text": text, "edit_prompt": text}}
+    rows = load_rows(datasets.Dataset.from_list(records, features=datasets.Features(features)))
+    assert [check_row(row) for row in rows] == ["generation", "editing"]
+    assert [row["name"] for row in rows] == ["01", "02"] and rows[1]["images"] == [image, image]
 
 
 def test_declared_tasks_and_named_columns(folder):
@@ -299,6 +330,18 @@ def test_damaged_files_are_named(folder, name):
     path.write_bytes(whole if name.endswith("csv") else whole[: len(whole) // 3])
     with pytest.raises(ValueError, match=r"damaged|[Pp]arquet"):
         load_rows(path)
+
+
+def test_arguments_that_would_be_ignored_are_refused(folder):
+    data = datasets.Dataset.from_dict({"image": ["x.png"], "caption": ["a"]})
+    data.save_to_disk(folder / "saved")
+    for source, options in (
+        (data, {"streaming": True}),
+        (data, {"split": "test"}),
+        (folder / "saved", {"config": "en"}),
+    ):
+        with pytest.raises(ValueError, match="leave"):
+            load_rows(source, **options)
 
 
 def test_without_the_datasets_package(folder, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 from helpers import picture
+from wallaroo_hf.training.collator import WallarooDataCollator
 from wallaroo_hf.training.datasets import load_rows
 from wallaroo_hf.training.encode import encode_rows
 from wallaroo_hf.training.encoding_record import EncodingRecord, check_encoded, is_encoded
@@ -104,6 +106,57 @@ def test_codes_are_those_that_training_would_compute(rows, vq_model, processor, 
         (2, 6),
         (4, 3),
     }
+
+
+IMAGE = {"type": "image"}
+
+
+def chat(*turns, **more):
+    """A chat of `(role, parts)`, in which a number is the seed of an image."""
+    parts = [(role, [IMAGE if isinstance(part, int) else text(part) for part in content]) for role, content in turns]
+    images = [png(part) for _, content in turns for part in content if isinstance(part, int)]
+    return {"messages": [{"role": role, "content": content} for role, content in parts], "images": images, **more}
+
+
+def text(words):
+    return {"type": "text", "text": words}
+
+
+def png(seed):
+    buffer = io.BytesIO()
+    picture(seed, 80, 60).save(buffer, format="PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def test_training_on_encoded_rows_is_training_on_their_pictures(model, processor, tmp_path):
+    """Every layout: the model gets the same numbers, to within rounding, and loses the same."""
+    rows = [
+        chat(("user", ["a cat"]), ("assistant", [1])),
+        chat(("user", [2, "bluer"]), ("assistant", [3])),
+        chat(("user", [4, "what?"]), ("assistant", ["a cat"])),
+        chat(("user", ["tell"]), ("assistant", ["once", 5, "and then", 6])),
+        chat(("user", [7, "what?"]), ("assistant", ["a cat"]), ("user", ["bluer"]), ("assistant", [8])),
+        chat(("user", [1, 2, "join"]), ("assistant", [3]), height=32, width=48),
+        chat(("user", ["wide"]), ("assistant", [4]), height=32, width=96),
+    ]
+    rows = [{**row, "name": f"row {place}"} for place, row in enumerate(rows)]
+    report = encode_rows(rows, model.vq_model, processor, tmp_path / "out", batch_size=2)
+    assert {task: count.rows for task, count in report.tasks.items()} == {
+        "generation": 2,
+        "editing": 1,
+        "understanding": 1,
+        "interleaved": 3,
+    }
+    collator = WallarooDataCollator(processor, unconditional_rate=0.0)
+    losses, kinds = [], []
+    for found in (rows, load_rows(tmp_path / "out")):
+        batch = collator([{**row, "draw": place} for place, row in enumerate(found)])
+        assert batch.pop("row_names") == [row["name"] for row in rows]
+        kinds.append({"target_pixel_values", "source_pixel_values", "source_latents"} & set(batch))
+        with torch.no_grad():
+            losses.append(model(**batch).losses)
+    assert kinds == [{"target_pixel_values", "source_pixel_values"}, {"source_latents"}]
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-5)
 
 
 def test_the_folder_is_a_data_set_for_everyone(rows, vq_model, processor, tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from helpers import picture
+from wallaroo_hf.training.collator import _only_draws, _take_apart
 from wallaroo_hf.training.rows import REASONS, RowError, check_row, picture_roles, row_name, row_task
 
 IMAGE = {"type": "image"}
@@ -17,6 +19,10 @@ def text(words):
 def row(user, answer, images=(), **more):
     messages = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
     return {"messages": messages, "images": list(images), **more}
+
+
+def says(words):
+    return {"role": "assistant", "content": words}
 
 
 GENERATION = row("a cat", [IMAGE], [b"cat"])
@@ -33,6 +39,7 @@ UNDERSTANDING = row([IMAGE, text("what?")], "a cat", [b"cat"])
         (EDITING, "editing"),
         (row("a cat", [text("here:"), IMAGE], [b"cat"]), "interleaved"),
         (row("two cats", [IMAGE, IMAGE], [b"cat", b"cat"]), "interleaved"),
+        (row([IMAGE, IMAGE, text("join")], [IMAGE], [b"cat"] * 3), "interleaved"),
     ],
 )
 def test_the_task_is_read_off_the_messages(given, task):
@@ -44,11 +51,34 @@ def test_the_task_is_read_off_the_messages(given, task):
 
 
 def test_turns_before_the_drawing_count():
-    """A question about an image, then an edit of it; but an image after the drawing does not make it an edit."""
-    chat = UNDERSTANDING["messages"] + [{"role": "user", "content": "make it blue"}, EDITING["messages"][1]]
-    assert row_task({"messages": chat}) == "editing"
-    assert row_task({"messages": GENERATION["messages"] + UNDERSTANDING["messages"]}) == "generation"
+    """An edit shows its one image in the request; words may have gone before, other images make it a chat."""
+    words = [{"role": "system", "content": "Draw."}, {"role": "user", "content": "hi"}, says("hello")]
+    assert row_task({"messages": words + EDITING["messages"]}) == "editing"
+    assert row_task({"messages": words + GENERATION["messages"]}) == "generation"
+    later = [{"role": "user", "content": "make it blue"}, EDITING["messages"][1]]
+    for chat in (
+        UNDERSTANDING["messages"] + later,
+        UNDERSTANDING["messages"] + EDITING["messages"],
+        GENERATION["messages"] + UNDERSTANDING["messages"],
+        GENERATION["messages"] + later,
+        [*GENERATION["messages"], says("done")],
+        [GENERATION["messages"][0], says("gladly"), GENERATION["messages"][1]],
+    ):
+        assert row_task({"messages": chat}) == "interleaved"
     assert picture_roles(EDITING) == ["user", "assistant"]
+    assert row_task({**EDITING, "task": "interleaved"}) == "interleaved"  # laid out as a chat, by wish
+
+
+@pytest.mark.parametrize("more", [{}, {"task": "interleaved"}])
+def test_the_collator_goes_by_the_task(more):
+    """It lays out as one drawing what is called generation or editing, and as a chat what is interleaved."""
+    words = [{"role": "user", "content": "hi"}, says("hello")]
+    for given in (GENERATION, EDITING, UNDERSTANDING, row([IMAGE, IMAGE, text("join")], [IMAGE], [b""] * 3)):
+        for before in ([], words, UNDERSTANDING["messages"], GENERATION["messages"]):
+            whole = {"messages": before + given["messages"], **more}
+            whole["images"] = [picture(1)] * len(picture_roles(whole))
+            drawn = _only_draws(_take_apart(whole)) and not more
+            assert (row_task(whole) in ("generation", "editing")) == drawn
 
 
 def test_names():
@@ -90,7 +120,6 @@ def test_good_rows_pass():
         ({**GENERATION, "images": []}, "image_count"),
         ({**GENERATION, "images": [b"", b""]}, "image_count"),
         ({"messages": GENERATION["messages"]}, "image_count"),
-        (row([IMAGE, IMAGE, text("join")], [IMAGE], [b""] * 3), "unsupported_task"),
         ({**GENERATION, "height": 48}, "wrong_size"),
         ({**GENERATION, "height": 50, "width": 64}, "wrong_size"),
         ({**GENERATION, "height": 48.0, "width": 64}, "wrong_size"),
@@ -107,3 +136,9 @@ def test_bad_rows_say_why(bad, reason):
         check_row(bad)
     assert error.value.reason == reason in REASONS
     assert str(error.value).endswith(".")
+
+
+def test_only_some_tasks_may_be_wanted():
+    with pytest.raises(RowError, match="only generation, editing are trained") as error:
+        check_row(UNDERSTANDING, ("generation", "editing"))
+    assert error.value.reason == "unsupported_task"

@@ -89,8 +89,11 @@ def test_batches_of_all_processes_have_the_ratio(workers):
         )
         for rank in range(2)
     ]
+    draws = []
     for batches in islice(zip(*loaders), 6):
+        draws += [row["draw"] for batch in batches for row in batch]
         assert Counter(row_task(row) for batch in batches for row in batch) == {"generation": 8, "understanding": 2}
+    assert draws == list(range(60))  # what the collator's random choices follow from
 
 
 def test_no_rows_are_left_unread_where_a_task_falls_to_some_readers_only():

@@ -22,7 +22,7 @@ from wallaroo_hf.scenes.shapes import SLOT
 from wallaroo_hf.training import vq_checkpoints
 from wallaroo_hf.training.vq import VQTrainer, VQTrainingArguments, new_tokenizer
 from wallaroo_hf.training.vq_checkpoints import newest_checkpoint
-from wallaroo_hf.training.vq_codebook import restart_places, spherical_kmeans
+from wallaroo_hf.training.vq_codebook import crowded_codes, restart_places, spherical_kmeans
 from wallaroo_hf.training.vq_data import image_files, random_crops, scene_canvases
 from wallaroo_hf.training.vq_losses import code_entropy, locality_loss, shuffle_tiles, vq_pass
 from wallaroo_hf.training.vq_recipe import scenes_arguments, small_tokenizer_config
@@ -127,8 +127,31 @@ class TestCodebook:
         latents, codes = torch.eye(8), torch.eye(8)
         codes[5] = codes[0]
         for wanted in (1, 4):
-            places = restart_places(latents, codes, wanted, torch.Generator().manual_seed(0))
+            places = restart_places(latents, codes, wanted, 0.0, torch.Generator().manual_seed(0))
             assert torch.equal(places, latents[5:6])
+        assert len(restart_places(latents, codes, 4, 1.5, torch.Generator())) == 0  # sqrt(2) is near enough
+
+    def test_crowded_codes(self):
+        """Three in a row, each near the next: the middle one, used most, stays alone; zero vectors do not count."""
+        angles = torch.tensor([0.0, 0.1, 0.2, 1.0])
+        codes = torch.cat([torch.stack([angles.cos(), angles.sin()], dim=1), torch.zeros(2, 2)])
+        uses = torch.tensor([3, 9, 4, 1, 0, 0])
+        assert crowded_codes(codes, uses, 0.15).tolist() == [True, False, True, False, False, False]
+        assert crowded_codes(codes, uses.flip(0), 0.15).tolist() == [False, True, False, False, False, False]
+        assert not crowded_codes(codes, uses, 0.05).any()
+
+    def test_doubles_are_taken_out(self, tmp_path):
+        arguments = replace(QUICK, continuous_steps=0, max_steps=100, min_code_distance=0.9)
+        training = trainer(tmp_path, arguments)
+        for _ in range(2):
+            training.train_step()
+        codes = training.model.codebook_lookup(torch.arange(32))
+        alive = codes[codes.norm(dim=-1) > 0]
+        apart = torch.cdist(alive, alive) + torch.eye(len(alive))
+        assert 1 < len(alive) < 32 and apart.min() >= 0.899
+        with torch.no_grad():
+            tokens = training.model.encode(noise(torch.Generator().manual_seed(3))).image_tokens
+        assert (codes[tokens].norm(dim=-1) > 0.99).all()
 
     def test_codebook_appears_after_the_warm_up(self, tmp_path):
         training = trainer(tmp_path)
@@ -261,6 +284,8 @@ class TestTrainer:
         for wrong in ({"reconstruction": "l3"}, {"max_steps": 0}, {"learning_rate": -1.0}):
             with pytest.raises(ValueError, match="give"):
                 replace(QUICK, **wrong)
+        with pytest.raises(ValueError, match="`locality_tile` is 3, but an image token has 2 pixels"):
+            trainer(tmp_path, replace(QUICK, locality_weight=1.0, locality_tile=3))
         training = trainer(tmp_path)
         training.train_step()
         training.save()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .readers import PICTURE_SUFFIXES
 from .rows import ROW_KEYS, Row, RowError
 
 __all__ = ["FORMATS", "adapt_row", "detect_format"]
@@ -42,6 +43,8 @@ def adapt_row(record: Mapping[str, Any], format: str = "auto", columns: Mapping[
     Raises:
         RowError: `unreadable_row`, if the record is not of that format.
     """
+    if "__key__" in record:
+        record = _archive_columns(record)
     present = {key: value for key, value in record.items() if value is not None}
     if columns:
         missing = [theirs for theirs in columns.values() if theirs not in record]
@@ -64,6 +67,22 @@ def detect_format(record: Mapping[str, Any]) -> str:
     if "output_image" in record and "instruction" in record and ("task_type" in record or "input_images" in record):
         return "omnigen2"
     return "show_o2" if {"path", "prompt"} <= set(record) else "columns"
+
+
+def _archive_columns(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns of a WebDataset sample: its `json` is taken apart, `source.png` is also `source`, `0.png` … are `images`."""
+    inner = record.get("json")
+    columns = {**record, **(inner if isinstance(inner, Mapping) else {})}
+    numbered = {}
+    for field, value in record.items():
+        stem, _, suffix = field.rpartition(".")
+        if value is None or not stem or f".{suffix.lower()}" not in (*PICTURE_SUFFIXES, ".txt"):
+            continue
+        if stem.isdigit():
+            numbered[int(stem)] = value
+        else:
+            columns[stem] = value
+    return {**columns, "images": [numbered[place] for place in sorted(numbered)]} if numbered else columns
 
 
 def from_messages(record: Mapping[str, Any]) -> Row:

@@ -4,15 +4,24 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from transformers.trainer_utils import rotate_checkpoints
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-UNFINISHED = "unfinished"  # where a checkpoint is written before it gets its name
+__all__ = ["ADAPTER_SETTINGS", "AtomicCheckpointMixin", "find_last_complete_checkpoint", "why_incomplete"]
+
+UNFINISHED = "unfinished"  # where a checkpoint is written before it gets its name, and where one goes to be deleted
+# Where adapters keep the model's settings: a config.json beside them would pass for a whole checkpoint's.
+ADAPTER_SETTINGS = "settings"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_FSDP_WEIGHTS, _FSDP_OPTIMIZER = (
+    "pytorch_model_fsdp",
+    "optimizer",
+)  # accelerate's names, with `.bin` or as folders `_0`
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def find_last_complete_checkpoint(output_dir: str | Path) -> Path | None:
@@ -23,15 +32,7 @@ def find_last_complete_checkpoint(output_dir: str | Path) -> Path | None:
     Args:
         output_dir: the run's folder, with `checkpoint-N` folders in it.
     """
-    folder = Path(output_dir)
-    if not folder.is_dir():
-        return None
-    numbered = [
-        (int(match[1]), path)
-        for path in folder.iterdir()
-        if path.is_dir() and (match := _CHECKPOINT.fullmatch(path.name))
-    ]
-    for _, path in sorted(numbered, reverse=True):
+    for path in sorted(_checkpoints(Path(output_dir)), key=_number, reverse=True):
         if why_incomplete(path) is None:
             return path
     return None
@@ -40,7 +41,9 @@ def find_last_complete_checkpoint(output_dir: str | Path) -> Path | None:
 def why_incomplete(checkpoint: str | Path) -> str | None:
     """What a checkpoint lacks to be resumed from, in a few words; None if nothing.
 
-    Looks for readable state, whole weight files (all that an index names), optimizer and scheduler.
+    Looks for readable state, whole weight files (all that an index names; DeepSpeed's and FSDP's own formats too),
+    optimizer, scheduler and the states of the random generators. A file that ends too early is found; changed bytes in
+    its middle are not.
     """
     folder = Path(checkpoint)
     try:
@@ -48,17 +51,49 @@ def why_incomplete(checkpoint: str | Path) -> str | None:
         int(state["global_step"])
     except (OSError, ValueError, KeyError, TypeError):
         return "trainer_state.json is missing or damaged"
-    names = [SAFE_WEIGHTS_NAME, "adapter_model.safetensors"]
-    weights = [folder / name for name in names if (folder / name).is_file()]
+    if not any(folder.glob("rng_state*.pth")):
+        return "rng_state.pth is missing"
+    for path in sorted(folder.glob("rng_state*.pth")):
+        if not zipfile.is_zipfile(path):
+            return f"{path.name} is damaged"
+    if any(folder.glob("global_step*")) or (folder / "latest").exists():
+        return _why_deepspeed_is_incomplete(folder)
+    if any(folder.glob(f"{_FSDP_WEIGHTS}*")):
+        return _why_fsdp_is_incomplete(folder)
+    return _why_weights_are_incomplete(folder) or _why_not_whole(folder / "optimizer.pt", folder / "scheduler.pt")
+
+
+def _checkpoints(run_dir: Path) -> list[Path]:
+    """The `checkpoint-N` folders of a run, in no order."""
+    if not run_dir.is_dir():
+        return []
+    return [path for path in run_dir.iterdir() if _CHECKPOINT.fullmatch(path.name) and path.is_dir()]
+
+
+def _number(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _why_not_whole(*paths: Path) -> str | None:
+    """What is wrong with files of `torch.save`, zip archives whose directory comes last."""
+    for path in paths:
+        if not path.is_file():
+            return f"{path.name} is missing"
+        if not zipfile.is_zipfile(path):
+            return f"{path.name} is damaged"
+    return None
+
+
+def _why_weights_are_incomplete(folder: Path) -> str | None:
+    weights = [folder / name for name in (SAFE_WEIGHTS_NAME, _ADAPTER_WEIGHTS) if (folder / name).is_file()]
     index = folder / SAFE_WEIGHTS_INDEX_NAME
     if index.is_file():
         try:
             shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, AttributeError):
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
             return f"{index.name} is damaged"
         weights = [folder / name for name in sorted(shards)]
-    sharded = any(folder.glob("pytorch_model_fsdp*")) or any(folder.glob("global_step*"))
-    if not weights and not sharded:
+    if not weights:
         return "it has no weights"
     for path in weights:
         try:
@@ -66,16 +101,39 @@ def why_incomplete(checkpoint: str | Path) -> str | None:
                 file.keys()
         except (OSError, SafetensorError):
             return f"{path.name} is missing or damaged"
-    if not sharded:
-        for name in ("optimizer.pt", "scheduler.pt"):
-            path = folder / name
-            if not path.is_file() or path.stat().st_size == 0:
-                return f"{name} is missing"
     return None
 
 
+def _why_fsdp_is_incomplete(folder: Path) -> str | None:
+    """Weights and optimizer as one file each, or as folders whose `.metadata` is written last."""
+    for name in (_FSDP_WEIGHTS, _FSDP_OPTIMIZER):
+        shards, whole = folder / f"{name}_0", folder / f"{name}.bin"
+        if shards.is_dir():
+            if not (shards / ".metadata").is_file():
+                return f"{shards.name} has no .metadata"
+        elif not whole.is_file():
+            return f"{whole.name} is missing"
+        elif not zipfile.is_zipfile(whole):
+            return f"{whole.name} is damaged"
+    return _why_not_whole(folder / "scheduler.pt")
+
+
+def _why_deepspeed_is_incomplete(folder: Path) -> str | None:
+    """`latest` names a folder with the states of all processes, and is written last."""
+    try:
+        states = folder / (folder / "latest").read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return "latest is missing or damaged"
+    files = sorted(states.glob("*.pt"))
+    return _why_not_whole(*files) if files else f"{states.name} is missing or empty"
+
+
 class AtomicCheckpointMixin:
-    """Makes a `Trainer` write each checkpoint under another name and rename it when it is whole."""
+    """Makes a `Trainer` write each checkpoint under another name and rename it when it is whole.
+
+    Checkpoints that go (`save_total_limit`) lose their name first too. Processes on several machines must share the file
+    system of `output_dir`, or save on each machine (`save_on_each_node`).
+    """
 
     _writing_checkpoint = False
 
@@ -98,25 +156,54 @@ class AtomicCheckpointMixin:
         finally:
             self._writing_checkpoint = False
             trainer.args.push_to_hub = push
+        if trainer.state.best_global_step == trainer.state.global_step:
+            trainer.state.best_model_checkpoint = str(final)  # in every process; they all load it in the end
         trainer.accelerator.wait_for_everyone()
         if trainer.args.should_save:
-            if trainer.state.best_global_step == trainer.state.global_step:
-                trainer.state.best_model_checkpoint = str(final)
-                trainer.state.save_to_json(str(written / "trainer_state.json"))
+            trainer.state.save_to_json(str(written / "trainer_state.json"))
             _flush(written)
-            shutil.rmtree(final, ignore_errors=True)  # of an earlier run that was resumed from before it
-            os.replace(written, final)
-            (run_dir / UNFINISHED).rmdir()
-            best = trainer.state.best_model_checkpoint
-            rotate_checkpoints(str(run_dir), trainer.args.save_total_limit, best, use_mtime=True)
+            _publish(written, final)
+            _rotate(run_dir, final, trainer.args.save_total_limit, trainer.state.best_model_checkpoint)
+            shutil.rmtree(run_dir / UNFINISHED, ignore_errors=True)
         trainer.accelerator.wait_for_everyone()
         if push:
             trainer._push_from_checkpoint(str(final))
 
 
+def _publish(written: Path, final: Path) -> None:
+    """Gives a whole checkpoint its name. One of that number, of a run that was resumed from before it, makes way."""
+    if final.exists():
+        os.replace(final, written.with_name(f"replaced-{_number(final)}"))
+    os.replace(written, final)
+    _flush_entry(final.parent)
+
+
+def _rotate(run_dir: Path, newest: Path, limit: int | None, best: str | None) -> None:
+    """Deletes the oldest checkpoints but the newest and the best, as transformers does, but never leaves half of one."""
+    if limit is None or limit <= 0:
+        return
+    protected = {newest} if best is None else {newest, run_dir / Path(best).name}
+    others = [path for path in _checkpoints(run_dir) if path not in protected]
+    others.sort(key=lambda path: (path.stat().st_mtime, _number(path)))
+    for path in others[: max(0, len(others) + len(protected) - limit)]:
+        os.replace(path, run_dir / UNFINISHED / f"old-{_number(path)}")
+
+
 def _flush(folder: Path) -> None:
     """Has the system write a folder's files to the disk, so that a renamed folder is whole after a power cut too."""
-    for path in folder.rglob("*"):
-        if path.is_file():
+    for path in [*folder.rglob("*"), folder]:
+        if path.is_dir():
+            _flush_entry(path)
+        else:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+
+
+def _flush_entry(folder: Path) -> None:
+    """Flushes the names in a folder, where the system lets one open folders."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -76,10 +76,16 @@ def load_rows(
         raise ValueError(f"`task` is {task!r}, but must be one of {', '.join(TASKS)}.")
     reader = _RowReader(format, task, dict(columns or {}), None if image_folder is None else os.fspath(image_folder))
     if isinstance(source, (datasets.Dataset, datasets.IterableDataset)):
+        if split is not None or config is not None or streaming:
+            raise ValueError(
+                "`split`, `config` and `streaming` are for data that is yet to be opened; leave them out."
+            )
         return _adapted(source, reader)
     place = os.fspath(source)
     files = _find_files(place)
     if files is None and os.path.isdir(place):
+        if config is not None:
+            raise ValueError(f"`config` is {config!r}, but '{place}' is not on the Hub; leave it out.")
         saved = _load_saved(datasets, place, split)
         return _adapted(
             saved.to_iterable_dataset(min(len(saved), 64) or 1) if streaming else saved, reader.within(place)

@@ -7,7 +7,6 @@ It is written shard by shard; a run that was interrupted continues after its las
 import itertools
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .._files import new_file
 from ..layout.grid import check_size
 from ..modeling.vq import WallarooVQModel
 from ..processing.processor import WallarooProcessor
@@ -28,7 +28,7 @@ from .encoding_record import EncodingRecord, check_encoded, chosen_sizes, is_enc
 from .image_tokenizer import tokenizer_hash
 from .parallel import in_order
 from .pictures import open_picture, stored_picture
-from .rows import EDITING, INTERLEAVED, TASKS, Row, RowError, check_row, picture_roles, row_name, row_task
+from .rows import INTERLEAVED, Row, RowError, check_row, picture_roles, row_name, row_task
 from .validation import ValidationReport, task_or_unknown
 
 __all__ = ["EncodingRecord", "check_encoded", "encode_rows", "is_encoded"]
@@ -50,8 +50,9 @@ def encode_rows(
 ) -> ValidationReport:
     """Encodes rows into a folder.
 
-    Sizes are chosen as the processor does: a row's `height` and `width`, else the bucket nearest to the picture; an image
-    to edit is brought to the size of its target. Images that the model looks at are copied as they are.
+    Sizes are chosen as the processor does: a row's `height` and `width`, else the bucket nearest to the picture, or in
+    interleaved rows the most square one; images to edit are brought to the same size. Images that the model looks at are
+    copied as they are.
 
     Args:
         rows: rows, map-style or streamed.
@@ -145,14 +146,12 @@ class _Job:
         entries = self._encode(rows, report, progress)
         table = as_table(entries, self.features.arrow_schema)
         write_json(_shard_path(self.folder, number).with_suffix(".json"), report.as_dict())
-        path = _shard_path(self.folder, number)
-        temporary = path.with_name(f".{path.name}-{os.getpid()}")
-        try:
-            with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
-                writer.write_table(table, max_chunksize=64)
-            temporary.rename(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with (
+            new_file(_shard_path(self.folder, number)) as path,
+            pa.OSFile(str(path), "wb") as sink,
+            pa.ipc.new_stream(sink, table.schema) as writer,
+        ):
+            writer.write_table(table, max_chunksize=64)
 
     def _encode(
         self, rows: Iterable[Row], report: ValidationReport, progress: Callable[[int], None] | None
@@ -189,23 +188,24 @@ class _Job:
         """The columns of a row, and the pictures whose results are still to be put into them."""
         if "image_tokens" in row or "source_latents" in row:
             raise RowError("It is encoded already.", "wrong_encoding")
-        task = check_row(row, (*TASKS, INTERLEAVED))
+        task, roles = check_row(row), picture_roles(row)
         entry: dict[str, Any] = {name: row.get(name) for name in self.features}
         entry["messages"] = [_plain_message(message) for message in row["messages"]]
-        pictures, stored, size = [], [], None
-        for role, picture in zip(picture_roles(row), row["images"]):
-            if role == "assistant":
-                image = open_picture(picture)
-                size = pick_size(self.processor.buckets, row.get("height"), row.get("width"), None, image)
-                check_size(*size, self.processor.image_token_size, plain_grid=not self.processor.line_breaks)
-                pictures.append(self._picture(entry, "image_tokens", image, size))
-            stored.append(None if role == "assistant" else stored_picture(picture))
-        if size is not None and task != INTERLEAVED:
+        drawn = [picture for role, picture in zip(roles, row["images"]) if role == "assistant"]
+        shown = [picture for role, picture in zip(roles, row["images"]) if role != "assistant"]
+        stored = iter([stored_picture(picture) for picture in shown])
+        entry["images"] = [None if role == "assistant" else next(stored) for role in roles]
+        if not drawn:
+            return entry, []
+        targets = [open_picture(picture) for picture in drawn]
+        # a chat's pictures share one size, which is not that of one of them
+        like = None if task == INTERLEAVED else targets[0]
+        size = pick_size(self.processor.buckets, row.get("height"), row.get("width"), None, like)
+        check_size(*size, self.processor.image_token_size, plain_grid=not self.processor.line_breaks)
+        pictures = [self._picture(entry, "image_tokens", target, size) for target in targets]
+        pictures += [self._picture(entry, "source_latents", open_picture(source), size) for source in shown]
+        if task != INTERLEAVED:  # where a size that is named would be announced
             entry["height"], entry["width"] = size
-        if size is not None and task == EDITING:
-            source = row["images"][picture_roles(row).index("user")]
-            pictures.append(self._picture(entry, "source_latents", open_picture(source), size))
-        entry["images"] = stored
         return entry, pictures
 
     def _picture(self, entry: dict[str, Any], column: str, image: Image.Image, size: tuple[int, int]) -> "_Picture":

@@ -1,11 +1,11 @@
 """What a folder of encoded rows says about itself, so that it is never trained on with another image tokenizer."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .._files import new_file
 from ..modeling.vq import WallarooVQModel
 from ..processing.processor import WallarooProcessor
 from .datasets import ENCODING_RECORD
@@ -84,9 +84,8 @@ def check_encoded(folder: str | Path, vq_model: WallarooVQModel, processor: Wall
 
 def write_json(path: Path, data: Any) -> None:
     """Writes a file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    temporary.write_text(json.dumps(data, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    temporary.rename(path)
+    with new_file(path) as partial:
+        partial.write_text(json.dumps(data, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def chosen_sizes(processor: WallarooProcessor) -> tuple[int, list[list[int]]]:

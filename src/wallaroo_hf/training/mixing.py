@@ -252,7 +252,11 @@ def note_skipped(error: RowError, on_error: str, skipped: Sequence[str], availab
 
 
 def known_policy(on_error: str) -> str:
-    """The policy, if it is one: `"raise"` or `"skip"`."""
+    """`on_error` if it is a policy that there is.
+
+    Raises:
+        ValueError: if it is not.
+    """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"`on_error` is {on_error!r}, but must be 'raise' or 'skip'.")
     return on_error

@@ -53,7 +53,7 @@ class MuonAdamW(torch.optim.Optimizer):
         self.param_groups = [group for part in self._parts.values() for group in part.param_groups]
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Updates the weights from their gradients; parameters without a gradient stay as they are."""
         loss = None
         if closure is not None:

@@ -4,7 +4,6 @@ A record keeps what stood in the file as bytes and is parsed on access: one brok
 that cannot be loaded, and rows may differ in their columns.
 """
 
-import contextlib
 import csv
 import gzip
 import json
@@ -68,7 +67,7 @@ def _records_of(path: str) -> Iterator[dict[str, Any]]:
 
 
 def parse_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns that a record holds; pictures of archives are bytes under their field's name.
+    """The columns that a record holds; members of archives are named as by `datasets`: `jpg`, `source.png`, `txt`.
 
     Raises:
         RowError: `unreadable_row`, if it is not a JSON object.
@@ -79,15 +78,7 @@ def parse_record(record: Mapping[str, Any]) -> dict[str, Any]:
         raise RowError(f"It is not JSON ({error}).", "unreadable_row") from error
     if not isinstance(columns, dict):
         raise RowError(f"It is a JSON {type(columns).__name__}, but must be an object.", "unreadable_row")
-    numbered = {}
-    for picture in record.get("pictures") or ():
-        if picture["field"].isdigit():
-            numbered[int(picture["field"])] = picture["bytes"]
-        else:
-            columns[picture["field"]] = picture["bytes"]
-    if numbered:
-        columns["images"] = [numbered[place] for place in sorted(numbered)]
-    return columns
+    return columns | {picture["field"]: picture["bytes"] for picture in record.get("pictures") or ()}
 
 
 def _lines(path: str) -> Iterator[tuple[int, bytes]]:
@@ -134,7 +125,7 @@ def _captioned_picture(path: str) -> Iterator[tuple[int, bytes]]:
 def _archive(path: str, name: str) -> Iterator[dict[str, Any]]:
     """Samples of a WebDataset archive: neighbouring members with the same path up to the first dot of the file's name.
 
-    The fields of `.json` members become columns, `.txt` members texts, pictures their bytes; other members are left out.
+    Members other than pictures, `.txt` and `.json` are left out.
     """
     key: tuple[str, str] | None = None
     columns: dict[str, Any] = {}
@@ -155,23 +146,25 @@ def _archive(path: str, name: str) -> Iterator[dict[str, Any]]:
 
 
 def _read_member(file: Any, field: str, columns: dict[str, Any], pictures: list[dict[str, Any]]) -> None:
-    meaning, _, suffix = field.rpartition(".")
-    suffix = f".{suffix.lower()}"
+    suffix = f".{field.rpartition('.')[2].lower()}"
     if suffix in PICTURE_SUFFIXES:
-        pictures.append({"field": meaning or "image", "bytes": file.read()})
+        pictures.append({"field": field, "bytes": file.read()})
     elif suffix == ".txt":
-        columns[meaning or "text"] = file.read().decode("utf-8-sig", errors="surrogateescape").strip()
-    elif suffix == ".json":
-        columns["__json__"] = file.read()
+        columns[field] = file.read().decode("utf-8-sig", errors="surrogateescape").strip()
+    elif field.lower() == "json":
+        columns["json"] = file.read()
 
 
 def _sample(path: str, name: str, key: Any, columns: dict[str, Any], pictures: list[dict[str, Any]]) -> dict[str, Any]:
-    raw = columns.pop("__json__", None)
-    if raw is not None and columns:
-        with contextlib.suppress(ValueError, TypeError):  # what is wrong with it is said where it is parsed
-            raw = _dump({**json.loads(raw), **columns})
-    data = _dump(columns) if raw is None else raw
-    return {"file": path, "name": f"{name}:{'/'.join(filter(None, key))}", "json": data, "pictures": pictures}
+    raw = columns.pop("json", None)
+    key = "/".join(filter(None, key))
+    data = _dump({"__key__": key, **columns})
+    if raw is not None:
+        try:
+            data = _dump({"__key__": key, **columns, "json": json.loads(raw)})
+        except ValueError:
+            data = raw  # what is wrong with it is said where it is parsed
+    return {"file": path, "name": f"{name}:{key}", "json": data, "pictures": pictures}
 
 
 def _dump(value: Any) -> bytes:

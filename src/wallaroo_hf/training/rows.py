@@ -29,7 +29,7 @@ REASONS = {
     "no_answer": "does not end with an answer or a picture by the assistant",
     "image_count": "number of images and number of image parts differ",
     "wrong_task": "not of the task that it was declared to be",
-    "unsupported_task": "a kind of row that cannot be trained on yet",
+    "unsupported_task": "a task that is not trained here",
     "wrong_size": "height and width are not both multiples of 16 pixels",
     "wrong_encoding": "pre-encoded pictures that do not fit the row",
     "missing_image": "an image is not there",
@@ -71,11 +71,11 @@ def picture_roles(row: Mapping[str, Any]) -> list[str]:
 
 
 def row_task(row: Mapping[str, Any]) -> str:
-    """The task of a row, read off its messages.
+    """The task of a row, read off its messages; it decides how the collator lays the row out.
 
     Returns:
-        `"understanding"` (nothing is drawn), `"generation"` (a picture is drawn), `"editing"` (drawn after an image by the
-        user) or `"interleaved"` (a turn of the assistant mixes text and pictures, or several pictures are drawn).
+        `"understanding"` (nothing is drawn), `"generation"` (the last turn is one picture and nothing else), `"editing"`
+        (and the user shows one image right before it, the only one) or `"interleaved"` (whatever else is drawn).
 
     Raises:
         RowError: if the row could not be read, or declares another task.
@@ -91,18 +91,20 @@ def row_task(row: Mapping[str, Any]) -> str:
 
 
 def _shape(row: Mapping[str, Any]) -> str:
-    drawn = [
-        {part["type"] for part in message["content"]}
-        for message in row["messages"]
-        if message["role"] == "assistant" and not isinstance(message["content"], str)
-    ]
-    drawn = [kinds for kinds in drawn if "image" in kinds]
     roles = picture_roles(row)
-    if not drawn:
+    if "assistant" not in roles:
         return UNDERSTANDING
-    if roles.count("assistant") > 1 or "text" in drawn[0]:
+    request, answer = row["messages"][-2:]
+    asked = picture_roles({"messages": [request]})
+    is_one_drawing = (
+        [kind for _, kind, _ in row_parts({"messages": [answer]})] == ["image"]
+        and request["role"] == "user"
+        and len(asked) <= 1
+        and roles == [*asked, "assistant"]  # no image in earlier turns
+    )
+    if not is_one_drawing:
         return INTERLEAVED
-    return EDITING if "user" in roles[: roles.index("assistant")] else GENERATION
+    return EDITING if asked else GENERATION
 
 
 def row_name(row: Mapping[str, Any], index: int | None = None) -> str:
@@ -183,10 +185,8 @@ def check_row(row: Mapping[str, Any], tasks: tuple[str, ...] = TASKS, size_facto
         raise RowError(
             f"It has {len(roles)} image part(s) in its messages, but {len(images)} image(s).", "image_count"
         )
-    if task == EDITING and roles.count("user") > 1:
-        raise RowError(f"An edit takes one image, but {roles.count('user')} are given.", "unsupported_task")
     if task not in tasks:
-        raise RowError(f"Rows of task {task!r} cannot be trained here; {', '.join(tasks)} can.", "unsupported_task")
+        raise RowError(f"It is of task {task!r}, but only {', '.join(tasks)} are trained here.", "unsupported_task")
     _check_size(row, size_factor)
     _check_encoding(row, task, roles, size_factor)
     return task
@@ -207,7 +207,7 @@ def _check_size(row: Mapping[str, Any], size_factor: int) -> None:
 def _check_encoding(row: Mapping[str, Any], task: str, roles: list[str], size_factor: int) -> None:
     """Pre-encoded arrays stand for pictures one to one, and only drawn pictures may be left out for them."""
     wanted = {"image_tokens": (roles.count("assistant"), 2)}
-    wanted["source_latents"] = (roles.count("user") if task == EDITING else 0, 3)
+    wanted["source_latents"] = (roles.count("user") if task in (EDITING, INTERLEAVED) else 0, 3)
     for key, (count, ndim) in wanted.items():
         arrays = row.get(key)
         if arrays is None:

@@ -112,8 +112,8 @@ class SceneRun:
             if theirs != ours:
                 changed = sorted(key for key in ours if theirs.get(key) != ours[key])
                 raise ValueError(
-                    f"'{self.output}' holds a run of another recipe ({', '.join(changed)} differ); continue it with its own "
-                    "settings, or choose another folder."
+                    f"'{self.output}' holds a run of another recipe ({', '.join(changed)} differ); continue it with its "
+                    "own settings, or choose another folder."
                 )
             return
         self.output.mkdir(parents=True, exist_ok=True)

@@ -88,8 +88,8 @@ def _beside(folder: Path, path: str) -> str:
 def load_sources(entries: Sequence[DataEntry]) -> dict[str, list[Source]]:
     """Loads what `data.yaml` names, by task.
 
-    Entries without `task` are divided by the tasks of their rows. Rows of none (unreadable, interleaved) are put with the
-    task most frequent in the entry, where the checks find them: nothing is left out.
+    Entries without `task` are divided by the tasks of their rows. Unreadable rows are put with the task most frequent in
+    the entry, where the checks find them: nothing is left out.
 
     Raises:
         ValueError: if an entry cannot be loaded, or is streamed and has no `task`.

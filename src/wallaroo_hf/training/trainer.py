@@ -3,19 +3,21 @@
 import logging
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, IterableDataset, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, SequentialSampler
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..modeling.losses import LOSS_NAMES, count_labels, total_loss
 from ..modeling.model import WallarooForConditionalGeneration
 from .arguments import WallarooTrainingArguments
-from .checkpoints import AtomicCheckpointMixin, find_last_complete_checkpoint
+from .checkpoints import ADAPTER_SETTINGS, AtomicCheckpointMixin, find_last_complete_checkpoint
 from .optimizers import muon_adamw
 from .previews import PreviewCallback
+from .streaming import StreamMixture
 
 __all__ = ["NonFiniteLossError", "WallarooTrainer"]
 
@@ -160,6 +162,16 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
             finite = self.accelerator.reduce(finite, "mean")
         return bool(finite == 1)
 
+    # ---------------------------------------------------------------------------------------------------- checkpoints
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """With PEFT also the model's settings: a stage may have changed them, and adapters come without any."""
+        super()._save(output_dir, state_dict)
+        if self.args.should_save and self.wallaroo is not self.accelerator.unwrap_model(self.model):
+            settings = Path(self.args.output_dir if output_dir is None else output_dir) / ADAPTER_SETTINGS
+            self.wallaroo.config.save_pretrained(settings)
+            self.wallaroo.generation_config.save_pretrained(settings)
+
     # ----------------------------------------------------------------------------------------------------- the guard
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
@@ -244,6 +256,18 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         }
 
     # ---------------------------------------------------------------------------------------------------------- data
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As in `Trainer`; a mixture of streams divides itself among processes and workers, so accelerate must not."""
+        if not isinstance(self.train_dataset, StreamMixture):
+            return super().get_train_dataloader()
+        return DataLoader(
+            self.train_dataset,
+            batch_size=self._train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory and torch.accelerator.is_available(),
+        )
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """A mixture of tasks is in order already; all else is sampled as the arguments say."""

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..modeling.configuration import WallarooVQConfig
 from ..modeling.vq import WallarooVQModel
 from .vq_checkpoints import newest_checkpoint, read_checkpoint, remove_partial, write_checkpoint, write_model
-from .vq_codebook import restart_places, spherical_kmeans
+from .vq_codebook import crowded_codes, restart_places, spherical_kmeans
 from .vq_data import ImageSource
 from .vq_losses import VQPass, code_entropy, locality_loss, shuffle_tiles, vq_pass
 from .vq_optimizer import VQOptimizer
@@ -71,6 +71,9 @@ class VQTrainingArguments:
         restart_interval: after so many steps, codes not used since the last time move to where latents are far from
             their codes.
         restart_until: share of `max_steps` after which codes stay what they are.
+        min_code_distance: codes are not put, and when codes are restarted not left, nearer to each other than this
+            (between unit vectors); of two too near the one used less becomes the zero vector, which is never nearest, until
+            it is needed elsewhere. Without it, what is seen most often gets many codes that mean the same.
         log_interval: steps between log lines.
         save_minutes: minutes between checkpoints.
         preview_minutes: minutes between contact sheets.
@@ -97,6 +100,7 @@ class VQTrainingArguments:
     kmeans_iterations: int = 10
     restart_interval: int = 100
     restart_until: float = 0.7
+    min_code_distance: float = 0.0
     log_interval: int = 20
     save_minutes: float = 2.0
     preview_minutes: float = 5.0
@@ -138,11 +142,20 @@ class VQTrainer:
         arguments: see [`VQTrainingArguments`].
         images: gives batches, see [`ImageSource`].
         output_dir: where to write.
+
+    Raises:
+        ValueError: if the tiles of the locality loss are no whole number of image tokens.
     """
 
     def __init__(
         self, model: WallarooVQModel, arguments: VQTrainingArguments, images: ImageSource, output_dir: str | Path
     ) -> None:
+        token_size = model.config.image_token_size
+        if arguments.locality_weight and arguments.locality_tile % token_size:
+            raise ValueError(
+                f"`locality_tile` is {arguments.locality_tile}, but an image token has {token_size} pixels; give a "
+                "multiple."
+            )
         self.model = model.train()
         self.arguments = arguments
         self.output_dir = Path(output_dir)
@@ -228,9 +241,11 @@ class VQTrainer:
 
     @torch.no_grad()
     def preview(self) -> Path:
-        """Writes a contact sheet of fixed images, and the plot of the losses where matplotlib is installed."""
+        """Writes a contact sheet of fixed images: `previews/step-N.png`."""
         pixel_values = self._images(self._generator(-1)).to(self.model.device)
+        self.model.eval()
         reconstruction = vq_pass(self.model, pixel_values, self.step > self.arguments.continuous_steps).reconstruction
+        self.model.train()
         path = self.output_dir / "previews" / f"step-{self.step:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         contact_sheet(path, pixel_values, reconstruction)
@@ -333,19 +348,23 @@ class VQTrainer:
         latents: list[torch.Tensor] = []
         while sum(map(len, latents)) < wanted:
             pixel_values = self._images(generator).to(self.model.device)
-            latents.append(self.model.encode(pixel_values).latents.flatten(0, 2))
-        self._move_codes(
-            slice(None),
-            spherical_kmeans(torch.cat(latents), len(self._uses), self.arguments.kmeans_iterations, generator),
-        )
+            latents.append(self.model.encode(pixel_values).latents.flatten(0, 2).cpu())
+        centres = spherical_kmeans(torch.cat(latents), len(self._uses), self.arguments.kmeans_iterations, generator)
+        self._move_codes(slice(None), centres.to(self.model.device))
         self._uses.zero_()
 
     @torch.no_grad()
     def _restart_codes(self, passed: VQPass, generator: torch.Generator) -> None:
-        """Moves codes that were not used since the last time."""
+        """Moves codes that were not used since the last time, and takes codes out that stand too near to others."""
+        min_distance = self.arguments.min_code_distance
         unused = (self._uses == 0).nonzero().flatten()
-        places = restart_places(passed.latents.flatten(0, -2), passed.codes.flatten(0, -2), len(unused), generator)
+        latents, codes = passed.latents.flatten(0, -2), passed.codes.flatten(0, -2)
+        places = restart_places(latents, codes, len(unused), min_distance, generator)
         self._move_codes(unused[: len(places)], places)
+        if min_distance > 0:
+            every_code = torch.arange(len(self._uses), device=self._uses.device)
+            crowded = crowded_codes(self.model.quantize.lookup(every_code), self._uses, min_distance)
+            self._move_codes(crowded, torch.zeros(latents.shape[-1], device=latents.device))
 
     def _move_codes(self, codes: torch.Tensor | slice, vectors: torch.Tensor) -> None:
         self.model.quantize.embedding.weight[codes] = vectors

@@ -98,6 +98,8 @@ def _replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     try:
         fill(partial)
         partial.chmod(0o755)
+        for file in partial.iterdir():
+            file.chmod(0o644)  # safetensors makes it readable for its owner only
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     finally:

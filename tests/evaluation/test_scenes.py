@@ -176,6 +176,20 @@ def test_a_checkpoint_that_cannot_edit_is_not_asked_to(evaluate, examinee, model
     assert list(evaluate(model=model, tasks=["generation"]).tasks) == ["generation"]
 
 
+def test_a_checkpoint_for_squares_is_asked_for_squares(examinee, model, processor, tmp_path):
+    processor.line_breaks = False
+    items = scene_items("generation", 13)
+    arguments = {"prompts": [item.prompt for item in items]}
+    with pytest.raises(ValueError, match=r"64x128.*--tasks reconstruction,understanding"):
+        evaluate_scenes(model, processor, tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists()
+    arguments["prompts"].pop()
+    assert overall(evaluate_scenes(model, processor, tmp_path / "out", **arguments)) == {"generation": 1.0}
+    assert overall(
+        evaluate_scenes(model, processor, tmp_path / "asked", tasks=["understanding"], num_items_per_task=13)
+    )
+
+
 def test_settings_default_to_the_checkpoints(model):
     config = model.generation_config
     config.image_guidance_scale, config.image_temperature, config.image_top_k = 1.5, 0.8, None

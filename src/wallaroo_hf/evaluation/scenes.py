@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def evaluate_scenes(
     """
     items = _choose_items(prompts, num_items_per_task, split, seed, tasks)
     subject = Subject(model, processor, read_sampling(model, guidance_scale, temperature, top_k), max_new_tokens)
-    check_tasks(model, items)
+    check_tasks(model, processor, items)
     origin = {
         "checkpoint": checkpoint_hash(model, processor),
         "split": None if prompts is not None else split or "test",
@@ -83,12 +83,19 @@ def evaluate_scenes(
     return judge_items(subject, items, Path(output_dir), origin, batch_size, resume, progress)
 
 
-def check_tasks(model: Any, tasks: Iterable[str]) -> None:
-    """Raises ValueError if a checkpoint cannot do one of some tasks."""
-    if "editing" in tasks and not model.config.has_editing:
-        others = ",".join(task for task in tasks if task != "editing") or "generation"
+def check_tasks(model: Any, processor: WallarooProcessor, items: Mapping[str, Sequence[Item]]) -> None:
+    """Raises ValueError if a checkpoint cannot do one of some tasks, so that none is begun."""
+    if "editing" in items and not model.config.has_editing:
+        others = ",".join(task for task in items if task != "editing") or "generation"
         raise ValueError(
             f"This checkpoint has no editing parts (it was trained up to stage 3); leave editing out (--tasks {others})."
+        )
+    drawn = (item for task in ("generation", "editing") for item in items.get(task, ()))
+    uneven = next((item.size for item in drawn if item.height != item.width), None)
+    if uneven is not None and not processor.line_breaks:
+        raise ValueError(
+            f"This checkpoint draws square pictures only (it was trained without line breaks), but {uneven} (height x "
+            "width) is among the sizes; give square --prompts, or leave drawing out (--tasks reconstruction,understanding)."
         )
 
 

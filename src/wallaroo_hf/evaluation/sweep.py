@@ -152,7 +152,7 @@ def sweep_sampling(
         raise ValueError("There is nothing to try; give at least one guidance scale, one temperature and one top-k.")
     samplings = [read_sampling(model, *setting) for setting in grid]
     items = {task: scene_items(task, num_items_per_task, SPLIT, seed) for task in TASKS if task in tasks}
-    check_tasks(model, items)
+    check_tasks(model, processor, items)
     origin = {"checkpoint": checkpoint_hash(model, processor), "split": SPLIT, "seed": seed}
     folder, entries = Path(output_dir), []
     (folder / SWEEP_FILE).unlink(missing_ok=True)

@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo test check format clean
 
-## demo: set up, convert the tiny checkpoint that ships here, draw from a text and edit a photo
+## demo: set up, then draw, edit and answer with the checkpoint that ships in the package
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py --output demo
 

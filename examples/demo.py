@@ -1,80 +1,79 @@
-"""Converts a tiny checkpoint in the authors' format, draws a picture from a text and edits a photo with it.
+"""Draws, edits and answers with the checkpoint that ships in the package, on any laptop, without a network.
 
-    python examples/demo.py --output demo
-
-The tiny checkpoint's weights are random, so its pictures are noise: the demo shows that everything runs, on any laptop.
+python examples/demo.py --output demo
 """
 
 import argparse
 import os
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
 from PIL import Image
 
-from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor
-from wallaroo_hf.conversion import convert_checkpoint
+from wallaroo_hf import WallarooForConditionalGeneration, WallarooPipeline, WallarooProcessor, default_checkpoint
+from wallaroo_hf.training.reports import contact_sheet
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-TINY = REPOSITORY / "tests" / "assets" / "compact"
-PHOTO = REPOSITORY / "examples" / "lake.jpg"
-
-
-def convert(output: Path) -> Path:
-    """Converts the tiny checkpoint, unless that has been done."""
-    folder = output / "checkpoint"
-    if folder.is_dir():
-        return folder
-    with tempfile.TemporaryDirectory() as base:
-        shutil.copytree(TINY / "tokenizer", base, dirs_exist_ok=True)
-        shutil.copy(TINY / "model" / "config.json", base)
-        model = TINY / "model"
-        return convert_checkpoint(model / "checkpoint.ckpt", model / "vq_ds16_t2i.pt", base, folder, dtype="float32")
+PROMPTS = (
+    "a red heart to the left of a blue star",
+    "three yellow circles on a black background",
+    "一个绿色的三角形和一个紫色的圆环",
+    "白色背景上的四个橙色星星",
+)
+EDIT = "turn the blue star pink"
+QUESTION = "How many circles are there?"
+SCALE = 3  # the pictures are small; the sheet shows them larger
 
 
-def draw(
-    model: WallarooForConditionalGeneration,
-    processor: WallarooProcessor,
-    text: str,
-    seed: int,
-    images: list[Image.Image] | None = None,
-    **size: int,
-) -> Image.Image:
-    """Draws from a text, or edits the one image given."""
-    inputs = processor(text=[text], images=images, generation_mode="image", return_tensors="pt", **size)
-    tokens = model.generate(**inputs, generation_mode="image", generator=torch.Generator().manual_seed(seed))
-    pixels = model.decode_image_tokens(tokens)
-    return processor.post_process_multimodal_output(pixels, generation_mode="image")[0]
+def ask(
+    model: WallarooForConditionalGeneration, processor: WallarooProcessor, image: Image.Image, question: str
+) -> str:
+    """The answer to a question about an image."""
+    chat = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": question}]}]
+    inputs = processor.apply_chat_template(
+        chat, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
+    )
+    tokens = model.generate(**inputs, do_sample=False, max_new_tokens=64)
+    return processor.post_process_image_text_to_text(tokens[:, inputs["input_ids"].shape[1] :])[0]
+
+
+def enlarge(image: Image.Image) -> Image.Image:
+    """A larger copy for the sheet."""
+    return image.resize((image.width * SCALE, image.height * SCALE), Image.Resampling.LANCZOS)
 
 
 def main() -> None:
     """Runs the demo."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=None, help="another checkpoint (default: the one in the package)")
     parser.add_argument("--output", type=Path, default=Path("demo"), help="folder to write to (default: demo)")
-    output = parser.parse_args().output
-    output.mkdir(parents=True, exist_ok=True)
-
-    print("1/3  Converting the tiny checkpoint ...")
-    folder = convert(output)
-    model = WallarooForConditionalGeneration.from_pretrained(folder).eval()
+    parser.add_argument("--seed", type=int, default=1, help="image k gets seed + k (default: 1)")
+    arguments = parser.parse_args()
+    folder = arguments.model or default_checkpoint()
+    model = WallarooForConditionalGeneration.from_pretrained(folder, dtype="auto")
     processor = WallarooProcessor.from_pretrained(folder)
+    pipe = WallarooPipeline(model=model, processor=processor)
 
-    print("2/3  Drawing 'a red fox in the snow' at 256x256 ...")
-    drawing = draw(model, processor, "a red fox in the snow", seed=1, height=256, width=256)
-    drawing.save(output / "drawing.png")
+    print("1/3  Drawing four prompts, two in English and two in Chinese ...")
+    seeds = [torch.Generator().manual_seed(arguments.seed + index) for index in range(len(PROMPTS))]
+    drawings = pipe(list(PROMPTS), generator=seeds).images
+    for prompt in PROMPTS:
+        print(f"       {prompt}")
 
-    print("3/3  Editing examples/lake.jpg: 'make it winter' ...")
-    photo = Image.open(PHOTO)
-    edited = draw(model, processor, "make it winter", seed=2, images=[photo], height=240, width=320)
-    edited.save(output / "edit.png")
+    print("2/3  Editing the first of them ...")
+    print(f"       {EDIT}")
+    edited = pipe(EDIT, image=drawings[0], generator=torch.Generator().manual_seed(arguments.seed)).images[0]
 
-    print(f"\nDone: {output / 'drawing.png'} and {output / 'edit.png'}")
-    print("The weights of this tiny checkpoint are random, so the pictures are noise.")
+    print("3/3  Asking about the second ...")
+    answer = ask(model, processor, drawings[1], QUESTION)
+    print(f"       {QUESTION} {answer}")
+
+    captions = [*PROMPTS, f"1, edited: {EDIT}", f"about 2: {QUESTION} — {answer}"]
+    images = [enlarge(image) for image in (*drawings, edited, drawings[1])]
+    sheet = contact_sheet(images, captions, arguments.output / "demo.png", columns=3)
     command = os.path.relpath(Path(sys.executable).with_name("wallaroo"))
-    print(f"The converted checkpoint is in {folder}; try: {command} generate 'a cat' --model {folder}")
+    print(f"\nDone: {sheet}")
+    print(f"Try your own: {command} generate 'a purple diamond above a green square'")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="wallaroo-tests-")  # before `datasets` is imported
+os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 
 import wallaroo_hf
 from golden import GoldenSet
@@ -23,6 +27,10 @@ torch.set_num_threads(1)  # tiny models: more threads only wait for each other
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="also run tests that take minutes or gigabytes")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -30,3 +30,15 @@ def new_tokens(model: Any, sequences: torch.Tensor, inputs: Any) -> list[list[in
 def draw(model: Any, inputs: Any, **kwargs: Any) -> list[list[int]]:
     """Draws and returns the new tokens of each row."""
     return new_tokens(model, model.generate(**inputs, generation_mode="image", **kwargs), inputs)
+
+
+def training_rows(task: str, count: int, **more: Any) -> list[dict[str, Any]]:
+    """Rows of a task that say which they are (`number`); their pictures are never opened."""
+    image = {"type": "image"}
+    user, answer, images = {
+        "understanding": ("hi", "yes", []),
+        "generation": ("a cat", [image], [b"cat"]),
+        "editing": ([image, {"type": "text", "text": "bluer"}], [image], [b"cat", b"blue cat"]),
+    }[task]
+    messages = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
+    return [{"messages": messages, "images": images, "number": number, **more} for number in range(count)]

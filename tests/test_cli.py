@@ -15,6 +15,7 @@ from helpers import picture
 from wallaroo_hf import WallarooProcessor
 from wallaroo_hf.cli import app
 from wallaroo_hf.generation import ImageStreamer
+from wallaroo_hf.training.datasets import load_rows
 
 runner = CliRunner()
 
@@ -130,6 +131,55 @@ def test_convert(compact, tmp_path):
     ).read_bytes()
     run("convert", "--vq", compact.vq, "--vq-only", "-o", tmp_path / "vq")
     assert (tmp_path / "vq" / "config.json").exists()
+
+
+@pytest.fixture
+def captions(tmp_path):
+    """Three pictures to draw, one of them not there."""
+    for seed in range(2):
+        picture(seed, 64, 48).save(tmp_path / f"{seed}.png")
+    lines = [{"image": f"{number}.png", "title": f"picture {number}"} for number in range(3)]
+    path = tmp_path / "train.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return path
+
+
+def test_encode(compact, captions, tmp_path):
+    arguments = ["encode", captions, "-m", compact.folder, "-o", tmp_path / "out", "--device", "cpu", "--stage", "1"]
+    out = run(*arguments, "--column", "image=image", "--column", "caption=title", code=1)
+    assert "train.jsonl:3" in out and "--skip-broken" in out and "Traceback" not in out
+    done = ["--column", "image=image", "--column", "caption=title", "--skip-broken", "--rows-per-shard", 1]
+    out = run(
+        *[tmp_path / "other" if item == tmp_path / "out" else item for item in arguments], *done, "--part", "2/2"
+    )
+    assert "part 2/2" in out and not (tmp_path / "other" / "state.json").exists()
+    out = run(
+        *[tmp_path / "other" if item == tmp_path / "out" else item for item in arguments], *done, "--part", "1/2"
+    )
+    assert "1 broken" in out and "missing_image" in out and "Encoded part 1/2" not in out
+    rows = load_rows(tmp_path / "other")
+    assert [row["image_tokens"][0].shape for row in rows] == [(24, 24)] * 2  # 384 pixels, the size of stage 1
+    assert [row["name"] for row in rows] == ["train.jsonl:1", "train.jsonl:2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--part", "3/2"), "k from 1 to n"),
+        (("--part", "x"), "'/' between"),
+        (("--column", "caption"), "'=' between"),
+        (("--format", "llava"), "omnigen2"),
+        (("--stage", "5"), "3a"),
+    ],
+)
+def test_encode_refuses(compact, captions, tmp_path, arguments, words):
+    out = run("encode", captions, "-m", compact.folder, "-o", tmp_path / "out", *arguments, code=1)
+    assert words in out and "Traceback" not in out and not (tmp_path / "out").exists()
+
+
+def test_encode_needs_a_checkpoint(captions, tmp_path):
+    out = run("encode", captions, "-m", tmp_path / "nowhere", "-o", tmp_path / "out", code=1)
+    assert "No image tokenizer could be loaded" in out and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

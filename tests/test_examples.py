@@ -67,9 +67,7 @@ def test_story(run, tmp_path, monkeypatch, compact):
     assert Image.open(tmp_path / "story" / "2.png").size == (48, 32)
 
 
-def test_demo(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(sys, "argv", ["demo.py", "--output", str(tmp_path)])
-    runpy.run_path(str(EXAMPLES / "demo.py"), run_name="__main__")
-    assert "random" in capsys.readouterr().out
-    assert Image.open(tmp_path / "drawing.png").size == (256, 256)
-    assert Image.open(tmp_path / "edit.png").size == (320, 240)
+def test_demo(run, tmp_path):
+    out = run("demo", "--output", tmp_path)
+    assert "demo.png" in out and "How many circles" in out
+    assert Image.open(tmp_path / "demo.png").width > 300

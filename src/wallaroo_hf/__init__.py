@@ -27,6 +27,7 @@ _HOMES = {
     "WallarooProcessor": "processing.processor",
     "WallarooVQConfig": "modeling.configuration",
     "WallarooVQModel": "modeling.vq",
+    "default_checkpoint": "_built_in",
 }
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "WallarooVQConfig",
     "WallarooVQModel",
     "__version__",
+    "default_checkpoint",
 ]
 
 

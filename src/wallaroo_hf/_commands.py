@@ -63,9 +63,6 @@ def load_checkpoint(name: str, device: str | None, dtype: str) -> Checkpoint:
     Raises:
         ValueError: if there is no such checkpoint, if it is damaged, or if there is no such device.
     """
-    if device is None:
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        device = accelerator.type if accelerator is not None else "cpu"
     try:
         processor = WallarooProcessor.from_pretrained(name)
         model = WallarooForConditionalGeneration.from_pretrained(name, dtype=dtype)
@@ -74,8 +71,20 @@ def load_checkpoint(name: str, device: str | None, dtype: str) -> Checkpoint:
             f"No checkpoint could be loaded from '{name}' ({str(error).strip().splitlines()[0][:200]}); give a folder "
             "that `wallaroo convert` wrote, or a Hub id."
         ) from error
+    return Checkpoint(name, to_device(model, device).eval(), processor)
+
+
+def to_device(model: Any, device: str | None) -> Any:
+    """Moves a model to a device, by default to an accelerator if there is one.
+
+    Raises:
+        ValueError: if there is no such device.
+    """
+    if device is None:
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        device = accelerator.type if accelerator is not None else "cpu"
     try:
-        return Checkpoint(name, model.to(device).eval(), processor)
+        return model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"The device '{device}' cannot be used ({str(error).splitlines()[0][:200]}).") from error
 

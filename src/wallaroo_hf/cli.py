@@ -1,13 +1,18 @@
 """The `wallaroo` command. torch is imported by the commands that need it, so that `--help` answers at once."""
 
 import functools
-import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from . import _commands_evaluate
+from ._cli_options import BUILT_IN, Device, Model, quiet
+from ._commands_encode import encode
+from ._commands_merge import merge
+from ._commands_train import COMMANDS as TRAIN_COMMANDS
+from ._commands_train import train, train_app
 
 app = typer.Typer(
     name="wallaroo",
@@ -17,19 +22,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        envvar="WALLAROO_MODEL",
-        help="Folder of a converted checkpoint, or a Hub id.",
-        show_default=False,
-    ),
-]
-Device = Annotated[
-    str | None, typer.Option(help="Where to compute, e.g. cpu or cuda:0. Default: an accelerator if there is one.")
-]
 Dtype = Annotated[str, typer.Option(help="Precision of the weights: auto, bfloat16, float16 or float32.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write to, or a .png file for a single image.")]
 Height = Annotated[int | None, typer.Option(help="Height in pixels, a multiple of 16.")]
@@ -59,7 +51,7 @@ def _one_sentence_errors(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ImportError) as error:
             typer.echo(f"Error: {error}", err=True)
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
@@ -69,21 +61,12 @@ def _one_sentence_errors(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def _quiet() -> None:
-    """Keeps transformers' progress bars and notes out of the way of ours."""
-    from transformers.utils import logging as transformers_logging
-
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-
-
 def _draw(arguments: dict[str, Any], prompts: list[str], image: str | None) -> None:
     """Draws what `generate` or `edit` was asked for; their options, in `arguments`, are the same."""
     from . import _commands
     from .processing.image_processor import open_image
 
-    _quiet()
+    quiet()
     source = None if image is None else open_image(image)
     options = _commands.DrawingOptions.__dataclass_fields__
     settings = {name: value for name, value in arguments.items() if name in options}
@@ -97,7 +80,7 @@ def _draw(arguments: dict[str, Any], prompts: list[str], image: str | None) -> N
 @_one_sentence_errors
 def generate(
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What to draw.", show_default=False)],
-    model: Model,
+    model: Model = BUILT_IN,
     output: Output = Path("."),
     num_images: NumImages = 1,
     seed: Seed = None,
@@ -124,7 +107,7 @@ def generate(
 def edit(
     image: Annotated[str, typer.Argument(help="The image to edit: a path or URL.", show_default=False)],
     instruction: Annotated[str, typer.Argument(help="What to change.", show_default=False)],
-    model: Model,
+    model: Model = BUILT_IN,
     output: Output = Path("."),
     num_images: NumImages = 1,
     seed: Seed = None,
@@ -163,7 +146,7 @@ def ask(
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE... QUESTION", help="Images, then the question.", show_default=False)
     ],
-    model: Model,
+    model: Model = BUILT_IN,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 512,
     sample: Annotated[
         bool, typer.Option("--sample", help="Sample the answer instead of taking the likeliest.")
@@ -174,7 +157,7 @@ def ask(
     """Ask a question about images."""
     from . import _commands
 
-    _quiet()
+    quiet()
     *paths, question = images
     checkpoint = _commands.load_checkpoint(model, device, dtype)
     _commands.answer(checkpoint, paths, question, max_new_tokens, sample)
@@ -210,7 +193,7 @@ def convert(
     from . import _registration  # noqa: F401
     from .conversion import convert_checkpoint, convert_vq
 
-    _quiet()
+    quiet()
     if checkpoint is None or base is None:
         typer.echo(f"Converted to {convert_vq(vq, output)}")
         return
@@ -227,6 +210,19 @@ def convert(
             progress=lambda written, total: bar.update(task, completed=written, total=total),
         )
     typer.echo(f"Converted to {folder}")
+
+
+app.add_typer(train_app)
+train_app.callback()(_one_sentence_errors(train))
+for _name, _command in TRAIN_COMMANDS.items():
+    train_app.command(_name)(_one_sentence_errors(_command))
+app.command()(_one_sentence_errors(encode))
+app.command()(_one_sentence_errors(merge))
+
+evaluate = typer.Typer(help="Score a checkpoint.", no_args_is_help=True)
+app.add_typer(evaluate, name="evaluate")
+evaluate.command(epilog=_commands_evaluate.PROMPT_HELP)(_one_sentence_errors(_commands_evaluate.scenes))
+evaluate.command()(_one_sentence_errors(_commands_evaluate.sweep))
 
 
 def _version(wanted: bool) -> None:

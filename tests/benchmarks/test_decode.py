@@ -21,5 +21,7 @@ def test_micro_preset(tmp_path):
     assert (ours["codes"], ours["forwards"], ours["text_head_calls"]) == (24, 24, 0)
     assert (released["codes"], released["forwards"], released["text_head_calls"]) == (24, 27, 27)
     assert set(report["steps"]) == {"1_images.context_20", "2_images.context_20", "1_images.context_40"}
-    assert set(report["steps"]["1_images.context_20"]["ms_per_step"]) == {"ours", "ours_static", "released", "janus"}
+    variants = {"ours", "ours_static", "released", "janus", "products"}
+    assert set(report["steps"]["1_images.context_20"]["ms_per_step"]) == variants
+    assert report["agreement"]["masked_padding_ours_static"] == 1
     assert all(value > 0 for value in report["ratios"].values())

@@ -373,6 +373,8 @@ def test_outputs(model, processor):
     layers = model.config.text_config.num_hidden_layers + 1
     assert len(output.hidden_states[0]) == layers
     assert output.hidden_states[0][0].shape[:2] == (3, prompt)
+    for states in output.hidden_states:  # the other branch's rows are not kept alive
+        assert states[0].untyped_storage().nbytes() == states[0].numel() * states[0].element_size()
     assert output.past_key_values.get_seq_length() > prompt
 
 

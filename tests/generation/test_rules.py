@@ -2,17 +2,24 @@
 
 import pytest
 import torch
-from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor, TopKLogitsWarper, TopPLogitsWarper
+from transformers import (
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from helpers import generators
 from wallaroo_hf.generation.logits_processors import (
     ForcedTokensLogitsProcessor,
     ImageGuidanceLogitsProcessor,
     ImageVocabularyLogitsProcessor,
+    for_slice,
     works_on_slice,
 )
 from wallaroo_hf.generation.plan import plan_drawing
-from wallaroo_hf.generation.sampling import POSITIONS_PER_DRAW, GumbelNoise
+from wallaroo_hf.generation.sampling import POSITIONS_PER_DRAW, GumbelNoise, first_largest, kth_largest
 
 IDS = torch.zeros(2, 5, dtype=torch.long)
 BREAK, END, PAD = 90, 91, 92
@@ -53,6 +60,30 @@ def test_forced_tokens():
     forced = force(IDS, scores)
     assert torch.equal(forced[0], scores[0])
     assert forced[1].argmax() == 4 and torch.isfinite(forced[1]).sum() == 1
+
+
+@pytest.mark.parametrize("top_k", [1, 3, 50, 200, 1000])
+def test_top_k_on_the_slice_keeps_what_transformers_keeps(top_k):
+    """Ties at the threshold too."""
+    scores = torch.randn(3, 200).round(decimals=1)
+    scores[1, 7] = -torch.inf
+    stock = LogitsProcessorList([TemperatureLogitsWarper(0.7), TopKLogitsWarper(top_k)])
+    ours = for_slice(stock)
+    assert ours[0] is stock[0] and ours[1] is not stock[1]
+    kept = stock(IDS, scores)
+    assert torch.equal(ours(IDS, scores), kept)
+    finite = TopKLogitsWarper(top_k, filter_value=-1e4)
+    assert for_slice(LogitsProcessorList([finite]))[0] is finite
+
+
+def test_largest():
+    """What numpy finds on CPU is what torch finds; the first of equals."""
+    scores = torch.tensor([[1.0, 5.0, 5.0, 2.0], [-torch.inf, torch.nan, 3.0, 4.0]])
+    for k in (1, 2, 3, 4):
+        expected = torch.topk(scores, k).values[:, -1:]
+        torch.testing.assert_close(kth_largest(scores, k), expected, equal_nan=True, rtol=0, atol=0)
+    assert torch.equal(first_largest(scores), scores.argmax(dim=-1))
+    assert first_largest(scores).tolist() == first_largest(scores.bfloat16()).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("warper", [TopKLogitsWarper(3), TopPLogitsWarper(0.7)])

@@ -1,9 +1,10 @@
 """What a configuration accepts and refuses."""
 
 import pytest
+import torch
 from transformers import AutoConfig
 
-from wallaroo_hf import WallarooConfig, WallarooVQConfig
+from wallaroo_hf import WallarooConfig, WallarooVQConfig, WallarooVQModel
 
 SMALL_VQ = {"codebook_size": 64, "base_channels": 32, "latent_channels": 32, "channel_multiplier": [1, 1]}
 
@@ -84,3 +85,17 @@ def test_save_and_load(tmp_path):
 def test_image_tokenizer_configuration_alone(tmp_path):
     WallarooVQConfig(**SMALL_VQ).save_pretrained(tmp_path)
     assert type(AutoConfig.from_pretrained(tmp_path)) is WallarooVQConfig
+
+
+def test_norm_groups(tmp_path):
+    """32 as released, also for files that do not say; another number is kept and reaches every group norm."""
+    assert WallarooVQConfig.from_dict({"base_channels": 64}).norm_num_groups == 32
+    WallarooVQConfig(**SMALL_VQ, norm_num_groups=4).save_pretrained(tmp_path)
+    config = WallarooVQConfig.from_pretrained(tmp_path)
+    assert config.norm_num_groups == 4
+    for groups, wanted in ((config, 4), (WallarooVQConfig(**SMALL_VQ), 32)):
+        norms = [module for module in WallarooVQModel(groups).modules() if isinstance(module, torch.nn.GroupNorm)]
+        assert len(norms) > 10 and {norm.num_groups for norm in norms} == {wanted}
+    for channels, groups in ((48, 4), (64, 24), (32, 0)):
+        with pytest.raises(ValueError, match=f"`base_channels` is {channels} and `norm_num_groups` is {groups}"):
+            WallarooVQConfig(base_channels=channels, norm_num_groups=groups)

@@ -1,4 +1,4 @@
-"""Little memory: quantized loading, offloading, several devices, slices of the image tokenizer, compiled steps."""
+"""Little memory: quantized loading, offloading, several devices, slices of the image tokenizer."""
 
 import math
 import weakref
@@ -9,11 +9,10 @@ import torch
 from accelerate import cpu_offload
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from torch import nn
-from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import BitsAndBytesConfig, CompileConfig, TorchAoConfig
+from transformers import BitsAndBytesConfig, TorchAoConfig
 from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import should_convert_module
 
@@ -234,28 +233,6 @@ def test_the_image_tokenizer_takes_one_kind_of_input(model):
         model.vq_model()
     with pytest.raises(ValueError, match="give one of them"):
         model.vq_model(torch.zeros(1, 3, 16, 16), image_tokens=torch.zeros(1, 1, 1, dtype=torch.long))
-
-
-# ------------------------------------------------------------------------------------------------------ compiled steps
-
-
-@pytest.mark.parametrize("edit", [False, True], ids=["text to image", "edit"])
-def test_a_compiled_step_is_one_graph(model, processor, edit):
-    """No graph breaks, no compilation in a second call, the same codes; "eager" compiles nothing after the graph."""
-    images = [picture(1)] if edit else None
-    inputs = processor(text="blue", images=images, generation_mode="image", height=64, width=64, return_tensors="pt")
-    expected = draw(model, inputs, generator=generators(1))
-    compile_config = CompileConfig(backend="eager", mode=None, fullgraph=True)
-    compile_config._compile_all_devices = True
-    torch._dynamo.reset()
-    counters.clear()
-    for _ in range(2):
-        codes = draw(
-            model, inputs, generator=generators(1), cache_implementation="static", compile_config=compile_config
-        )
-        assert codes == expected
-        assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
-    torch._dynamo.reset()
 
 
 # ------------------------------------------------------------------------------------------------------- documentation

@@ -24,8 +24,7 @@ def answer_row(question: str, answer: str, image: Any = None, **more: Any) -> di
     return {"messages": messages, "images": [] if image is None else [image], **more}
 
 
-@pytest.fixture
-def rows() -> list[dict[str, Any]]:
+def training_rows() -> list[dict[str, Any]]:
     """Eight rows: generation, editing and understanding, in both languages, of several sizes."""
     return eight_rows()
 
@@ -50,3 +49,9 @@ def eight_rows() -> list[dict[str, Any]]:
         answer_row("Say hello.", "Hello there."),
         drawing_row("two dogs in a garden", picture(9), **small),
     ]
+
+
+@pytest.fixture
+def rows() -> list[dict[str, Any]]:
+    """See [`training_rows`]."""
+    return training_rows()

@@ -13,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AddedToken, AutoConfig, AutoTokenizer, GenerationConfig, Qwen2_5_VLConfig
 from transformers.utils import cached_file
 
+from .._files import new_folder
 from ..layout.special_tokens import CONFIG_TOKEN_IDS, DRAWING_TOKENS, IM_END, IM_START, PAD, added_tokens
 from ..layout.stage import StageRecord, stage_record
 from ..modeling.configuration import WallarooConfig, WallarooVQConfig
@@ -22,7 +23,7 @@ from ..processing.image_processor import WallarooImageProcessor
 from ..processing.processor import WallarooProcessor
 from .key_map import EDITING_PREFIXES, VQ_IGNORED, VQ_PREFIX, checkpoint_key, vq_key
 from .sources import LOADING_ERRORS, find_file, load_tensors, one_line
-from .writing import new_folder, write_shards
+from .writing import write_shards
 
 __all__ = ["convert_checkpoint", "convert_vq"]
 

@@ -1,37 +1,12 @@
 """Writing a checkpoint folder: sharded, one shard in memory at a time, and visible only when it is whole."""
 
-import contextlib
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
-
-
-@contextlib.contextmanager
-def new_folder(output: Path) -> Iterator[Path]:
-    """A temporary folder beside `output` that becomes `output` when the block ends, and vanishes if it fails.
-
-    Raises:
-        ValueError: if `output` already holds something.
-    """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"The output '{output}' already exists and is not empty; choose another folder or remove it.")
-    output = output.resolve()  # the folder may be the current one, or a link
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-partial-", dir=output.parent))
-    try:
-        yield partial
-        if output.exists():
-            output.rmdir()
-        partial.chmod(0o755)
-        partial.rename(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_shards(

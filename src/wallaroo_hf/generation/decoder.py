@@ -7,6 +7,7 @@ import torch
 from transformers import DynamicCache, GenerationConfig
 from transformers.masking_utils import create_causal_mask
 
+from .attention import StepMask, step_attention
 from .rows import Branch, NullPrompt, NullPromptCache, split_rows
 
 
@@ -49,12 +50,12 @@ class PairedDecoder:
         self.options = {"use_cache": True, "output_image_logits": True, "logits_to_keep": 1, **outputs}
         # The first forward sets these:
         self.attention_mask: torch.Tensor | None = None  # (rows, L + new), or None where nothing is hidden
-        self.shown: torch.Tensor | None = None  # the same as sdpa takes it, (rows, 1, 1, L + new) bool
+        self.step_mask: StepMask | None = None  # the same as sdpa takes it
         self.position_ids = torch.empty(0)  # (3, rows, 1), of the newest token
         self.length = 0  # of the cache, in tokens
         self._given_back: list[tuple[Any, int]] = []  # caches of the caller that drawing continued, and their padding
-        compiles = model._valid_auto_compile_criteria({"past_key_values": cache}, generation_config)
-        self._step = model.get_compiled_call(generation_config.compile_config) if compiles else model.__call__
+        self.compiles = model._valid_auto_compile_criteria({"past_key_values": cache}, generation_config)
+        self._step = model.get_compiled_call(generation_config.compile_config) if self.compiles else model.__call__
 
     def _edit_mask(self, edits: Sequence[bool]) -> torch.Tensor | bool:
         """One answer for all rows where there is one (then only one adapter and one head run), else `(rows, 1)`."""
@@ -152,11 +153,15 @@ class PairedDecoder:
     def _hide_padding(self, mask: torch.Tensor) -> None:
         """Takes the mask of the first forward, `(rows, L)`, and keeps it for the steps after it."""
         self.length = mask.shape[1]
-        if not self.attend_padding and not bool(mask.all()):
+        hides = not self.attend_padding and not bool(mask.all())
+        if hides:
             self.attention_mask = torch.nn.functional.pad(mask, (0, self.num_new_tokens), value=1)
-            # Asked to make a mask of its own, transformers looks at this one at every step, which waits for the device.
-            plain = self.model.config.get_text_config()._attn_implementation == "sdpa"
-            self.shown = self.attention_mask.bool()[:, None, None] if plain and not self.cache.is_compileable else None
+        text_config = self.model.config.get_text_config()
+        plain = text_config._attn_implementation == "sdpa" and set(text_config.layer_types) == {"full_attention"}
+        if plain and (hides or self.cache.is_compileable):
+            # Asked to make a mask of its own, transformers looks at ours at every step, which waits for the device.
+            max_length = self.cache.layers[0].max_cache_len if self.cache.is_compileable else None
+            self.step_mask = StepMask(mask if hides else torch.ones_like(mask), self.num_new_tokens, max_length)
 
     def _prefill_mask(self, mask: torch.Tensor, inputs_embeds: torch.Tensor, cache: Any) -> Any:
         if bool(mask.all()):
@@ -244,26 +249,29 @@ class PairedDecoder:
         model_inputs = {
             "input_ids": input_ids.repeat(len(self.branches), 1),
             "past_key_values": self.cache,
-            "attention_mask": self._step_mask(count),
             "position_ids": position_ids,
             "edit_mask": self.edit_mask,
             **self.options,
         }
+        if self.step_mask is not None:
+            mask = self.step_mask.extend(count)
+            if self.compiles:
+                _fix_shapes(model_inputs["input_ids"], position_ids, mask)
+            with step_attention(self.model.config.get_text_config()):
+                return self._step(attention_mask={"full_attention": mask}, **model_inputs)
+        mask = None if self.attention_mask is None else self.attention_mask[:, : self.length]
         if self.cache.is_compileable:  # such caches want a mask of fixed width, which transformers prepares
-            model_inputs = self.model.prepare_inputs_for_generation(**model_inputs)
-        forward = self._step if count == 1 else self.model
-        return forward(**model_inputs)
+            model_inputs = self.model.prepare_inputs_for_generation(attention_mask=mask, **model_inputs)
+            return self._step(**model_inputs)
+        return self.model(attention_mask=mask, **model_inputs)
 
-    def _step_mask(self, count: int) -> Any:
-        """What the newest `count` tokens see of the first `self.length`."""
-        if self.shown is None:
-            return None if self.attention_mask is None else self.attention_mask[:, : self.length]
-        shown = self.shown[..., : self.length]  # (rows, 1, 1, length)
-        if count > 1:
-            columns = torch.arange(self.length, device=shown.device)
-            newest = torch.arange(self.length - count, self.length, device=shown.device)
-            shown = shown & (columns <= newest[:, None])  # (rows, 1, count, length)
-        return {"full_attention": shown}
+
+def _fix_shapes(input_ids: torch.Tensor, position_ids: torch.Tensor, mask: torch.Tensor) -> None:
+    """Makes one graph per number of new tokens, for any width of the mask."""
+    torch._dynamo.mark_static(input_ids, 1)
+    torch._dynamo.mark_static(position_ids, 2)
+    torch._dynamo.mark_static(mask, 2)
+    torch._dynamo.maybe_mark_dynamic(mask, 3)
 
 
 def _joined(

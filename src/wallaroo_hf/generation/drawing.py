@@ -19,11 +19,12 @@ from .logits_processors import (
     ForcedTokensLogitsProcessor,
     ImageGuidanceLogitsProcessor,
     ImageVocabularyLogitsProcessor,
+    for_slice,
     works_on_slice,
 )
 from .plan import DrawingPlan
 from .rows import Branch, NullPromptCache
-from .sampling import GumbelNoise
+from .sampling import GumbelNoise, first_largest
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,13 @@ class _Record:
         self.attentions: list | None = [] if wanted and generation_config.output_attentions else None
 
     def forward(self, outputs: Any) -> None:
-        """Keeps the conditional rows' hidden states and attentions of one forward."""
+        """Keeps the conditional rows' hidden states and attentions of one forward.
+
+        As copies: views would keep the other branches' rows too, and the next replay of a CUDA graph overwrites them.
+        """
         for kept, given in ((self.hidden_states, outputs.hidden_states), (self.attentions, outputs.attentions)):
             if kept is not None:
-                kept.append(tuple(layer[: self.rows] for layer in given))
+                kept.append(tuple(layer[: self.rows].clone() for layer in given))
 
     def result(self, sequences: torch.Tensor, cache: Any) -> GenerateDecoderOnlyOutput:
         """The output of `generate`."""
@@ -190,13 +194,14 @@ class _Chooser:
         prompt_length: int,
         rows: int,
     ) -> None:
-        self.plan, self.record, self.processors = plan, record, logits_processor
+        self.plan, self.record = plan, record
         self.vocab_size = model.config.text_config.vocab_size
         self.codebook_size = model.config.codebook_size
         self.guide = ImageGuidanceLogitsProcessor(job.guidance_scales)
         self.widen = ImageVocabularyLogitsProcessor(self.vocab_size)
         self.force = ForcedTokensLogitsProcessor(plan.forced_token_ids, prompt_length)
         self.on_slice = works_on_slice(logits_processor)
+        self.processors = for_slice(logits_processor) if self.on_slice else logits_processor
         self.rows = rows
         self.noise = None
         if generation_config.do_sample:
@@ -226,7 +231,7 @@ class _Chooser:
         self._remember(input_ids, codes if wide is None else wide, image_logits[: self.rows])
         if self.noise is not None:
             codes = codes + self.noise.next(self.plan.draws_code[position], self.plan.code_positions[:, position])
-        return torch.where(forced >= 0, forced, codes.argmax(dim=-1) + self.vocab_size)
+        return torch.where(forced >= 0, forced, first_largest(codes) + self.vocab_size)
 
     def _remember(self, input_ids: torch.Tensor, scores: torch.Tensor, logits: torch.Tensor) -> None:
         """Keeps scores and logits if they are wanted, as wide as callers see them and with forced tokens forced."""

@@ -18,6 +18,8 @@ from transformers import (
     TypicalLogitsWarper,
 )
 
+from .sampling import kth_largest
+
 __all__ = ["ForcedTokensLogitsProcessor", "ImageGuidanceLogitsProcessor", "ImageVocabularyLogitsProcessor"]
 
 # Processors that treat scores as a set of numbers: they do the same to the code slice as to the whole vocabulary with
@@ -36,6 +38,27 @@ _VOCABULARY_BLIND = (
 def works_on_slice(processors: LogitsProcessorList) -> bool:
     """Whether every processor gives the same result on the code slice alone."""
     return all(type(processor) in _VOCABULARY_BLIND for processor in processors)
+
+
+class _CodeTopK(LogitsProcessor):
+    """`TopKLogitsWarper` on the code slice, by a faster way to the same threshold."""
+
+    def __init__(self, top_k: int) -> None:
+        self.top_k = top_k
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        threshold = kth_largest(scores, min(self.top_k, scores.shape[-1]))
+        return scores.masked_fill(scores < threshold, -torch.inf)
+
+
+def for_slice(processors: LogitsProcessorList) -> LogitsProcessorList:
+    """The same processors for scores of codes alone, `(B, codebook_size)` float32."""
+    return LogitsProcessorList(
+        _CodeTopK(processor.top_k)
+        if type(processor) is TopKLogitsWarper and processor.filter_value == -torch.inf
+        else processor
+        for processor in processors
+    )
 
 
 class ImageGuidanceLogitsProcessor(LogitsProcessor):

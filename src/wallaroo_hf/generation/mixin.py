@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
+from transformers.generation.configuration_utils import ALL_STATIC_CACHE_IMPLEMENTATIONS
 from transformers.utils.generic import is_flash_attention_requested
 
+from .attention import static_cache_length
 from .auto import generate_auto
 from .cache import roomy_cache
 from .decoding import decode_rows, last_image_spans
@@ -237,9 +239,8 @@ class WallarooGenerationMixin(GenerationMixin):
             raise ValueError(
                 "`past_key_values` is not empty, but drawing starts from the prompt; pass an empty cache."
             )
-        if past is None and kwargs.get("cache_implementation", settings.get("cache_implementation")) is None:
-            room = max(branch.input_ids.shape[1] for branch in job.branches) + job.plan.length
-            kwargs["past_key_values"] = roomy_cache(self.config.get_text_config(decoder=True), room)
+        if past is None:
+            self._provide_cache(job, kwargs, settings)
         streamer = kwargs.pop("streamer", None)
         synced = kwargs.pop("synced_gpus", None)
         if synced is None:
@@ -253,6 +254,17 @@ class WallarooGenerationMixin(GenerationMixin):
             attention_mask=job.branches[0].attention_mask,
             **kwargs | settings | {"max_new_tokens": job.plan.length, "max_length": None},
         )
+
+    def _provide_cache(self, job: DrawingJob, kwargs: dict[str, Any], settings: dict[str, Any]) -> None:
+        """A cache with room for the drawing, or the length of the static cache that transformers will make."""
+        implementation = kwargs.get("cache_implementation", settings.get("cache_implementation"))
+        prompt_length, num_new_tokens = max(branch.input_ids.shape[1] for branch in job.branches), job.plan.length
+        if implementation is None:
+            text_config = self.config.get_text_config(decoder=True)
+            kwargs["past_key_values"] = roomy_cache(text_config, prompt_length + num_new_tokens)
+        elif implementation in ALL_STATIC_CACHE_IMPLEMENTATIONS:
+            asked = kwargs.pop("max_cache_len", None) or settings.get("max_cache_len") or 0
+            settings["max_cache_len"] = max(asked, static_cache_length(prompt_length, num_new_tokens))
 
     def _refuse_forward_arguments(self, kwargs: dict[str, Any]) -> None:
         """Whatever `forward` would take but drawing does not read must not pass in silence."""

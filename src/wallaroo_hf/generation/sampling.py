@@ -2,11 +2,29 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 # Noise is drawn for this many positions at a time whatever the image size, so that position k of a seed always sees the
 # same numbers.
 POSITIONS_PER_DRAW = 64
+
+
+def kth_largest(scores: torch.Tensor, k: int) -> torch.Tensor:
+    """The k-th largest of each row, NaN counting as the largest: `(B, V)` float32 to `(B, 1)`.
+
+    On CPU numpy finds it, without sorting and with vector instructions, about ten times as fast as `torch.topk`.
+    """
+    if scores.device.type == "cpu":
+        return torch.from_numpy(np.partition(scores.numpy(), -k, axis=-1)[:, -k, None])
+    return torch.topk(scores, k, sorted=False).values.amin(dim=-1, keepdim=True)
+
+
+def first_largest(scores: torch.Tensor) -> torch.Tensor:
+    """Where each row's maximum is, the first one if there are several: `(B, V)` to `(B,)` int64."""
+    if scores.device.type == "cpu" and scores.dtype == torch.float32:  # numpy's is vectorised, torch's is not
+        return torch.from_numpy(scores.numpy().argmax(axis=-1))
+    return scores.argmax(dim=-1)
 
 
 class GumbelNoise:

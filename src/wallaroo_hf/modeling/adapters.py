@@ -27,6 +27,10 @@ class WallarooImageHead(nn.Sequential):
         hidden = config.text_config.hidden_size
         super().__init__(nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, config.codebook_size, bias=False))
 
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Casts to the head's dtype first: one that trains is float32, whatever the rest of the model is."""
+        return super().forward(hidden_states.to(self[0].weight.dtype))
+
 
 def choose_by_task(edit_mask: torch.Tensor, edited: torch.Tensor, generated: torch.Tensor) -> torch.Tensor:
     """`edited` where `edit_mask` `(B, T)` says so, else `generated`, both `(B, T, C)`; a device map may part the three."""

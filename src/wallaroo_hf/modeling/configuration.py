@@ -71,6 +71,12 @@ class WallarooVQConfig(PreTrainedConfig):
         in_channels (`int`, *optional*, defaults to 3), out_channels (`int`, *optional*, defaults to 3): RGB.
         dropout (`float`, *optional*, defaults to 0.0): in residual blocks.
         double_latent (`bool`, *optional*, defaults to `False`): kept for transformers' encoder, which reads it.
+        norm_num_groups (`int`, *optional*, defaults to 32): groups of every group norm, as released. A narrow tokenizer
+            wants fewer: with one channel per group, flat areas lose their colour.
+
+    Raises:
+        ValueError: unless `base_channels` is a multiple of 32 (transformers' blocks are built with 32 groups) and of
+            `norm_num_groups`.
     """
 
     model_type = "wallaroo_vq"
@@ -87,10 +93,16 @@ class WallarooVQConfig(PreTrainedConfig):
     dropout: float | int = 0.0
     double_latent: bool = False
     initializer_range: float = 0.02
+    norm_num_groups: int = 32
 
     def __post_init__(self, **kwargs: Any) -> None:
         refuse_unknown_keys(type(self), kwargs)
         super().__post_init__(**kwargs)
+        if self.norm_num_groups < 1 or self.base_channels % 32 or self.base_channels % self.norm_num_groups:
+            raise ValueError(
+                f"`base_channels` is {self.base_channels} and `norm_num_groups` is {self.norm_num_groups}, but the image "
+                "tokenizer needs `base_channels` to be a multiple of 32 and of `norm_num_groups`; change one of them."
+            )
 
     @property
     def image_token_size(self) -> int:

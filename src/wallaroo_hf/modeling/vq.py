@@ -82,6 +82,9 @@ class WallarooVQModel(PreTrainedModel):
         self.quant_conv = nn.Conv2d(config.latent_channels, config.embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.embed_dim, config.latent_channels, 1)
         self.decoder = JanusVQVAEDecoder(config)
+        for module in self.modules():
+            if isinstance(module, nn.GroupNorm):
+                module.num_groups = config.norm_num_groups  # Janus's blocks always build 32
         self.post_init()
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "WallarooVQModel":

@@ -39,7 +39,9 @@ class AutoPreparationMixin(PreparationMixin):
         merged: dict[str, dict[str, Any]],
     ) -> WallarooBatchFeature:
         """Chats whose images can be understood and edited, and a null prompt for each row, in case it draws."""
-        rows = read_auto_rows(texts, images, size_options, negative_prompt, self.buckets)
+        rows = read_auto_rows(
+            texts, images, size_options, negative_prompt, self.buckets, self.tokenizer.get_added_vocab()
+        )
         written, pixels = self._auto_rows(rows, merged)
         conditional = tokenize(self.tokenizer, written, merged["text_kwargs"], None)
         nulls = [row.null if self.has_editing else dataclasses.replace(row.null, source=None) for row in rows]
@@ -67,7 +69,7 @@ class AutoPreparationMixin(PreparationMixin):
         targets = _targets_per_row(texts, target_images)
         opened = [[open_target(target, self.image_token_size) for target in row] for row in targets]
         marked = [_mark_targets(text, len(row)) for text, row in zip(texts, opened, strict=True)]
-        rows = read_auto_rows(marked, images, size_options, None, self.buckets)
+        rows = read_auto_rows(marked, images, size_options, None, self.buckets, ())
         for index, (row, own) in enumerate(zip(rows, opened, strict=True)):
             height, width = row.size if row.size_was_asked_for else (None, None)
             size = pick_size(self.buckets, height, width, None, None, _common_size(own))

@@ -66,11 +66,8 @@ class DrawingRequest:
             prompt = prompt.strip('"')  # the templates bring quotes of their own (released data code)
         if not prompt and target is None:
             raise ValueError("The prompt is empty; say what to draw (the unconditional branch is added by itself).")
-        for token in special_tokens:
-            if token in prompt or token in negative:
-                raise ValueError(
-                    f"The prompt contains the special token {token}, which would break the turn; remove it."
-                )
+        for what, words in (("prompt", prompt), ("negative prompt", negative)):
+            refuse_special_tokens(what, words, special_tokens)
         return cls(
             prompt, source, target, size, negative.strip(), prompts.prompt_language(prompt or negative), history
         )
@@ -203,11 +200,12 @@ def read_auto_rows(
     size_options: Mapping[str, Any],
     negative_prompt: Any,
     buckets: Sequence[tuple[int, int]],
+    special_tokens: Iterable[str],
 ) -> list[AutoRow]:
     """Rows of chats that may answer or draw; the size is as given, else the most square bucket.
 
     Raises:
-        ValueError: if images and placeholders do not match, or for a bad size.
+        ValueError: if images and placeholders do not match, for a bad size, or a negative prompt with special tokens.
     """
     flat = flatten_images(images)
     counts = [text.count(IMAGE_PAD) for text in texts]
@@ -225,10 +223,22 @@ def read_auto_rows(
         height, width, ratio = (sizes[name][index] for name in ("height", "width", "aspect_ratio"))
         size = pick_size(buckets, height, width, ratio, None)
         negative = (negatives[index] or "").strip()
+        refuse_special_tokens("negative prompt", negative, special_tokens)
         black = Image.new("RGB", own[-1].size) if own else None
         null = DrawingRequest(negative, black, None, size, negative, prompts.prompt_language(text))
         rows.append(AutoRow(text, own, size, (height, ratio) != (None, None), null))
     return rows
+
+
+def refuse_special_tokens(what: str, words: str, special_tokens: Iterable[str]) -> None:
+    """Users' words must not end the turn that they are put in.
+
+    Raises:
+        ValueError: naming the token.
+    """
+    for token in special_tokens:
+        if token in words:
+            raise ValueError(f"The {what} contains the special token {token}, which would break the turn; remove it.")
 
 
 def as_rows(value: Any, batch: int, name: str) -> list[Any]:

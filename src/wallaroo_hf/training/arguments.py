@@ -23,6 +23,7 @@ class WallarooTrainingArguments(TrainingArguments):
             `"micro_batch"`: over each micro-batch, and the mean of those (the released code).
         loss_weights: weight per task (`understanding`, `generation`, `editing`), default 1.
         max_non_finite_steps: training stops after that many steps in a row without a finite loss.
+        use_muon: train matrices with Muon and the rest with AdamW ([`MuonAdamW`]) in place of `optim`; for small models.
         padding_free: rows of a micro-batch follow each other instead of being padded. Saves time with flash-attn; with
             other attention implementations it is correct but costs memory.
     """
@@ -37,6 +38,9 @@ class WallarooTrainingArguments(TrainingArguments):
     loss_weights: dict | None = dataclasses.field(default=None, metadata={"help": "Weight of each task in the loss."})
     max_non_finite_steps: int = dataclasses.field(
         default=3, metadata={"help": "Stop after that many steps in a row whose loss is not finite."}
+    )
+    use_muon: bool = dataclasses.field(
+        default=False, metadata={"help": "Train matrices with Muon and the rest with AdamW; for small models."}
     )
     padding_free: bool = dataclasses.field(
         default=False, metadata={"help": "Rows follow each other instead of being padded; for flash-attn."}

@@ -11,9 +11,11 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-__all__ = ["AtomicCheckpointMixin", "find_last_complete_checkpoint", "why_incomplete"]
+__all__ = ["ADAPTER_SETTINGS", "AtomicCheckpointMixin", "find_last_complete_checkpoint", "why_incomplete"]
 
 UNFINISHED = "unfinished"  # where a checkpoint is written before it gets its name, and where one goes to be deleted
+# Where adapters keep the model's settings: a config.json beside them would pass for a whole checkpoint's.
+ADAPTER_SETTINGS = "settings"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _FSDP_WEIGHTS, _FSDP_OPTIMIZER = (
     "pytorch_model_fsdp",

@@ -10,19 +10,16 @@ import torch
 from PIL import Image
 
 from ..layout.prompts import prompt_language
-from ..processing.image_processor import open_image
 from ..processing.processor import WallarooProcessor
 from ..processing.rows import pad
+from .pictures import open_picture
+from .rows import RowError
 from .stages import Stage
 
-__all__ = ["RowError", "WallarooDataCollator"]
+__all__ = ["WallarooDataCollator"]
 
 logger = logging.getLogger(__name__)
 RAGGED = ("source_pixel_values", "source_latents", "source_mask", "target_pixel_values")
-
-
-class RowError(ValueError):
-    """A row that cannot be trained on, with its name in the message."""
 
 
 @dataclasses.dataclass
@@ -120,12 +117,12 @@ class WallarooDataCollator:
         return self._batch(encoded) | {"row_names": names}
 
     def measure(self, row: Mapping[str, Any]) -> int:
-        """Length of a row in tokens, as it would be trained (without `max_length`).
+        """Length of a row in tokens, with the longest template of its language (without regard to `max_length`).
 
         Raises:
             RowError: for a broken row.
         """
-        return len(self._encode(row, np.random.default_rng(0))["input_ids"])
+        return len(self._encode(row, None)["input_ids"])
 
     def encode(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """One row, unpadded: ids and labels as lists, images as arrays.
@@ -140,13 +137,15 @@ class WallarooDataCollator:
         if self.max_length is not None and length > self.max_length:
             raise RowError(
                 f"Row {row_name(row)} has {length} tokens, but `max_length` is {self.max_length}; raise it, or take "
-                "smaller images or shorter texts (rows are never cut, it would cut images in two)."
+                "smaller images or shorter texts (rows are never cut, it would cut images in two).",
+                "too_long",
             )
         return encoded
 
     # ------------------------------------------------------------------------------------------------------- one row
 
-    def _encode(self, row: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    def _encode(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> dict[str, Any]:
+        """One row; without `rng` as it is longest."""
         try:
             parts = _take_apart(row)
             if not parts.drawn and row.get("task") != "interleaved":
@@ -154,10 +153,9 @@ class WallarooDataCollator:
             if _only_draws(parts) and row.get("task") != "interleaved":
                 return self._drawing(row, parts, rng)
             return self._interleaved(row, parts, rng)
-        except RowError:
-            raise
         except (ValueError, TypeError, KeyError, OSError) as error:
-            raise RowError(f"Row {row_name(row)} cannot be trained on: {error}") from error
+            reason = error.reason if isinstance(error, RowError) else "unusable_row"
+            raise RowError(f"Row {row_name(row)} cannot be trained on: {error}", reason) from error
 
     def _process(self, **kwargs: Any) -> dict[str, Any]:
         if self.pixel_limits is not None:
@@ -169,17 +167,20 @@ class WallarooDataCollator:
     def _answer(self, parts: _Parts) -> dict[str, Any]:
         return self._process(text=[self._render(parts.messages)], images=parts.shown or None, generation_mode="text")
 
-    def _drawing(self, row: Mapping[str, Any], parts: _Parts, rng: np.random.Generator) -> dict[str, Any]:
+    def _drawing(self, row: Mapping[str, Any], parts: _Parts, rng: np.random.Generator | None) -> dict[str, Any]:
         request = parts.messages[-2]
         prompt = "".join(item["text"] for item in request["content"] if item["type"] == "text").strip()
         task = "editing" if parts.shown else "generation"
         templates = self.processor.prompt_templates[task][prompt_language(prompt)]
-        template = templates[int(rng.integers(len(templates)))] if self.random_templates else templates[0]
-        source = open_image(parts.shown[0]) if parts.shown else None
+        if not self.random_templates:
+            template = templates[0]
+        else:
+            template = self._longest(templates) if rng is None else templates[int(rng.integers(len(templates)))]
+        source = parts.shown[0] if parts.shown else None
         text, latents = prompt, parts.latents
         if len(parts.messages) > 2:  # with its history
             text = self._render(parts.messages[:-1])
-        if rng.random() < self.unconditional_rate:
+        if rng is not None and rng.random() < self.unconditional_rate:
             text, latents = "", None
             source = None if source is None else Image.new("RGB", source.size)
         encoded = self._process(
@@ -193,7 +194,7 @@ class WallarooDataCollator:
         )
         return self._with_latents(encoded, latents, rng)
 
-    def _interleaved(self, row: Mapping[str, Any], parts: _Parts, rng: np.random.Generator) -> dict[str, Any]:
+    def _interleaved(self, row: Mapping[str, Any], parts: _Parts, rng: np.random.Generator | None) -> dict[str, Any]:
         encoded = self._process(
             text=[self._render(parts.messages)],
             images=parts.shown or None,
@@ -205,11 +206,11 @@ class WallarooDataCollator:
         return self._with_latents(encoded, parts.latents, rng)
 
     def _with_latents(
-        self, encoded: dict[str, Any], latents: list[Any] | None, rng: np.random.Generator
+        self, encoded: dict[str, Any], latents: list[Any] | None, rng: np.random.Generator | None
     ) -> dict[str, Any]:
         """Encoded sources in place of their pixels, and the mask of each source."""
         sources = encoded.get("source_pixel_values")
-        if not sources:
+        if not sources or rng is None:
             return encoded
         factor = self.processor.image_token_size
         grids = [(source.shape[1] // factor, source.shape[2] // factor) for source in sources]
@@ -225,6 +226,10 @@ class WallarooDataCollator:
             encoded["source_pixel_values"] = []
         encoded["source_mask"] = [self._mask(rows * cols, rng) for rows, cols in grids]
         return encoded
+
+    def _longest(self, templates: list[str]) -> str:
+        """The template with the most tokens."""
+        return max(templates, key=lambda template: len(self.processor.tokenizer(template)["input_ids"]))
 
     def _mask(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Which latents are replaced: all but `int(count * (1 - rate))` random ones (released `random_masking`)."""
@@ -282,7 +287,7 @@ def _take_apart(row: Mapping[str, Any]) -> _Parts:
     messages = row.get("messages")
     if not messages:
         raise ValueError("it has no `messages`; see docs/data.md for the form of a row.")
-    images = list(row.get("images") or [])
+    images = [None if image is None else open_picture(image) for image in row.get("images") or []]
     encoded = list(row.get("image_tokens") or [])
     chat: list[dict[str, Any]] = []
     shown: list[Any] = []
@@ -296,11 +301,12 @@ def _take_apart(row: Mapping[str, Any]) -> _Parts:
             if item["type"] != "image":
                 continue
             image = images[used] if used < len(images) else None
+            image = None if image is None else open_picture(image)
             used += 1
             if message["role"] != "assistant":
                 shown.append(image)
             elif image is None and len(drawn) < len(encoded):
-                drawn.append(np.asarray(encoded[len(drawn)]))
+                drawn.append(encoded[len(drawn)])
             else:
                 drawn.append(image)
     if (images and used != len(images)) or any(image is None for image in shown + drawn):

@@ -22,7 +22,8 @@ def prepare_for_stage(
     """Changes model and processor in place so that they speak a stage's layout.
 
     Sets line breaks, size indicators and buckets in the processor and the generation configuration, adds the tokens and
-    (stage 4) the editing parts that the checkpoint lacks. Weights are not changed. What was there already stays.
+    (stage 4) the editing parts that the checkpoint lacks. Weights are not changed. What was there already stays. A
+    checkpoint of the same stage keeps its own sizes, unless the stage names others.
 
     Args:
         force: start from a checkpoint of any stage.
@@ -33,6 +34,8 @@ def prepare_for_stage(
     warning = check_order(model.config.stage, stage, force)
     if warning:
         logger.warning(warning)
+    if model.config.stage == stage.name and stage.buckets is None and stage.indicator_sizes is None:
+        return
     record = stage.record
     if not record.has_editing and model.config.has_editing:
         raise ValueError(

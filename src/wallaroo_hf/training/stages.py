@@ -37,7 +37,7 @@ class Stage:
         buckets: image sizes `(height, width)` in pixels; None = those of the stage's layout.
         indicator_sizes: edges that have an indicator token; None = those of the stage's layout.
         max_length: longest row in tokens.
-        pixel_limits: areas in pixels between which NaViT sees an image in training.
+        pixel_limits: areas in pixels between which NaViT sees an image in training; None = the processor's own.
         unconditional_rate: share of drawing rows without prompt (and with a black source), for guidance.
         source_mask_rate: share of a source's latents that are replaced by -1.
         loss_weights: weight per task in the loss.
@@ -58,7 +58,7 @@ class Stage:
     buckets: tuple[tuple[int, int], ...] | None = None
     indicator_sizes: tuple[int, ...] | None = None
     max_length: int = 4096  # the released configurations have 768 to 2,668, by stage and task
-    pixel_limits: Mapping[str, int] = dataclasses.field(
+    pixel_limits: Mapping[str, int] | None = dataclasses.field(
         default_factory=lambda: {"shortest_edge": 12544, "longest_edge": 254016}
     )
     unconditional_rate: float = 0.1
@@ -148,7 +148,9 @@ def _as_setting(key: str, value: Any, default: Any) -> Any:
             return tuple((int(item[0]), int(item[1])) if key == "buckets" else int(item) for item in value)
         except (TypeError, ValueError, IndexError) as error:
             raise wrong from error
-    if isinstance(default, Mapping):
+    if key == "pixel_limits" and value is None:
+        return None
+    if isinstance(default, Mapping) or key == "pixel_limits":
         if not isinstance(value, Mapping):
             raise wrong
         return dict(value)

@@ -3,18 +3,22 @@
 import logging
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, IterableDataset, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, SequentialSampler
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..modeling.losses import LOSS_NAMES, count_labels, total_loss
 from ..modeling.model import WallarooForConditionalGeneration
 from .arguments import WallarooTrainingArguments
-from .checkpoints import AtomicCheckpointMixin, find_last_complete_checkpoint
+from .checkpoints import ADAPTER_SETTINGS, AtomicCheckpointMixin, find_last_complete_checkpoint
+from .optimizers import muon_adamw
+from .previews import PreviewCallback
 from .sharding import adjust_fsdp, encode_images, hide_image_tokenizer, image_tokenizer_weights
+from .streaming import StreamMixture
 
 __all__ = ["NonFiniteLossError", "WallarooTrainer"]
 
@@ -42,6 +46,7 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
     """
 
     args: WallarooTrainingArguments
+    optimizer: Any
     # The losses are divided here, for both reductions.
     loss_is_scaled_for_ga = True
 
@@ -65,6 +70,9 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         self._bad_steps_since_log = 0
         self._steps_since_log = 0
         self.non_finite_steps = 0
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, PreviewCallback):
+                callback.bind_trainer(self)
 
     @property
     def wallaroo(self) -> WallarooForConditionalGeneration:
@@ -76,6 +84,12 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         """As in `Trainer`, with FSDP adjusted to this model."""
         super().create_accelerator_and_postprocess()
         adjust_fsdp(self.accelerator, self.model)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """As in `Trainer`; with `use_muon` our own."""
+        if self.optimizer is None and self.args.use_muon:
+            self.optimizer = muon_adamw(self.model if model is None else model, self.args)
+        return super().create_optimizer(*(() if model is None else (model,)))
 
     # ------------------------------------------------------------------------------------------------------ the loss
 
@@ -161,6 +175,26 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
             finite = self.accelerator.reduce(finite, "mean")
         return bool(finite == 1)
 
+    # ---------------------------------------------------------------------------------------------------- checkpoints
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves the model for `from_pretrained`, also where FSDP's checkpoints are in shards."""
+        if not self.is_fsdp_enabled or _internal_call:
+            super().save_model(output_dir, _internal_call)
+        else:
+            self._save(output_dir or self.args.output_dir, self.accelerator.get_state_dict(self.model))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """With PEFT also the model's settings: a stage may have changed them, and adapters come without any."""
+        has_adapters = self.wallaroo is not self.accelerator.unwrap_model(self.model)
+        if state_dict and self._is_sharded and not has_adapters:
+            state_dict = {**state_dict, **image_tokenizer_weights(self.wallaroo)}
+        super()._save(output_dir, state_dict)
+        if self.args.should_save and has_adapters:
+            settings = Path(self.args.output_dir if output_dir is None else output_dir) / ADAPTER_SETTINGS
+            self.wallaroo.config.save_pretrained(settings)
+            self.wallaroo.generation_config.save_pretrained(settings)
+
     # ----------------------------------------------------------------------------------------------------- the guard
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
@@ -244,21 +278,19 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
             if float(counts[index]) > 0
         }
 
-    # -------------------------------------------------------------------------------------------------------- saving
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Saves the model for `from_pretrained`, also if FSDP's checkpoints are in shards."""
-        if not self.is_fsdp_enabled or _internal_call:
-            super().save_model(output_dir, _internal_call)
-        else:
-            self._save(output_dir or self.args.output_dir, self.accelerator.get_state_dict(self.model))
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        if state_dict and self._is_sharded and self.wallaroo is self.accelerator.unwrap_model(self.model):
-            state_dict = {**state_dict, **image_tokenizer_weights(self.wallaroo)}
-        super()._save(output_dir, state_dict)
-
     # ---------------------------------------------------------------------------------------------------------- data
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As in `Trainer`; a mixture of streams divides itself among processes and workers, so accelerate must not."""
+        if not isinstance(self.train_dataset, StreamMixture):
+            return super().get_train_dataloader()
+        return DataLoader(
+            self.train_dataset,
+            batch_size=self._train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory and torch.accelerator.is_available(),
+        )
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """A mixture of tasks is in order already; all else is sampled as the arguments say."""

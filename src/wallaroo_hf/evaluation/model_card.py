@@ -1,0 +1,121 @@
+"""The model card of a checkpoint trained on the scenes, made of the numbers of its run and of its evaluation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from .._files import new_file
+
+TASK_NAMES = {
+    "reconstruction": "image tokenizer: picture read back",
+    "generation": "text-to-image",
+    "understanding": "questions",
+    "editing": "editing",
+}
+LANGUAGE_NAMES = {"all": "", "en": "English", "zh": "Chinese"}
+
+
+def write_model_card(folder: str | Path, run: Mapping[str, Any], scores: Mapping[str, Any] | None = None) -> Path:
+    """Writes `README.md` into a checkpoint's folder.
+
+    Args:
+        run: `run.json` of [`wallaroo_hf.training.scenes_run.SceneRun`].
+        scores: `scores.json` of `wallaroo evaluate scenes`; None = not scored yet, and the card says so.
+
+    Returns:
+        The card's path.
+    """
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="any-to-any",
+        language=["en", "zh"],
+        license="apache-2.0",
+        tags=["wallaroo", "text-to-image", "image-editing", "autoregressive"],
+    )
+    sections = [_INTRODUCTION, _scores(scores), _recipe(run), _USE]
+    content = f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
+    path = Path(folder) / "README.md"
+    with new_file(path) as partial:
+        ModelCard(content).save(partial)
+    return path
+
+
+_INTRODUCTION = """# A small Wallaroo, trained from nothing
+
+This checkpoint ships with `wallaroo-hf` so that the first command draws a picture on any laptop. It has the classes and the
+layout of the full model ([Wallaroo](https://arxiv.org/abs/2603.04980)) with smaller numbers, and went through the paper's
+stages on procedural scenes: flat shapes (circle, square, triangle, star, heart, diamond, ring, cross) in eight colours on
+four backgrounds, in English and Chinese. It draws, edits and answers about such scenes, and knows nothing else."""
+
+_USE = """## Use
+
+```python
+from wallaroo_hf import WallarooForConditionalGeneration, WallarooPipeline, WallarooProcessor, default_checkpoint
+
+folder = default_checkpoint()
+pipe = WallarooPipeline(
+    model=WallarooForConditionalGeneration.from_pretrained(folder, dtype="auto"),
+    processor=WallarooProcessor.from_pretrained(folder),
+)
+pipe("a red circle to the left of a blue star").images[0].save("scene.png")
+```
+
+Pictures of 96x96, 64x128 and 128x64 pixels (height x width) were trained."""
+
+
+def _scores(scores: Mapping[str, Any] | None) -> str:
+    if scores is None:
+        return "## Scores\n\nIt was not scored yet: `wallaroo evaluate scenes` does."
+    settings = scores["settings"]
+    lines = [
+        "## Scores",
+        "",
+        "Prompts whose combinations of shape, colour and relation were never trained, judged by an exact reader of the",
+        "pictures (`wallaroo evaluate scenes`); means over categories, with 95 % bootstrap intervals.",
+        "",
+        "| task | language | score | items |",
+        "|---|---|---|---|",
+    ]
+    for task, by_language in scores["tasks"].items():
+        for language, breakdown in by_language.items():
+            overall = breakdown["overall"]
+            interval = f"{overall['value']:.3f} ({overall['low']:.3f}–{overall['high']:.3f})"
+            name = TASK_NAMES.get(task, task) if language == "all" else ""
+            lines.append(f"| {name} | {LANGUAGE_NAMES[language]} | {interval} | {overall['num_items']} |")
+    lines += ["", "By category:", "", "| task | category | score |", "|---|---|---|"]
+    for task, by_language in scores["tasks"].items():
+        categories = by_language["all"]["categories"]
+        if len(categories) > 1:
+            for category, score in categories.items():
+                lines.append(f"| {task} | {category.replace('_', ' ')} | {score['value']:.3f} |")
+    sampling = {key: value for key, value in settings.items() if isinstance(value, int | float | str | dict)}
+    lines += ["", f"Settings: `{json.dumps(sampling, ensure_ascii=False)}`."]
+    return "\n".join(lines)
+
+
+def _recipe(run: Mapping[str, Any]) -> str:
+    lines = [
+        "## How it was made",
+        "",
+        "| part | trains | steps | rows | learning rate | understanding : drawing : editing : interleaved | CPU minutes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, part in run["parts"].items():
+        if not name.startswith("stage"):
+            continue
+        stage = part["stage"]
+        tasks = ("understanding", "generation", "editing", "interleaved")
+        ratio = " : ".join(f"{stage['task_ratio'].get(task, 0):g}" for task in tasks)
+        minutes = part["process_seconds"] / 60
+        trains, rate = stage["trains"].replace("_", " "), f"{stage['learning_rate']:g}"
+        lines.append(f"| {name} | {trains} | {part['steps']} | {part['rows']:,} | {rate} | {ratio} | {minutes:.0f} |")
+    vq = run["parts"].get("vq", {})
+    lines += ["", f"The image tokenizer took {vq.get('steps', '?')} steps. All numbers: `run.json`."]
+    if vq.get("note"):
+        lines.append(vq["note"])
+    return "\n".join(lines)

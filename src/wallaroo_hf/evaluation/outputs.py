@@ -1,0 +1,151 @@
+"""What a model makes of items: pictures rebuilt, drawn and edited, and answers, a batch at a time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ..generation.mixin import DEFAULT_GUIDANCE_SCALE
+from ..processing.processor import WallarooProcessor
+from ..scenes import render
+from .items import Item
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How image codes are sampled.
+
+    Attributes:
+        guidance_scale: classifier-free guidance; off at 1 and below.
+        temperature: above 0; None leaves logits as they are.
+        top_k: only the likeliest codes; 0 or None takes all.
+        do_sample: False takes the likeliest code always.
+    """
+
+    guidance_scale: float
+    temperature: float | None
+    top_k: int | None
+    do_sample: bool
+
+    def __post_init__(self) -> None:
+        if self.temperature is not None and self.temperature <= 0:
+            raise ValueError(f"The temperature must be above 0, but is {self.temperature}; --top-k 1 is greedy.")
+        if self.top_k is not None and self.top_k < 0:
+            raise ValueError(f"Top-k must be 0 (all codes) or more, but is {self.top_k}.")
+
+    def arguments(self) -> dict[str, Any]:
+        """The same for `generate`."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def read_sampling(
+    model: Any, guidance_scale: float | None = None, temperature: float | None = None, top_k: int | None = None
+) -> Sampling:
+    """The settings given, else those of the checkpoint's generation config, so that a record says what was used.
+
+    Raises:
+        ValueError: for a temperature or top-k out of range.
+    """
+    own = model.generation_config
+
+    def choose(given: Any, entry: str, default: Any = None) -> Any:
+        value = given if given is not None else getattr(own, entry, None)
+        return default if value is None else value
+
+    return Sampling(
+        guidance_scale=choose(guidance_scale, "image_guidance_scale", DEFAULT_GUIDANCE_SCALE),
+        temperature=choose(temperature, "image_temperature"),
+        top_k=choose(top_k, "image_top_k"),
+        do_sample=choose(None, "do_sample", True),
+    )
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Who is examined, and how it samples and answers.
+
+    Attributes:
+        model: a `WallarooForConditionalGeneration` in evaluation mode.
+        processor: its processor.
+        sampling: for drawing and editing; answers are greedy.
+        max_new_tokens: longest answer.
+    """
+
+    model: Any
+    processor: WallarooProcessor
+    sampling: Sampling
+    max_new_tokens: int
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: Any) -> Iterator[None]:
+    """Switches dropout and the like off for a while."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def make_outputs(subject: Subject, items: Sequence[Item]) -> list[Image.Image] | list[str]:
+    """What the subject makes of items of one task: an RGB picture of the item's size, or an answer, for each."""
+    make = {"reconstruction": _reconstruct, "understanding": _answer}.get(items[0].task, _draw)
+    return make(subject, items)
+
+
+def _pictures(items: Sequence[Item]) -> list[Image.Image]:
+    """What is shown with each item."""
+    return [render(item.scene) for item in items if item.scene is not None]
+
+
+@torch.no_grad()
+def _reconstruct(subject: Subject, items: Sequence[Item]) -> list[Image.Image]:
+    vq_model, processor = subject.model.model.vq_model, subject.processor
+    decoded = []
+    for item, picture in zip(items, _pictures(items), strict=True):  # sizes may differ
+        pixels = torch.from_numpy(processor.image_processor.to_vq_pixels(picture, item.height, item.width))
+        decoded.append(vq_model.decode(vq_model.encode(pixels[None]).image_tokens))
+    return processor.post_process_multimodal_output(decoded, generation_mode="image")
+
+
+def _draw(subject: Subject, items: Sequence[Item]) -> list[Image.Image]:
+    """Drawings, and edits of what is shown."""
+    model, processor = subject.model, subject.processor
+    inputs = processor(
+        text=_words(items),
+        images=_pictures(items) or None,
+        generation_mode="image",
+        height=[item.height for item in items],
+        width=[item.width for item in items],
+        return_tensors="pt",
+    ).to(model.device, dtype=model.dtype)
+    tokens = model.generate(
+        **inputs,
+        generation_mode="image",
+        generator=[torch.Generator().manual_seed(item.seed) for item in items],
+        **subject.sampling.arguments(),
+    )
+    pixels = model.decode_image_tokens(tokens, inputs["target_grid_hw"])
+    return processor.post_process_multimodal_output(pixels, generation_mode="image")
+
+
+def _answer(subject: Subject, items: Sequence[Item]) -> list[str]:
+    model, processor = subject.model, subject.processor
+    chats = [
+        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": words}]}] for words in _words(items)
+    ]
+    texts = [processor.apply_chat_template(chat, add_generation_prompt=True) for chat in chats]
+    inputs = processor(text=texts, images=_pictures(items), return_tensors="pt").to(model.device, dtype=model.dtype)
+    tokens = model.generate(**inputs, do_sample=False, max_new_tokens=subject.max_new_tokens)
+    answers = processor.post_process_image_text_to_text(tokens[:, inputs["input_ids"].shape[1] :])
+    return [answer.strip() for answer in answers]
+
+
+def _words(items: Sequence[Item]) -> list[str]:
+    return [item.prompt.prompt for item in items if item.prompt is not None]

@@ -1,0 +1,172 @@
+"""`sweep_sampling`: guidance scale, temperature and top-k chosen on the validation split, never on the test prompts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from ..processing.processor import WallarooProcessor
+from .identity import checkpoint_hash
+from .items import scene_items
+from .outputs import Subject, read_sampling
+from .reports import write_json
+from .scenes import MAX_NEW_TOKENS, Progress, check_tasks, judge_items
+from .scores import Score
+
+SWEEP_FILE = "sweep.json"
+SPLIT = "validation"
+TASKS = ("generation", "editing")
+NUM_ITEMS = 72  # per task: two of each category, language and size
+GUIDANCE_SCALES = (1.0, 1.5, 2.0, 3.0)
+TEMPERATURES = (0.6, 0.8, 1.0)
+TOP_KS = (0,)
+
+
+@dataclass(frozen=True)
+class SweepEntry:
+    """One setting and what came of it.
+
+    Attributes:
+        guidance_scale: see `generate`.
+        temperature: likewise.
+        top_k: likewise; 0 takes all codes.
+        scores: by task, the mean over its categories.
+    """
+
+    guidance_scale: float
+    temperature: float
+    top_k: int
+    scores: dict[str, Score]
+
+    @property
+    def mean(self) -> float:
+        """The mean over the tasks, in [0, 1]."""
+        return sum(score.value for score in self.scores.values()) / len(self.scores)
+
+    def generation_config(self) -> dict[str, float | int]:
+        """The setting as entries of a generation config."""
+        return {
+            "image_guidance_scale": self.guidance_scale,
+            "image_temperature": self.temperature,
+            "image_top_k": self.top_k,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able values."""
+        scores = {task: asdict(score) for task, score in self.scores.items()}
+        return {**self.generation_config(), "mean": round(self.mean, 6), "scores": scores}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What `sweep_sampling` found.
+
+    Attributes:
+        settings: which checkpoint was tried on what.
+        entries: every setting, in the order of the grid.
+    """
+
+    settings: dict[str, Any]
+    entries: tuple[SweepEntry, ...]
+
+    @property
+    def best(self) -> SweepEntry:
+        """The setting with the highest mean; of equal ones the first."""
+        return max(self.entries, key=lambda entry: entry.mean)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able values, as in `sweep.json`; `choice` can be put into a `generation_config.json`."""
+        return {
+            "choice": self.best.generation_config(),
+            "settings": self.settings,
+            "entries": [entry.to_dict() for entry in self.entries],
+        }
+
+    def table(self) -> Table:
+        """All settings with their scores; the best is bold."""
+        table = Table(
+            title=f"Sampling settings on the {SPLIT} split: percent judged right (95 % interval)",
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+        )
+        for heading in ("guidance", "temperature", "top-k", *self.entries[0].scores, "mean"):
+            table.add_column(heading, justify="right")
+        for entry in self.entries:
+            setting = (f"{entry.guidance_scale:g}", f"{entry.temperature:g}", str(entry.top_k or "all"))
+            scores = (str(score) for score in entry.scores.values())
+            table.add_row(*setting, *scores, f"{100 * entry.mean:.1f}", style="bold" if entry is self.best else None)
+        return table
+
+
+def sweep_sampling(
+    model: Any,
+    processor: WallarooProcessor,
+    output_dir: str | Path,
+    *,
+    guidance_scales: Sequence[float] = GUIDANCE_SCALES,
+    temperatures: Sequence[float] = TEMPERATURES,
+    top_ks: Sequence[int] = TOP_KS,
+    tasks: Sequence[str] = TASKS,
+    num_items_per_task: int = NUM_ITEMS,
+    seed: int = 0,
+    batch_size: int = 16,
+    resume: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+    item_progress: Progress | None = None,
+) -> Sweep:
+    """Tries every combination of some sampling settings on the same validation items, with the same noise.
+
+    Each setting is an evaluation in a folder of its own within `output_dir`, so a sweep that was interrupted goes on where
+    it stopped; `sweep.json` is written when all are there.
+
+    Args:
+        model: see [`evaluate_scenes`].
+        processor: likewise.
+        output_dir: folder for the results.
+        guidance_scales: to try.
+        temperatures: to try.
+        top_ks: to try; 0 takes all codes.
+        tasks: "generation", "editing" or both.
+        num_items_per_task: see [`evaluate_scenes`].
+        seed: likewise.
+        batch_size: likewise.
+        resume: likewise.
+        progress: called as `progress(done, total)` before every setting and at the end.
+        item_progress: see `progress` of [`evaluate_scenes`].
+
+    Raises:
+        ValueError: see [`evaluate_scenes`]; also for tasks that do not sample codes, and for an empty grid.
+    """
+    if not tasks or not set(tasks) <= set(TASKS):
+        raise ValueError(
+            f"A sweep is about {' and '.join(TASKS)}, which sample codes, not {', '.join(tasks) or 'nothing'}."
+        )
+    grid = list(itertools.product(guidance_scales, temperatures, top_ks))
+    if not grid:
+        raise ValueError("There is nothing to try; give at least one guidance scale, one temperature and one top-k.")
+    samplings = [read_sampling(model, *setting) for setting in grid]
+    items = {task: scene_items(task, num_items_per_task, SPLIT, seed) for task in TASKS if task in tasks}
+    check_tasks(model, processor, items)
+    origin = {"checkpoint": checkpoint_hash(model, processor), "split": SPLIT, "seed": seed}
+    folder, entries = Path(output_dir), []
+    (folder / SWEEP_FILE).unlink(missing_ok=True)
+    for done, (setting, sampling) in enumerate(zip(grid, samplings)):
+        if progress is not None:
+            progress(done, len(grid))
+        subject = Subject(model, processor, sampling, MAX_NEW_TOKENS)
+        own_folder = folder / "guidance-{:g}_temperature-{:g}_top-k-{}".format(*setting)
+        scores = judge_items(subject, items, own_folder, origin, batch_size, resume, item_progress)
+        overall = {task: groups["all"].overall for task, groups in scores.tasks.items()}
+        entries.append(SweepEntry(*setting, overall))
+    if progress is not None:
+        progress(len(grid), len(grid))
+    common = ("checkpoint", "split", "seed", "dtype", "num_items", "items", "wallaroo_hf", "scenes")
+    sweep = Sweep({name: scores.settings[name] for name in common}, tuple(entries))
+    write_json(sweep.to_dict(), folder / SWEEP_FILE)
+    return sweep

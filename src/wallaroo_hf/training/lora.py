@@ -1,0 +1,292 @@
+"""LoRA and QLoRA through PEFT: small adapters in the language model, the image parts trained whole, and merging."""
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import BitsAndBytesConfig, GenerationConfig
+
+from .._files import new_folder
+from ..modeling.configuration import WallarooConfig
+from ..modeling.model import WallarooForConditionalGeneration
+from ..processing.processor import WallarooProcessor
+from .checkpoints import ADAPTER_SETTINGS, find_last_complete_checkpoint
+from .preparation import add_editing_parts
+from .stages import EDITING_PARTS, GENERATION_PARTS
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+
+__all__ = ["add_lora", "find_adapter", "load_in_4bit", "lora_config", "merge_adapter"]
+
+IMAGE_PARTS = tuple(name.rstrip(".") for name in GENERATION_PARTS + EDITING_PARTS)
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+# ---------------------------------------------------------------------------------------------------------- training
+
+
+def lora_config(
+    model: WallarooForConditionalGeneration,
+    rank: int = 16,
+    alpha: int = 32,
+    dropout: float = 0.05,
+    target_modules: Sequence[str] | None = None,
+    train_image_parts: bool = True,
+) -> "LoraConfig":
+    """A PEFT configuration (LoRA, arXiv 2106.09685) for the language model's linear layers.
+
+    Neither the vision tower, nor the image tokenizer, nor the text head get adapters. The image heads and adapters that
+    the checkpoint has are small and train whole.
+
+    Args:
+        rank: width of the low-rank matrices.
+        alpha: their product is scaled by `alpha / rank`.
+        dropout: before them, in [0, 1).
+        target_modules: names of the linear layers in each block, such as `["q_proj", "v_proj"]`; None = all seven.
+        train_image_parts: whether image heads and adapters train too; needless where only answers are learned.
+
+    Raises:
+        ImportError: without peft.
+        ValueError: for a rank below 1, or a layer that the language model does not have.
+    """
+    peft = _peft()
+    if rank < 1:
+        raise ValueError(f"The LoRA rank is {rank}, but must be at least 1.")
+    layers = model.model.language_model.layers
+    known = {name.rpartition(".")[2] for name, module in layers.named_modules() if isinstance(module, nn.Linear)}
+    chosen = sorted(known) if target_modules is None else list(target_modules)
+    unknown = [name for name in chosen if name not in known]
+    if unknown or not chosen:
+        raise ValueError(
+            f"`target_modules` is {chosen}, but must name linear layers of the language model: {', '.join(sorted(known))}."
+        )
+    return peft.LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        # a pattern for whole names: `visual` has layers of the same names
+        target_modules=rf"model\.language_model\.layers\.\d+\.\w+\.({'|'.join(chosen)})",
+        modules_to_save=_image_parts(model) if train_image_parts else None,
+    )
+
+
+def add_lora(
+    model: WallarooForConditionalGeneration,
+    rank: int = 16,
+    alpha: int = 32,
+    dropout: float = 0.05,
+    target_modules: Sequence[str] | None = None,
+    train_image_parts: bool = True,
+) -> "PeftModel":
+    """Wraps a model, in place, so that only LoRA and the image parts train; see [`lora_config`].
+
+    What trains becomes float32, whatever the model's dtype is: small steps would vanish in bfloat16. Everything else is
+    frozen. The result trains with [`WallarooTrainer`] and has the model's `generate`.
+
+    Raises:
+        ImportError, ValueError: as [`lora_config`].
+    """
+    config = lora_config(model, rank, alpha, dropout, target_modules, train_image_parts)
+    with warnings.catch_warnings():  # PEFT asks transformers by a name that will go
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        adapted = _peft().get_peft_model(model, config)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return adapted
+
+
+def load_in_4bit(
+    checkpoint: str | Path, compute_dtype: torch.dtype = torch.bfloat16
+) -> WallarooForConditionalGeneration:
+    """Loads a checkpoint as the base of QLoRA (arXiv 2305.14314); give it to [`add_lora`].
+
+    The linear layers of language model and vision tower become 4-bit (nf4, scales quantized too); image tokenizer, image
+    adapters and heads, embeddings and text head stay as they are. PEFT's `prepare_model_for_kbit_training` is not needed,
+    and would turn all of those to float32: [`add_lora`] freezes the base, norms compute in float32 anyway, and gradient
+    checkpointing is not reentrant here.
+
+    Args:
+        checkpoint: folder or Hub id of a checkpoint that is not quantized.
+        compute_dtype: what the layers compute in, and what the rest is loaded in.
+
+    Returns:
+        The model, on the process's accelerator (or CPU).
+
+    Raises:
+        ImportError: without bitsandbytes.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise ImportError('4-bit training needs bitsandbytes; run `pip install "wallaroo-hf[train,quant]"`.')
+    from accelerate import PartialState
+
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+    )
+    return WallarooForConditionalGeneration.from_pretrained(
+        checkpoint, quantization_config=settings, dtype=compute_dtype, device_map={"": PartialState().device}
+    )
+
+
+def _image_parts(model: nn.Module) -> list[str]:
+    """The image heads and adapters that a model has."""
+    found = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    return [name for name in IMAGE_PARTS if name in found]
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise ImportError('LoRA needs peft; run `pip install "wallaroo-hf[train]"`.') from error
+    return peft
+
+
+# ----------------------------------------------------------------------------------------------------------- merging
+
+
+def merge_adapter(
+    base: str | Path,
+    adapter: str | Path,
+    output: str | Path,
+    dtype: str | torch.dtype = "auto",
+    max_shard_size: int | str = "5GB",
+    progress: Callable[[str], None] = lambda what: None,
+) -> Path:
+    """Writes a checkpoint in which an adapter has become part of the weights, with processor and generation settings.
+
+    Settings that training changed (stage, layout, tokens) come from the adapter's folder where it has them, all else from
+    the base. An adapter of QLoRA merges into the checkpoint that was quantized.
+
+    Args:
+        base: folder or Hub id of the checkpoint that the adapter was trained from, not quantized.
+        adapter: folder or Hub id of the adapter; or the folder of a run, whose last checkpoint then counts.
+        output: the folder to write; must not exist, or be empty.
+        dtype: of the weights, `"auto"` = as in the base. The image tokenizer stays float32.
+        max_shard_size: largest weight file.
+        progress: called with a word for each step.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        ImportError: without peft.
+        ValueError: if there is no adapter or base, or they do not belong together; nothing is left at `output` then.
+    """
+    peft = _peft()
+    output = Path(output)
+    folder = find_adapter(adapter)
+    with new_folder(output) as partial:
+        progress("Loading the base")
+        model, processor = _load_base(base, folder, dtype)
+        progress("Merging the adapter")
+        adapted = _attach(peft, model, folder, f"The adapter '{adapter}' does not fit the base '{base}'")
+        merged = adapted.merge_and_unload(safe_merge=True)
+        for part in _image_parts(merged):  # trained in float32
+            merged.get_submodule(part if hasattr(merged, part) else f"model.{part}").to(merged.dtype)
+        progress("Writing")
+        merged.save_pretrained(partial, max_shard_size=max_shard_size)
+        processor.save_pretrained(partial)
+    return output
+
+
+def find_adapter(adapter: str | Path) -> Path:
+    """The folder of an adapter: the one given, the newest complete checkpoint in it, or a download of a Hub id.
+
+    Raises:
+        ValueError: if there is none, or its weights are not whole safetensors.
+    """
+    folder = Path(adapter)
+    if not folder.is_dir():
+        try:
+            files = ["*.json", "*.jinja", "*.txt", ADAPTER_WEIGHTS]
+            folder = Path(snapshot_download(str(adapter), allow_patterns=files))
+        except (OSError, HFValidationError) as error:
+            raise ValueError(
+                f"There is no adapter '{adapter}' ({str(error).strip().splitlines()[0][:200]}); give the folder that "
+                "`wallaroo train --lora` wrote, or a Hub id."
+            ) from error
+    if not (folder / ADAPTER_CONFIG).is_file():
+        checkpoint = find_last_complete_checkpoint(folder)
+        if checkpoint is None or not (checkpoint / ADAPTER_CONFIG).is_file():
+            raise ValueError(
+                f"'{adapter}' holds no {ADAPTER_CONFIG} and no checkpoint with one; give the folder that `wallaroo train "
+                "--lora` wrote."
+            )
+        folder = checkpoint
+    _adapter_keys(folder)
+    return folder
+
+
+def _adapter_keys(folder: Path) -> set[str]:
+    """Names of an adapter's tensors.
+
+    Raises:
+        ValueError: if its weights are missing or damaged.
+    """
+    try:
+        with safe_open(folder / ADAPTER_WEIGHTS, "pt") as file:
+            return set(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"The adapter weights {folder / ADAPTER_WEIGHTS} are missing or damaged; only whole safetensors are read."
+        ) from error
+
+
+def _load_base(
+    base: str | Path, folder: Path, dtype: str | torch.dtype
+) -> tuple[WallarooForConditionalGeneration, WallarooProcessor]:
+    """The base with the settings that training changed."""
+    try:
+        model = WallarooForConditionalGeneration.from_pretrained(base, dtype=dtype)
+        has_processor = (folder / "processor_config.json").is_file()
+        processor = WallarooProcessor.from_pretrained(folder if has_processor else base)
+    except (OSError, HFValidationError, SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"No base checkpoint could be loaded from '{base}' ({str(error).strip().splitlines()[0][:200]}); give the "
+            "folder or Hub id that the adapter was trained from."
+        ) from error
+    if getattr(model, "is_quantized", False):
+        raise ValueError(f"The base '{base}' is quantized; give the checkpoint that it was made from.")
+    settings = folder / ADAPTER_SETTINGS
+    if (settings / "config.json").is_file():
+        trained = WallarooConfig.from_pretrained(settings)
+        if trained.has_editing and not model.config.has_editing:
+            keys = _adapter_keys(folder)
+            if not all(any(part in key for key in keys) for part in EDITING_PARTS):
+                raise ValueError(
+                    f"The base '{base}' has no editing parts, and the adapter brings none although it was trained with "
+                    "new ones; train again with image parts (`train_image_parts=True`)."
+                )
+            add_editing_parts(model)
+        model.config.stage = trained.stage
+    if (settings / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(settings)
+    return model, processor
+
+
+def _attach(peft: Any, model: WallarooForConditionalGeneration, folder: Path, misfit: str) -> Any:
+    """The base with the adapter's weights, all of them and nowhere else."""
+    try:
+        with warnings.catch_warnings():  # what is missing is an error below
+            warnings.simplefilter("ignore")
+            adapted = peft.PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=False)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(f"{misfit} ({' '.join(str(error).split())[:200]}).") from error
+    expected = set(peft.get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    wrong = expected ^ _adapter_keys(folder)
+    if wrong:
+        raise ValueError(f"{misfit}: one has weights that the other lacks, {sorted(wrong)[0]} for example.")
+    return adapted

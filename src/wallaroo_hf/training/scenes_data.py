@@ -1,0 +1,88 @@
+"""Rows of the scenes for training: words and pictures as they are needed, codes from what was encoded ahead."""
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..scenes import SceneDataset
+from .datasets import load_rows
+from .mixing import Source, TaskMixture
+from .rows import Row
+from .stages import Stage
+
+__all__ = ["SceneRows", "mixture", "text_corpus"]
+
+
+class SceneRows(Sequence[Row]):
+    """The scenes' rows of one task, in the form of training rows, with pictures.
+
+    Args:
+        task: one of the scenes' tasks.
+        num_rows: how many.
+        seed: another seed gives other rows.
+        split: "train", "validation" or "test".
+    """
+
+    def __init__(self, task: str, num_rows: int, seed: int = 0, split: str = "train") -> None:
+        self.rows = SceneDataset(split, num_rows, seed, [task])
+        self.task = task
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Row:  # type: ignore[override]
+        row = self.rows[index]
+        training = {"messages": row["messages"], "images": row["images"], "name": f"{self.task}[{index}]"}
+        if self.task == "interleaved":
+            training["task"] = "interleaved"
+            target = row["target_scene"]
+            square = target["height"] == target["width"]
+            # other sizes than the square one are announced, as `generate` in auto mode draws them when asked to
+            training |= {} if square else {"height": target["height"], "width": target["width"]}
+        return training
+
+
+def text_corpus(num_rows: int, seed: int, templates: Mapping[str, Mapping[str, Sequence[str]]]) -> list[str]:
+    """What the tokenizer of the small model learns from: all that is said in rows, templates, and how turns begin."""
+    texts = [
+        part["text"]
+        for row in SceneDataset("train", num_rows, seed, images=False)
+        for message in row["messages"]
+        for part in message["content"]
+        if part["type"] == "text"
+    ]
+    written = [
+        text.format(prompt="") for by_language in templates.values() for own in by_language.values() for text in own
+    ]
+    turns = ["system\nYou are a helpful assistant.", "user\n", "assistant\n"]
+    often = max(num_rows // 20, 1)
+    texts += (written + turns) * often
+    random.Random(seed).shuffle(texts)
+    return texts
+
+
+def mixture(stage: Stage, encoded: Path, seed: int) -> TaskMixture:
+    """All rows of a stage in training order.
+
+    Understanding rows are made as they are needed, so none comes twice. The others are read from `encoded`, which holds
+    one folder per task (see [`wallaroo_hf.training.encode.encode_rows`]); stages without line breaks take the square ones.
+    """
+    length = stage.max_steps * stage.global_batch_size
+    sources: dict[str, list[Source]] = {}
+    for task, share in stage.task_ratio.items():
+        if not share:
+            continue
+        rows: Any
+        if task == "understanding":
+            rows = SceneRows(task, length, seed)
+        else:
+            rows = load_rows(encoded / task)
+            if not stage.record.line_breaks:
+                rows = rows.select([place for place, codes in enumerate(rows["image_tokens"]) if _is_square(codes[0])])
+        sources[task] = [Source(rows, task)]
+    return TaskMixture(sources, stage.task_ratio, seed, length)
+
+
+def _is_square(codes: Sequence[Sequence[int]]) -> bool:
+    return len(codes) == len(codes[0])

@@ -1,0 +1,129 @@
+"""The numbers of the built-in checkpoint's recipe: the paper's stages on the scenes, at a size for two CPU cores."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ..scenes.scene import SIZES
+from .stages import Stage, stage
+
+# The smallest ones of the paper's recipe that the scenes need; only {prompt} is required in a template.
+PROMPT_TEMPLATES = {
+    "generation": {
+        "en": ["Draw: {prompt}", "Create an image: {prompt}"],
+        "zh": ["画：{prompt}", "生成图像：{prompt}"],
+    },
+    "editing": {"en": ["Edit: {prompt}", "Edit the image: {prompt}"], "zh": ["编辑：{prompt}", "修改图片：{prompt}"]},
+}
+INDICATOR_SIZES = tuple(sorted({edge for size in SIZES for edge in size}))
+SQUARE = SIZES[:1]
+PIXEL_LIMITS = {"shortest_edge": 32 * 32, "longest_edge": 128 * 128}
+
+# What every stage shares: sizes and precision. A stage's own numbers come after.
+_COMMON: dict[str, Any] = {
+    "indicator_sizes": INDICATOR_SIZES,
+    "max_length": 768,
+    "pixel_limits": PIXEL_LIMITS,
+    "bf16": False,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneStep:
+    """One run of training within the recipe.
+
+    Attributes:
+        name: its folder.
+        stage: what it trains and how.
+        base: the step whose result it starts from, or None for a new model.
+    """
+
+    name: str
+    stage: Stage
+    base: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneRecipe:
+    """Everything that decides the built-in checkpoint.
+
+    Attributes:
+        seed: of data, weights and random choices.
+        vocabulary: tokens of the byte-level BPE before the special ones, at most.
+        tokenizer_rows: rows of the scenes whose words the BPE learns from.
+        vq_steps: optimizer steps of the image tokenizer.
+        encoded_rows: rows per task whose pictures are encoded ahead; drawing and editing repeat them, with other templates
+            and masks each time.
+        global_batch_size: rows per optimizer step.
+        per_device_batch_size: rows in one forward.
+        steps: optimizer steps of each step of training.
+        previewed: validation rows of each task that each look at the model shows.
+        looks: how often each step of training is looked at.
+    """
+
+    seed: int = 0
+    vocabulary: int = 1000
+    tokenizer_rows: int = 6000
+    vq_steps: int = 3300
+    encoded_rows: Mapping[str, int] = dataclasses.field(
+        default_factory=lambda: {"generation": 16000, "editing": 12000, "interleaved": 3000}
+    )
+    global_batch_size: int = 64
+    per_device_batch_size: int = 32
+    steps: Mapping[str, int] = dataclasses.field(
+        default_factory=lambda: {
+            "0": 600,
+            "1": 60,
+            "2": 500,
+            "3a": 100,
+            "3b": 400,
+            "4": 850,
+            "4-cooldown": 300,
+        }
+    )
+    previewed: int = 5
+    looks: int = 3
+
+    def training(self) -> list[SceneStep]:
+        """The steps of training in order: a stand-in for Qwen2.5-VL (stage 0), then the paper's stages.
+
+        As in the paper `visual` is frozen from stage 1 on, the image tokenizer always. The learning rates are a small
+        model's. The stages' task ratios are the paper's; interleaved rows join in stage 4, so that auto mode is trained
+        too, which the paper does not do. The last step is stage 4 once more with a falling learning rate.
+        """
+        overrides: dict[str, dict[str, Any]] = {
+            "0": {"learning_rate": 3e-3, "warmup_steps": 50, "lr_scheduler_type": "cosine"},
+            "1": {"learning_rate": 3e-3, "warmup_steps": 20},
+            "2": {"learning_rate": 2e-3, "warmup_steps": 50},
+            "3a": {"learning_rate": 1.5e-3, "warmup_steps": 0},
+            "3b": {"learning_rate": 1.5e-3, "warmup_steps": 0},
+            "4": {"learning_rate": 1.5e-3, "warmup_steps": 0, "editing_init": "generation"},
+        }
+        ratio = {"understanding": 1, "generation": 1, "editing": 1, "interleaved": 0.25}
+        steps, before = [], None
+        for name, settings in overrides.items():
+            chosen = {**_COMMON, **settings, "max_steps": self.steps[name]}
+            chosen["global_batch_size"] = self.global_batch_size
+            chosen["buckets"] = SQUARE if name in ("0", "1", "2", "3a") else SIZES
+            if name == "4":
+                chosen["task_ratio"] = ratio
+            steps.append(SceneStep(f"stage-{name}", stage(name).override(chosen), before))
+            before = f"stage-{name}"
+        cooldown = steps[-1].stage.override(
+            {"lr_scheduler_type": "linear", "learning_rate": 1.5e-3, "max_steps": self.steps["4-cooldown"]}
+        )
+        return [*steps, SceneStep("stage-4-cooldown", cooldown, before)]
+
+
+def tiny_recipe() -> SceneRecipe:
+    """The whole recipe in a minute, to see that it runs; what comes out draws nothing."""
+    return SceneRecipe(
+        tokenizer_rows=200,
+        vq_steps=2,
+        encoded_rows={"generation": 12, "editing": 4, "interleaved": 4},
+        global_batch_size=8,
+        per_device_batch_size=8,
+        steps=dict.fromkeys(("0", "1", "2", "3a", "3b", "4", "4-cooldown"), 2),
+        previewed=1,
+        looks=1,
+    )

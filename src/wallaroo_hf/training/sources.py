@@ -1,0 +1,164 @@
+"""`data.yaml`: which data a training run mixes, and from where."""
+
+import difflib
+import glob
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .datasets import load_rows, require_datasets
+from .mixing import Source, TaskMixture
+from .rows import TASKS, Row, RowError, row_task
+from .streaming import StreamMixture
+
+__all__ = ["DataEntry", "load_sources", "mix_rows", "named_rows", "read_data_config"]
+
+
+@dataclass(frozen=True)
+class DataEntry:
+    """One entry of `data.yaml`.
+
+    Attributes:
+        path: file, folder, pattern or Hub id; relative paths begin at the folder of `data.yaml`.
+        task: the task of all its rows; None: each row's own (not for streams).
+        format, split, config, columns, image_folder, streaming: see [`wallaroo_hf.training.datasets.load_rows`].
+        weight: share of its task's rows; None for every entry of a task: each row counts the same.
+    """
+
+    path: str
+    task: str | None = None
+    format: str = "auto"
+    weight: float | None = None
+    split: str | None = None
+    config: str | None = None
+    columns: Mapping[str, str] | None = None
+    image_folder: str | None = None
+    streaming: bool = False
+
+
+def read_data_config(path: str | Path) -> list[DataEntry]:
+    """Reads a `data.yaml`: a list of entries, each with the keys of [`DataEntry`].
+
+    Raises:
+        ValueError: if it is not such a list; unknown keys are named, with the nearest known one.
+    """
+    path = Path(path)
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"'{path}' is not YAML ({' '.join(str(error).split())[:300]}).") from error
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"'{path}' must hold a list of entries, such as `- path: train.jsonl`.")
+    return [_read_entry(entry, f"entry {number} of '{path}'", path.parent) for number, entry in enumerate(entries, 1)]
+
+
+def _read_entry(entry: Any, place: str, folder: Path) -> DataEntry:
+    if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
+        raise ValueError(f"There is no `path` in {place}; each entry is like `- path: train.jsonl`.")
+    known = [field.name for field in fields(DataEntry)]
+    for key in entry:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, 1)
+            hint = f"did you mean `{close[0]}`?" if close else f"known are {', '.join(known)}."
+            raise ValueError(f"There is a key `{key}` in {place}; {hint}")
+    weight, columns = entry.get("weight"), entry.get("columns")
+    if weight is not None and (isinstance(weight, bool) or not isinstance(weight, (int, float)) or weight < 0):
+        raise ValueError(f"The `weight` in {place} is {weight!r}, but must be a number of at least 0.")
+    if columns is not None and not isinstance(columns, dict):
+        raise ValueError(f"The `columns` in {place} must be a mapping, ours to theirs, such as `caption: long_text`.")
+    if entry.get("task") not in (None, *TASKS):
+        raise ValueError(f"The `task` in {place} is {entry['task']!r}, but must be one of {', '.join(TASKS)}.")
+    if not isinstance(entry.get("streaming", False), bool):
+        raise ValueError(f"The `streaming` in {place} is {entry['streaming']!r}, but must be true or false.")
+    found = {key: value for key, value in entry.items() if value is not None}
+    for key in ("path", "image_folder"):
+        if key in found:
+            found[key] = _beside(folder, str(found[key]))
+    return DataEntry(**found)
+
+
+def _beside(folder: Path, path: str) -> str:
+    """A path as `data.yaml` means it; what is not there may be a Hub id, and is left as it is."""
+    return str(folder / path) if glob.has_magic(path) or (folder / path).exists() else path
+
+
+def load_sources(entries: Sequence[DataEntry]) -> dict[str, list[Source]]:
+    """Loads what `data.yaml` names, by task.
+
+    Entries without `task` are divided by the tasks of their rows. Unreadable rows are put with the task most frequent in
+    the entry, where the checks find them: nothing is left out.
+
+    Raises:
+        ValueError: if an entry cannot be loaded, or is streamed and has no `task`.
+    """
+    sources: dict[str, list[Source]] = {}
+    for entry in entries:
+        rows = load_rows(
+            entry.path,
+            format=entry.format,
+            task=entry.task,
+            split=entry.split,
+            config=entry.config,
+            columns=entry.columns,
+            image_folder=entry.image_folder,
+            streaming=entry.streaming,
+        )
+        name = Path(entry.path).name
+        if entry.task is None and entry.streaming:
+            raise ValueError(f"'{entry.path}' is streamed, so its rows cannot be sorted by task; set its `task`.")
+        by_task = {entry.task: rows} if entry.task is not None else split_by_task(rows)
+        for task, found in by_task.items():
+            sources.setdefault(task, []).append(Source(found, name, entry.weight))
+    return sources
+
+
+def named_rows(sources: Mapping[str, Sequence[Source]]) -> Iterator[Row]:
+    """The rows of all sources one after the other, for checks; those without a name are called after their source."""
+    for found in sources.values():
+        for source in found:
+            for place, row in enumerate(source.rows):
+                present = {key: value for key, value in row.items() if value is not None}
+                yield {"name": f"{source.name}[{place}]", **present}
+
+
+def split_by_task(rows: Any) -> dict[str, Any]:
+    """Map-style rows (`datasets.Dataset`) by their tasks; see [`load_sources`]. Messages are read, pictures are not."""
+    require_datasets()
+    places: dict[str, list[int]] = {task: [] for task in TASKS}
+    odd: list[int] = []
+    for place, row in enumerate(rows):
+        try:
+            places.get(row_task(row), odd).append(place)
+        except RowError:
+            odd.append(place)
+    largest = max(TASKS, key=lambda task: len(places[task]))
+    places[largest] = sorted(places[largest] + odd)
+    return {task: rows.select(found) for task, found in places.items() if found}
+
+
+def mix_rows(
+    rows: Mapping[str, Any], ratio: Mapping[str, float] | None = None, seed: int = 0, **options: Any
+) -> TaskMixture | StreamMixture:
+    """Mixes rows by task: `mix_rows({"generation": a, "understanding": b}, ratio={"generation": 4, "understanding": 1})`.
+
+    Args:
+        rows: task -> rows, or a list of [`wallaroo_hf.training.mixing.Source`] as [`load_sources`] gives.
+        ratio: task -> share of rows; 0 leaves a task out. Default: the tasks' numbers of rows.
+        seed: of the order.
+        options: for [`wallaroo_hf.training.mixing.TaskMixture`], or, where any source is streamed, for
+            [`wallaroo_hf.training.streaming.StreamMixture`].
+    """
+    sources = {task: _as_sources(task, found) for task, found in rows.items()}
+    taking_part = [s for task, found in sources.items() if ratio is None or ratio.get(task) for s in found]
+    if all(hasattr(source.rows, "__len__") for source in taking_part):
+        return TaskMixture(sources, ratio, seed, **options)
+    return StreamMixture(sources, ratio, seed, **options)
+
+
+def _as_sources(task: str, rows: Any) -> list[Source]:
+    if isinstance(rows, (list, tuple)) and rows and all(isinstance(item, Source) for item in rows):
+        return list(rows)
+    return [Source(rows, task)]

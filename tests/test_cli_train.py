@@ -1,0 +1,125 @@
+"""`wallaroo train`: fine-tuning, resuming, LoRA, looking at rows; what a user can do wrong."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from helpers import picture
+from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor
+from wallaroo_hf.cli import app
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Six rows as a user has them: a jsonl beside its pictures."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    lines = []
+    for index in range(4):
+        picture(index, 32, 32).save(folder / f"{index}.png")
+        asked = [{"type": "text", "text": f"thing {index}"}]
+        images = [f"{index}.png"]
+        if index > 1:
+            asked.insert(0, {"type": "image"})
+            images.insert(0, "0.png")
+        messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": [{"type": "image"}]}]
+        lines.append({"messages": messages, "images": images, "height": 32, "width": 32})
+    for index in range(2):
+        messages = [{"role": "user", "content": f"Say {index}"}, {"role": "assistant", "content": f"{index}"}]
+        lines.append({"messages": messages})
+    (folder / "rows.jsonl").write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+    return folder / "rows.jsonl"
+
+
+def _train(*arguments):
+    return CliRunner().invoke(app, ["train", *map(str, arguments)])
+
+
+def _fine_tune(compact, data, output, *more):
+    common = ("-m", compact.folder, "--data", data, "-o", output, "--device", "cpu", "--set", "global_batch_size=6")
+    return _train(*common, "--batch-size", 3, "--log-every", 1, *more)
+
+
+def test_fine_tuning_writes_a_checkpoint_and_its_losses(compact, data, tmp_path):
+    output = tmp_path / "run"
+    result = _fine_tune(compact, data, output, "--steps", 2, "--save-every", 1)
+    assert result.exit_code == 0, result.output
+    assert (output / "losses.png").exists() and (output / "checkpoint-2").is_dir()
+    model = WallarooForConditionalGeneration.from_pretrained(output / "final")
+    assert model.config.stage == "4"
+    assert WallarooProcessor.from_pretrained(output / "final").buckets == compact.processor.buckets
+    history = json.loads((output / "checkpoint-2" / "trainer_state.json").read_text())["log_history"]
+    assert {"loss_generation_image", "loss_editing_image", "loss_understanding_text"} <= set(history[0])
+    again = _fine_tune(compact, data, output, "--steps", 2)
+    assert again.exit_code == 1 and "holds a finished run" in again.output
+
+
+def test_a_stopped_run_goes_on(compact, data, tmp_path):
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    assert _fine_tune(compact, data, whole, "--steps", 3, "--save-every", 1).exit_code == 0
+    assert _fine_tune(compact, data, parted, "--steps", 3, "--save-every", 1).exit_code == 0
+    for path in (parted / "final", parted / "checkpoint-3"):
+        for file in path.iterdir():
+            file.unlink()
+        path.rmdir()
+    result = _fine_tune(compact, data, parted, "--steps", 3, "--save-every", 1)
+    assert result.exit_code == 0 and "Going on from" in result.output
+    assert (whole / "final" / "model.safetensors").read_bytes() == (
+        parted / "final" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_lora(compact, data, tmp_path):
+    output = tmp_path / "run"
+    result = _fine_tune(compact, data, output, "--steps", 1, "--lora", "--lora-rank", 2)
+    assert result.exit_code == 0, result.output
+    assert (output / "final" / "adapter_model.safetensors").exists()
+    assert "wallaroo merge" in result.output
+
+
+def test_dry_run_reports_rows_and_trains_nothing(compact, data, tmp_path):
+    result = _train("-m", compact.folder, "--data", data, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "generation" in result.output and "300 steps" in result.output
+    (data.parent / "1.png").unlink()
+    result = _train("-m", compact.folder, "--data", data, "--dry-run", "--set", "max_length=400")
+    assert result.exit_code == 1
+    assert "1 of 6 rows cannot be trained on" in result.output
+    result = _fine_tune(compact, data, tmp_path / "run", "--steps", 1)
+    assert result.exit_code == 1 and "1.png" in result.output
+    result = _fine_tune(compact, data, tmp_path / "run", "--steps", 1, "--skip-bad-rows")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "Usage"),
+        (("--steps", 1), "--data is missing"),
+        (("--data", "nowhere.jsonl", "-m", "x", "-o", "y"), "There is no data at"),
+    ],
+)
+def test_what_is_missing_is_said(arguments, words):
+    assert words in _train(*arguments).output
+
+
+def test_wrong_settings_are_refused(compact, data, tmp_path):
+    for more, words in (
+        (("--set", "learning_rat=1"), "did you mean `learning_rate`"),
+        (("--stage", "9"), "must be one of"),
+        (("--stage", "1"), "Stage 1 starts from a checkpoint of stage 0"),
+        (("--set", "global_batch_size=4"), "cannot make"),
+        (("--set", "task_ratio={interleaved: 1}"), "has no such rows"),
+    ):
+        result = _fine_tune(compact, data, tmp_path / "run", "--steps", 1, *more)
+        assert result.exit_code == 1 and words in " ".join(result.output.split()), result.output
+
+
+def test_the_recipe_of_the_built_in_checkpoint_can_be_stopped(tmp_path):
+    arguments = ("scenes", "--output", tmp_path / "run", "--tiny", "--device", "cpu")
+    result = _train(*arguments, "--only", "stage-0", "--minutes", 10)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "run" / "stage-0" / "final" / "config.json").exists()
+    result = _train("scenes", "--output", tmp_path / "run")
+    assert result.exit_code == 1 and "another recipe" in result.output

@@ -1,0 +1,70 @@
+"""The recipe of the built-in checkpoint, with few steps: it runs, is interrupted, goes on, and what it makes works."""
+
+import json
+
+import pytest
+
+import wallaroo_hf
+from helpers import draw, generators
+from wallaroo_hf.scenes import SceneDataset
+from wallaroo_hf.training.scenes_recipe import SceneRecipe, tiny_recipe
+from wallaroo_hf.training.scenes_run import OutOfTime, SceneRun
+
+
+def test_recipe_follows_the_paper():
+    steps = SceneRecipe().training()
+    assert [step.stage.name for step in steps] == ["0", "1", "2", "3a", "3b", "4", "4"]
+    ratios = {step.name: dict(step.stage.task_ratio) for step in steps}
+    assert ratios["stage-2"] == {"understanding": 1, "generation": 4}
+    assert ratios["stage-3b"] == {"understanding": 1, "generation": 2}
+    assert {ratios["stage-4"][task] for task in ("understanding", "generation", "editing")} == {1}
+    assert not any(step.stage.is_trained("model.visual.blocks.0.norm1.weight") for step in steps[1:])
+    assert not any(step.stage.is_trained("model.vq_model.quantize.embedding.weight") for step in steps)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that is stopped after each part, and goes on."""
+    folder = tmp_path_factory.mktemp("run")
+    stops = 0
+    while True:
+        lines = []
+        run = SceneRun(folder, tiny_recipe(), minutes=0.0 if stops < 30 else None, report=lines.append, device="cpu")
+        try:
+            return folder, run.run(), stops
+        except OutOfTime:
+            stops += 1
+
+
+def test_a_run_that_is_stopped_again_and_again_finishes(finished):
+    folder, checkpoint, stops = finished
+    assert stops >= 9, "every part but the last was stopped"
+    record = json.loads((checkpoint / "run.json").read_text(encoding="utf-8"))
+    assert {"vq", "rows", "stage-0", "stage-4", "stage-4-cooldown"} <= set(record["parts"])
+    assert record["parts"]["stage-4"]["steps"] == 2
+    assert (folder / "stage-4" / "losses.png").exists()
+    assert list((folder / "stage-4" / "previews").glob("*.png"))
+
+
+def test_the_checkpoint_draws_edits_and_answers(finished):
+    _, checkpoint, _ = finished
+    model = wallaroo_hf.WallarooForConditionalGeneration.from_pretrained(checkpoint, dtype="auto")
+    processor = wallaroo_hf.WallarooProcessor.from_pretrained(checkpoint)
+    assert model.config.stage == "4" and model.config.has_editing
+    assert processor.buckets[0] == (96, 96)
+    row = SceneDataset("test", 1, tasks=["editing"])[0]
+    inputs = processor(text=row["prompt"], images=row["images"][0], generation_mode="image", return_tensors="pt")
+    assert len(draw(model, inputs, generator=generators(1))[0]) > 30
+    size = sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file())
+    assert size < 15 * 2**20
+
+
+def test_another_recipe_is_refused(finished, tmp_path):
+    folder, _, _ = finished
+    with pytest.raises(ValueError, match="another recipe"):
+        SceneRun(folder, SceneRecipe())
+    run = SceneRun(tmp_path, tiny_recipe(), device="cpu")
+    with pytest.raises(ValueError, match="There is no part 'stage-9'"):
+        run.run("stage-9")
+    with pytest.raises(ValueError, match="starts from stage-1, which is not finished"):
+        run.run("stage-2")

@@ -175,26 +175,6 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
             finite = self.accelerator.reduce(finite, "mean")
         return bool(finite == 1)
 
-    # ---------------------------------------------------------------------------------------------------- checkpoints
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Saves the model for `from_pretrained`, also where FSDP's checkpoints are in shards."""
-        if not self.is_fsdp_enabled or _internal_call:
-            super().save_model(output_dir, _internal_call)
-        else:
-            self._save(output_dir or self.args.output_dir, self.accelerator.get_state_dict(self.model))
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """With PEFT also the model's settings: a stage may have changed them, and adapters come without any."""
-        has_adapters = self.wallaroo is not self.accelerator.unwrap_model(self.model)
-        if state_dict and self._is_sharded and not has_adapters:
-            state_dict = {**state_dict, **image_tokenizer_weights(self.wallaroo)}
-        super()._save(output_dir, state_dict)
-        if self.args.should_save and has_adapters:
-            settings = Path(self.args.output_dir if output_dir is None else output_dir) / ADAPTER_SETTINGS
-            self.wallaroo.config.save_pretrained(settings)
-            self.wallaroo.generation_config.save_pretrained(settings)
-
     # ----------------------------------------------------------------------------------------------------- the guard
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
@@ -277,6 +257,26 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
             for index, name in enumerate(LOSS_NAMES)
             if float(counts[index]) > 0
         }
+
+    # -------------------------------------------------------------------------------------------------------- saving
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves the model for `from_pretrained`, also if FSDP's checkpoints are in shards."""
+        if not self.is_fsdp_enabled or _internal_call:
+            super().save_model(output_dir, _internal_call)
+        else:
+            self._save(output_dir or self.args.output_dir, self.accelerator.get_state_dict(self.model))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """With sharding also the image tokenizer; with PEFT also the model's settings, which adapters come without."""
+        is_peft = self.wallaroo is not self.accelerator.unwrap_model(self.model)
+        if state_dict and self._is_sharded and not is_peft:
+            state_dict = {**state_dict, **image_tokenizer_weights(self.wallaroo)}
+        super()._save(output_dir, state_dict)
+        if self.args.should_save and is_peft:  # a stage may have changed them
+            settings = Path(self.args.output_dir if output_dir is None else output_dir) / ADAPTER_SETTINGS
+            self.wallaroo.config.save_pretrained(settings)
+            self.wallaroo.generation_config.save_pretrained(settings)
 
     # ---------------------------------------------------------------------------------------------------------- data
 

@@ -230,13 +230,18 @@ def _load(options: RunOptions, chosen: Stage) -> tuple[WallarooForConditionalGen
 
 
 def finish(trainer: WallarooTrainer, output: Path) -> Path:
-    """Writes what was trained to `output/final`, and the plot of its losses."""
-    history = trainer.state.log_history
-    if any("loss" in entry for entry in history):
-        plot_losses(history, output / "losses.png", codebook_size=trainer.wallaroo.config.codebook_size)
-    with new_folder(output / "final") as folder:
-        trainer.save_model(str(folder))
-    return output / "final"
+    """Writes what was trained to `output/final`, and the plot of its losses; to be called in every process."""
+    final = output / "final"
+    if trainer.is_world_process_zero():
+        history = trainer.state.log_history
+        if any("loss" in entry for entry in history):
+            plot_losses(history, output / "losses.png", codebook_size=trainer.wallaroo.config.codebook_size)
+        with new_folder(final) as folder:
+            trainer.save_model(str(folder))
+    else:
+        trainer.save_model(str(final))  # takes part where weights are sharded, and writes nothing
+    trainer.accelerator.wait_for_everyone()
+    return final
 
 
 def last_checkpoint(output: Path) -> str | None:

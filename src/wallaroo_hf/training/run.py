@@ -13,7 +13,7 @@ from .._files import new_folder
 from ..modeling.configuration import WallarooConfig
 from ..modeling.model import WallarooForConditionalGeneration
 from ..processing.processor import WallarooProcessor
-from .arguments import WallarooTrainingArguments
+from .arguments import WallarooTrainingArguments, recompute_activations
 from .callbacks import StageCallback
 from .checkpoints import find_last_complete_checkpoint
 from .collator import WallarooDataCollator
@@ -200,7 +200,7 @@ def build_trainer(
         save_steps=options.save_steps,
         save_total_limit=2,
         dataloader_num_workers=options.workers,
-        gradient_checkpointing=options.gradient_checkpointing,
+        **recompute_activations(options.gradient_checkpointing),
         padding_free=options.padding_free,
         disable_tqdm=True,
     )

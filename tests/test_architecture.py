@@ -27,19 +27,24 @@ ALLOWED = {
     "_version": set(),
     "_registration": {"modeling", "processing"},
     "_commands": {"_version", "_registration", "modeling", "pipelines", "processing"},
-    "_cli_options": set(),
+    "_built_in": set(),
+    "_training_progress": set(),
+    "_cli_options": {"_built_in"},
     "_commands_train_vq": {"modeling", "training"},
     "_commands_encode": {"_cli_options", "_commands", "_registration", "layout", "processing", "training"},
     "_commands_merge": {"_cli_options", "_registration", "training"},
     "_commands_evaluate": {"_cli_options", "_commands", "evaluation", "scenes"},
-    "_commands_train": {"_cli_options", "_commands_train_vq", "_registration", "processing", "modeling", "training"},
+    "_commands_train": {
+        *("_cli_options", "_commands_train_vq", "_registration", "_training_progress"),
+        *("processing", "modeling", "training"),
+    },
     "cli": {
         *("_version", "_registration", "_cli_options", "_commands", "_commands_encode", "_commands_evaluate"),
         *("_commands_merge", "_commands_train"),
         *("conversion", "processing"),
     },
     "pipelines": {"generation", "processing"},
-    "__init__": {"_version", "_registration", "modeling", "pipelines", "processing"},
+    "__init__": {"_built_in", "_version", "_registration", "modeling", "pipelines", "processing"},
 }
 TORCH_FREE = ("layout",)
 

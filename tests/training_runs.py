@@ -1,4 +1,4 @@
-"""Training runs of the tiny model in processes of their own, which can be killed or work in pairs."""
+"""Training runs of the tiny model, in processes of their own which can be killed, or work in pairs (training_pairs)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,12 @@ class InTrainingOrder(Numbered):
 def build_trainer(
     model_folder: Path, rows: list[dict[str, Any]], output_dir: Path, ordered: bool = True, **settings: Any
 ) -> WallarooTrainer:
-    """A trainer of the model in a folder; `ordered` = the rows' order is that of training, else they are shuffled."""
+    """A trainer of the model in a folder.
+
+    Args:
+        ordered: the rows are in the order of training; else they are shuffled.
+        settings: of `WallarooTrainingArguments`.
+    """
     defaults: dict[str, Any] = {
         "per_device_train_batch_size": 2,
         "learning_rate": 1e-2,

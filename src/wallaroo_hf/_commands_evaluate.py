@@ -205,16 +205,20 @@ def _progress_bar(output: Path) -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    bars: dict[str, Any] = {}
+
+    def update(name: str, done: int, total: int) -> None:
+        if name not in bars:
+            progress.start()  # nothing is shown if there is nothing to follow
+            bars[name] = progress.add_task(name, total=total)
+        progress.update(bars[name], completed=done, total=total)
+
     try:
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            bars: dict[str, Any] = {}
-
-            def update(name: str, done: int, total: int) -> None:
-                if name not in bars:
-                    bars[name] = progress.add_task(name, total=total)
-                progress.update(bars[name], completed=done, total=total)
-
-            yield update
+        yield update
     except KeyboardInterrupt:
         typer.echo(f"What was judged is kept in {output}; run the same command to go on.", err=True)
         raise
+    finally:
+        if bars:
+            progress.stop()

@@ -70,9 +70,9 @@ def test_answers_include_their_end():
 
 def test_stages():
     records = [stage_record(name) for name in STAGES]
-    assert [record.line_breaks for record in records] == [False, False, False, True, True]
-    assert [record.has_editing for record in records] == [False, False, False, False, True]
-    assert [len(record.buckets) for record in records] == [1, 1, 1, 19, 19]
+    assert [record.line_breaks for record in records] == [False, False, False, False, True, True]
+    assert [record.has_editing for record in records] == [False, False, False, False, False, True]
+    assert [len(record.buckets) for record in records] == [1, 1, 1, 1, 19, 19]
     assert stage_record(4) == stage_record("4")
     with pytest.raises(ValueError, match="3a"):
         stage_record("5")

@@ -2,7 +2,7 @@
 
 - `items.py`: what is asked; `outputs.py`: what a model makes of it; `results.py`: the file of verdicts
 - `scores.py`: from verdicts to numbers; `reports.py`: numbers and pictures for people
-- `identity.py`: which checkpoint it was
+- `identity.py`: which checkpoint it was; `model_card.py`: the card of the built-in one
 """
 
 from .items import TASKS, Item, scene_items

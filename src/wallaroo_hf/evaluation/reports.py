@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
+from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from .._files import new_file
@@ -20,8 +23,12 @@ from .scores import GROUPS, Breakdown, SceneScores
 SCORES_FILE = "scores.json"
 NUM_SHOWN = 12  # successes on a sheet, and as many failures
 COLUMNS = 4
-_CELL = 192  # pixels; smaller pictures are enlarged to about it, by whole numbers
+_SCALE = 2  # so that captions have room
+_MAX_SIDE = 640  # pixels; of a picture or pair, enlarged
 _GAP = 4  # pixels between a picture shown and the one made of it
+_FRAMES = {True: "#3d9950", False: "#c0392b"}  # right, wrong: told also where no font can write the caption
+_FRAME_WIDTH = 3
+_NEAREST = Image.Resampling.NEAREST
 _HEADINGS = {"all": "all", "en": "English", "zh": "Chinese"}
 
 
@@ -40,17 +47,17 @@ def remove_reports(folder: Path) -> None:
 def scores_table(scores: SceneScores) -> Table:
     """The scores with their intervals, by task, category and size, and by language."""
     groups = [group for group in GROUPS if any(group in found for found in scores.tasks.values())]
-    table = Table(title="Scenes: share judged right, with 95 % intervals", title_justify="left")
-    table.add_column("")
+    table = Table(title="Scenes: percent judged right (95 % interval)", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("", no_wrap=True)
     for group in groups:
         table.add_column(_HEADINGS[group], justify="right", no_wrap=True)
-    table.add_column("items", justify="right")
+    table.add_column("items", justify="right", no_wrap=True)
     for task, found in scores.tasks.items():
         table.add_section()
         whole = found["all"]
         rows: list[tuple[str, str, str]] = [(task, "overall", "")]
-        rows += [(f"  {name}", "categories", name) for name in whole.categories]
-        rows += [(f"  {name} pixels", "sizes", name) for name in whole.sizes]
+        rows += [(escape(f"  {name}"), "categories", name) for name in whole.categories]
+        rows += [(f"  {name}", "sizes", name) for name in whole.sizes]
         for label, kind, name in rows:
             cells = [_cell(found.get(group), kind, name) for group in groups]
             style = "bold" if kind == "overall" else None
@@ -68,7 +75,7 @@ def _cell(breakdown: Breakdown | None, kind: str, name: str, count: bool = False
 
 
 def write_sheet(items: Sequence[Item], results: ResultsFile, path: Path) -> Path:
-    """One sheet for a task: successes, then failures with what is wrong, spread over the items.
+    """One sheet for a task: some successes, then some failures with what is wrong.
 
     Args:
         items: of one task, all of them judged.
@@ -76,40 +83,43 @@ def write_sheet(items: Sequence[Item], results: ResultsFile, path: Path) -> Path
         path: the image file to write.
     """
     chosen = [
-        *_spread([item for item in items if results[item.name].ok]),
-        *_spread([item for item in items if not results[item.name].ok]),
+        *_sample([item for item in items if results[item.name].ok]),
+        *_sample([item for item in items if not results[item.name].ok]),
     ]
     pictures = [_picture(item, results) for item in chosen]
     captions = [_caption(item, results[item.name]) for item in chosen]
-    return contact_sheet(pictures, captions, path, columns=COLUMNS, max_side=2 * _CELL + _GAP)
+    return contact_sheet(pictures, captions, path, columns=COLUMNS, max_side=_MAX_SIDE)
 
 
-def _spread(items: Sequence[Item]) -> list[Item]:
-    """Up to `NUM_SHOWN` of some items, at even distances."""
-    count = min(NUM_SHOWN, len(items))
-    return [items[place * len(items) // count] for place in range(count)]
+def _sample(items: Sequence[Item]) -> list[Item]:
+    """Up to `NUM_SHOWN` of some items, in their order; always the same."""
+    places = random.Random(0).sample(range(len(items)), min(NUM_SHOWN, len(items)))
+    return [items[place] for place in sorted(places)]
 
 
 def _picture(item: Item, results: ResultsFile) -> Image.Image:
-    """What was shown and what was made of it, side by side; enlarged so that captions have room."""
+    """What was shown and what was made of it: side by side, or wide ones one above the other."""
     pictures = [] if item.scene is None else [render(item.scene)]
     if results[item.name].answer is None:
         with Image.open(results.picture_path(item.name)) as picture:
             pictures.append(picture.convert("RGB"))
-    scale = max(1, _CELL // max(item.height, item.width))
-    pictures = [picture.resize((picture.width * scale, picture.height * scale), 0) for picture in pictures]
-    width = sum(picture.width for picture in pictures) + _GAP * (len(pictures) - 1)
-    sheet = Image.new("RGB", (width, max(picture.height for picture in pictures)), "white")
-    left = 0
-    for picture in pictures:
-        sheet.paste(picture, (left, 0))
-        left += picture.width + _GAP
-    return sheet
+    frame = _FRAMES[results[item.name].ok]
+    pictures = [
+        ImageOps.expand(ImageOps.scale(picture, _SCALE, _NEAREST), _FRAME_WIDTH, frame) for picture in pictures
+    ]
+    width, height = pictures[0].size
+    across, down = (0, height + _GAP) if width > height else (width + _GAP, 0)
+    steps = len(pictures) - 1
+    both = Image.new("RGB", (width + steps * across, height + steps * down), "white")
+    for place, picture in enumerate(pictures):
+        both.paste(picture, (place * across, place * down))
+    return both
 
 
 def _caption(item: Item, result: Result) -> str:
-    asked = item.prompt.prompt if item.prompt is not None else ""
-    said = "" if result.answer is None else f" {result.answer or '(no answer)'}"
+    asked = "" if item.prompt is None else item.prompt.prompt
     if result.ok:
-        return f"right: {asked}{said}".removesuffix(": ")
-    return f"wrong: {asked}{'' if asked == '' else said + ' | '}{result.reason}"
+        said = [asked, result.answer]
+    else:
+        said = [asked, result.reason]  # which quotes the answer
+    return ": ".join(["right" if result.ok else "wrong", " | ".join(part for part in said if part)]).removesuffix(": ")

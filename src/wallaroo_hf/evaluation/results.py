@@ -122,7 +122,7 @@ class ResultsFile(Mapping[str, Result]):
         changed = [name for name in {**before, **self._settings} if before.get(name) != self._settings.get(name)]
         if changed:
             told = ", ".join(
-                f"{name} {_brief(before.get(name))}, now {_brief(self._settings.get(name))}" for name in changed
+                f"{name} {_brief(before.get(name))}, now {_brief(self._settings.get(name))}" for name in changed[:3]
             )
             raise ValueError(
                 f"{self.path.parent} holds an evaluation with other settings ({told}); choose another --output, or start "

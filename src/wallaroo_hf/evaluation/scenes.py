@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,7 @@ from .results import ResultsFile
 from .scores import SceneScores, score_task
 
 NUM_ITEMS = 300  # per task
-MAX_NEW_TOKENS = (
-    96  # the longest description, of four objects, has half of them in the built-in checkpoint's tokenizer
-)
+MAX_NEW_TOKENS = 64  # three times the longest description in the tokens of the built-in checkpoint
 
 Progress = Callable[[str, int, int], None]
 
@@ -74,36 +72,77 @@ def evaluate_scenes(
         ValueError: for arguments that cannot be, a checkpoint that cannot do a task, or an `output_dir` with an evaluation
             of other settings.
     """
-    if batch_size < 1 or max_new_tokens < 1:
-        raise ValueError(
-            f"Batch size and longest answer must be at least 1, but are {batch_size} and {max_new_tokens}."
-        )
     items = _choose_items(prompts, num_items_per_task, split, seed, tasks)
+    subject = Subject(model, processor, read_sampling(model, guidance_scale, temperature, top_k), max_new_tokens)
+    check_tasks(model, processor, items)
+    origin = {
+        "checkpoint": checkpoint_hash(model, processor),
+        "split": None if prompts is not None else split or "test",
+        "seed": seed,
+    }
+    return judge_items(subject, items, Path(output_dir), origin, batch_size, resume, progress)
+
+
+def check_tasks(model: Any, processor: WallarooProcessor, items: Mapping[str, Sequence[Item]]) -> None:
+    """Raises ValueError if a checkpoint cannot do one of some tasks, so that none is begun."""
     if "editing" in items and not model.config.has_editing:
         others = ",".join(task for task in items if task != "editing") or "generation"
         raise ValueError(
             f"This checkpoint has no editing parts (it was trained up to stage 3); leave editing out (--tasks {others})."
         )
-    sampling = read_sampling(model, guidance_scale, temperature, top_k)
+    drawn = (item for task in ("generation", "editing") for item in items.get(task, ()))
+    uneven = next((item.size for item in drawn if item.height != item.width), None)
+    if uneven is not None and not processor.line_breaks:
+        raise ValueError(
+            f"This checkpoint draws square pictures only (it was trained without line breaks), but {uneven} (height x "
+            "width) is among the sizes; give square --prompts, or leave drawing out (--tasks reconstruction,understanding)."
+        )
+
+
+def judge_items(
+    subject: Subject,
+    items: Mapping[str, Sequence[Item]],
+    folder: Path,
+    origin: Mapping[str, Any],
+    batch_size: int,
+    resume: bool,
+    progress: Progress | None,
+) -> SceneScores:
+    """Has a subject do what items ask, or what is left of it, and writes everything that [`evaluate_scenes`] promises.
+
+    Args:
+        subject: who does it, and how.
+        items: by task.
+        folder: for the results.
+        origin: the checkpoint's hash, and where the items come from; recorded with the other settings.
+        batch_size: see [`evaluate_scenes`].
+        resume: likewise.
+        progress: likewise.
+
+    Raises:
+        ValueError: see [`evaluate_scenes`].
+    """
+    if batch_size < 1 or subject.max_new_tokens < 1:
+        raise ValueError(
+            f"Batch size and longest answer must be at least 1, but are {batch_size} and {subject.max_new_tokens}."
+        )
     settings = {
-        "checkpoint": checkpoint_hash(model, processor),
+        **origin,
+        "dtype": str(subject.model.dtype).removeprefix("torch."),
         "tasks": list(items),
-        "split": None if prompts is not None else split or "test",
         "num_items": {task: len(chosen) for task, chosen in items.items()},
         "items": items_hash(item for chosen in items.values() for item in chosen),
-        "seed": seed,
-        **asdict(sampling),
-        "max_new_tokens": max_new_tokens,
+        **asdict(subject.sampling),
+        "max_new_tokens": subject.max_new_tokens,
         "wallaroo_hf": __version__,
         "scenes": DATA_VERSION,
     }
-    folder = Path(output_dir)
     results = ResultsFile(folder, settings, resume)
     if any(item.name not in results for chosen in items.values() for item in chosen):
         reports.remove_reports(folder)
-    with evaluation_mode(model):
+    with evaluation_mode(subject.model):
         for chosen in items.values():
-            _judge(Subject(model, processor, sampling, max_new_tokens), chosen, results, batch_size, progress)
+            _judge_task(subject, chosen, results, batch_size, progress)
     good = {name: result.ok for name, result in results.items()}
     scores = SceneScores(settings, versions(), {task: score_task(chosen, good) for task, chosen in items.items()})
     for task, chosen in items.items():
@@ -138,7 +177,7 @@ def _choose_items(
     return {task: chosen for task, chosen in items.items() if tasks is None or task in tasks}
 
 
-def _judge(
+def _judge_task(
     subject: Subject, items: Sequence[Item], results: ResultsFile, batch_size: int, progress: Progress | None
 ) -> None:
     """Judges those items of a task that have no verdict yet."""

@@ -35,7 +35,9 @@ class Score:
     num_items: int
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f}–{self.high:.3f})"
+        """In percent: "93.3 (90–96)"."""
+        percent = "100" if self.value == 1 else f"{100 * self.value:.1f}"
+        return f"{percent} ({100 * self.low:.0f}–{100 * self.high:.0f})"
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from ..processing.processor import WallarooProcessor
+from .identity import checkpoint_hash
+from .items import scene_items
+from .outputs import Subject, read_sampling
 from .reports import write_json
-from .scenes import Progress, evaluate_scenes
+from .scenes import MAX_NEW_TOKENS, Progress, check_tasks, judge_items
 from .scores import Score
 
 SWEEP_FILE = "sweep.json"
@@ -86,13 +90,17 @@ class Sweep:
 
     def table(self) -> Table:
         """All settings with their scores; the best is bold."""
-        table = Table(title=f"Sampling settings on the {SPLIT} split", title_justify="left")
+        table = Table(
+            title=f"Sampling settings on the {SPLIT} split: percent judged right (95 % interval)",
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+        )
         for heading in ("guidance", "temperature", "top-k", *self.entries[0].scores, "mean"):
             table.add_column(heading, justify="right")
         for entry in self.entries:
             setting = (f"{entry.guidance_scale:g}", f"{entry.temperature:g}", str(entry.top_k or "all"))
             scores = (str(score) for score in entry.scores.values())
-            table.add_row(*setting, *scores, f"{entry.mean:.3f}", style="bold" if entry is self.best else None)
+            table.add_row(*setting, *scores, f"{100 * entry.mean:.1f}", style="bold" if entry is self.best else None)
         return table
 
 
@@ -142,32 +150,23 @@ def sweep_sampling(
     grid = list(itertools.product(guidance_scales, temperatures, top_ks))
     if not grid:
         raise ValueError("There is nothing to try; give at least one guidance scale, one temperature and one top-k.")
-    folder, entries, settings = Path(output_dir), [], {}
+    samplings = [read_sampling(model, *setting) for setting in grid]
+    items = {task: scene_items(task, num_items_per_task, SPLIT, seed) for task in TASKS if task in tasks}
+    check_tasks(model, processor, items)
+    origin = {"checkpoint": checkpoint_hash(model, processor), "split": SPLIT, "seed": seed}
+    folder, entries = Path(output_dir), []
     (folder / SWEEP_FILE).unlink(missing_ok=True)
-    for done, (guidance_scale, temperature, top_k) in enumerate(grid):
+    for done, (setting, sampling) in enumerate(zip(grid, samplings)):
         if progress is not None:
             progress(done, len(grid))
-        scores = evaluate_scenes(
-            model,
-            processor,
-            folder / f"guidance-{guidance_scale:g}_temperature-{temperature:g}_top-k-{top_k}",
-            num_items_per_task=num_items_per_task,
-            split=SPLIT,
-            seed=seed,
-            tasks=tasks,
-            batch_size=batch_size,
-            guidance_scale=guidance_scale,
-            temperature=temperature,
-            top_k=top_k,
-            resume=resume,
-            progress=item_progress,
-        )
-        settings = scores.settings
+        subject = Subject(model, processor, sampling, MAX_NEW_TOKENS)
+        own_folder = folder / "guidance-{:g}_temperature-{:g}_top-k-{}".format(*setting)
+        scores = judge_items(subject, items, own_folder, origin, batch_size, resume, item_progress)
         overall = {task: groups["all"].overall for task, groups in scores.tasks.items()}
-        entries.append(SweepEntry(guidance_scale, temperature, top_k, overall))
+        entries.append(SweepEntry(*setting, overall))
     if progress is not None:
         progress(len(grid), len(grid))
-    common = ("checkpoint", "split", "num_items", "items", "seed", "wallaroo_hf", "scenes")
-    sweep = Sweep({name: settings[name] for name in common}, tuple(entries))
+    common = ("checkpoint", "split", "seed", "dtype", "num_items", "items", "wallaroo_hf", "scenes")
+    sweep = Sweep({name: scores.settings[name] for name in common}, tuple(entries))
     write_json(sweep.to_dict(), folder / SWEEP_FILE)
     return sweep

@@ -174,15 +174,18 @@ class WallarooModel(LowMemoryMixin, Qwen2_5_VLModel):
                     "processor returned."
                 )
             return inputs_embeds
-        latents = self._source_latents(source_pixel_values, source_latents)
+        latents = self.source_latents(source_pixel_values, source_latents)
         features = self._adapt_sources(latents, source_mask).to(inputs_embeds.device)
         name = "source_pixel_values" if source_latents is None else "source_latents"
         return scatter_checked(inputs_embeds, masks.source, features, "source codes", name)
 
-    def _touch_all_parts(self, inputs_embeds: torch.Tensor, has_vision: bool) -> torch.Tensor:
-        """Runs what a batch may leave out, with no effect on the numbers: no input, or one black image for NaViT."""
+    def _touch_all_parts(self, inputs_embeds: torch.Tensor, has_sources: bool, has_vision: bool) -> torch.Tensor:
+        """Runs what a batch leaves out, with no effect on the numbers: no input, or one black image for NaViT.
+
+        Every part runs once and in the same order as with a batch that has it; ZeRO-3 gathers weights in that order.
+        """
         touched = inputs_embeds.new_zeros(())
-        if self.config.has_editing:
+        if self.config.has_editing and not has_sources:
             empty = inputs_embeds.new_zeros(0, self.config.vq_config.embed_dim)
             touched = touched + self.source_adapter(empty).sum()
         if not has_vision:
@@ -212,12 +215,18 @@ class WallarooModel(LowMemoryMixin, Qwen2_5_VLModel):
             return self.edit_adapter(vectors)
         return choose_by_task(edit_mask, self.edit_adapter(vectors), self.generation_adapter(vectors))
 
-    def _source_latents(
+    def source_latents(
         self,
         source_pixel_values: Sequence[torch.Tensor] | None,
         source_latents: Sequence[torch.Tensor | None] | None,
     ) -> list[torch.Tensor]:
-        """Latents `(codes, embed_dim)` of every source: those given, and the others from their pixels, in order."""
+        """Latents `(codes, embed_dim)` of every source: those given, and the others from their pixels, in order.
+
+        Args: see `forward`.
+
+        Raises:
+            ValueError: if the images are not those that have no latents.
+        """
         if source_latents is None:
             return self.encode_images(source_pixel_values or [])[1]
         pixels = list(source_pixel_values or [])
@@ -390,7 +399,8 @@ class WallarooModel(LowMemoryMixin, Qwen2_5_VLModel):
                     inputs_embeds, masks, source_pixel_values, source_latents, source_mask
                 )
             if touch_all_parts:
-                inputs_embeds = self._touch_all_parts(inputs_embeds, pixel_values is not None)
+                has_sources = source_pixel_values is not None or source_latents is not None
+                inputs_embeds = self._touch_all_parts(inputs_embeds, has_sources, pixel_values is not None)
         return super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -14,7 +14,7 @@ from ..generation.mixin import WallarooGenerationMixin
 from .adapters import WallarooImageHead, choose_by_task, row_starts, token_masks
 from .backbone import LowMemoryMixin, WallarooModel
 from .configuration import WallarooConfig
-from .losses import find_labels, task_losses, total_loss
+from .losses import LOSS_NAMES, find_labels, task_losses, total_loss
 from .vq import WallarooVQModel
 
 __all__ = ["WallarooCausalLMOutput", "WallarooForConditionalGeneration"]
@@ -31,7 +31,7 @@ class WallarooCausalLMOutput(CausalLMOutputWithPast):
         image_logits: code logits. With labels `(M, codebook_size)`, the rows that predict the M code labels, in order;
             with `output_image_logits=True` `(B, K, codebook_size)`; else None.
         losses: named means: `understanding_text`, `generation_text`, `generation_image`, `editing_text`,
-            `editing_image`, those that have labels.
+            `editing_image`, those that have labels; with `touch_all_parts` all five, 0 where there are no labels.
     """
 
     image_logits: torch.FloatTensor | None = None
@@ -162,9 +162,10 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
             logits, image_logits, losses = self._losses(
                 hidden_states, input_ids, labels, row_starts(position_ids), touch_all_parts
             )
+            if touch_all_parts:  # every head belongs to the graph, and there are as many losses in every process
+                touched = 0.0 * (logits.sum() + image_logits.sum())
+                losses = {name: losses.get(name, 0.0) + touched for name in LOSS_NAMES}
             loss = total_loss(losses, loss_weights).to(hidden_states.device)
-            if touch_all_parts:  # empty or not, both kinds of logits belong to the graph
-                loss = loss + 0.0 * (logits.sum() + image_logits.sum())
         if not output_image_logits and (labels is None or logits_to_keep is not None):
             logits = self.lm_head(_keep(hidden_states, logits_to_keep or 0))
         return WallarooCausalLMOutput(

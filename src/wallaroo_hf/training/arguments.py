@@ -16,7 +16,7 @@ class WallarooTrainingArguments(TrainingArguments):
     """`TrainingArguments` for [`WallarooTrainer`].
 
     Other defaults than transformers': all columns of a row reach the collator; a loss that is not finite is shown as such;
-    evaluation keeps the losses only.
+    evaluation keeps the losses only; DDP does not look for parameters without gradient (every process runs all parts).
 
     Attributes:
         loss_reduction: `"global"`: the means of the loss are over all labels of a step, whatever it is split into;
@@ -31,6 +31,7 @@ class WallarooTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = dataclasses.field(default=False)
     logging_nan_inf_filter: bool = dataclasses.field(default=False)
     prediction_loss_only: bool = dataclasses.field(default=True)
+    ddp_find_unused_parameters: bool | None = dataclasses.field(default=False)
     loss_reduction: str = dataclasses.field(
         default="global", metadata={"help": "Take the loss's means over the whole step (global) or each micro_batch."}
     )

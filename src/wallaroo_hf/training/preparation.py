@@ -87,5 +87,6 @@ def add_editing_parts(model: WallarooForConditionalGeneration, init: str = "rand
 
 def trainable_summary(model: Any) -> tuple[int, int]:
     """Numbers of trainable parameters and of all parameters."""
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    # with ZeRO-3 a parameter is empty but when it is used, and DeepSpeed keeps its size beside it
+    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
     return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)

@@ -25,7 +25,6 @@ _COMMON: dict[str, Any] = {
     "max_length": 768,
     "pixel_limits": PIXEL_LIMITS,
     "bf16": False,
-    "global_batch_size": 64,
 }
 
 
@@ -55,6 +54,7 @@ class SceneRecipe:
         vq_steps: optimizer steps of the image tokenizer.
         encoded_rows: rows per task whose pictures are encoded ahead; drawing and editing repeat them, with other templates
             and masks each time.
+        global_batch_size: rows per optimizer step.
         per_device_batch_size: rows in one forward.
         steps: optimizer steps of each step of training.
         previewed: validation rows of each task that each look at the model shows.
@@ -68,16 +68,17 @@ class SceneRecipe:
     encoded_rows: Mapping[str, int] = dataclasses.field(
         default_factory=lambda: {"generation": 16000, "editing": 12000, "interleaved": 3000}
     )
+    global_batch_size: int = 32
     per_device_batch_size: int = 32
     steps: Mapping[str, int] = dataclasses.field(
         default_factory=lambda: {
-            "0": 600,
-            "1": 60,
-            "2": 500,
-            "3a": 100,
-            "3b": 400,
-            "4": 1100,
-            "4-cooldown": 350,
+            "0": 4000,
+            "1": 150,
+            "2": 2500,
+            "3a": 400,
+            "3b": 2500,
+            "4": 5000,
+            "4-cooldown": 1000,
         }
     )
     previewed: int = 5
@@ -102,6 +103,7 @@ class SceneRecipe:
         steps, before = [], None
         for name, settings in overrides.items():
             chosen = {**_COMMON, **settings, "max_steps": self.steps[name]}
+            chosen["global_batch_size"] = self.global_batch_size
             chosen["buckets"] = SQUARE if name in ("0", "1", "2", "3a") else SIZES
             if name == "4":
                 chosen["task_ratio"] = ratio
@@ -117,9 +119,10 @@ def tiny_recipe() -> SceneRecipe:
     """The whole recipe in a minute, to see that it runs; what comes out draws nothing."""
     return SceneRecipe(
         tokenizer_rows=200,
-        vq_steps=8,
-        encoded_rows={"generation": 24, "editing": 16, "interleaved": 8},
-        per_device_batch_size=64,
+        vq_steps=2,
+        encoded_rows={"generation": 12, "editing": 4, "interleaved": 4},
+        global_batch_size=8,
+        per_device_batch_size=8,
         steps=dict.fromkeys(("0", "1", "2", "3a", "3b", "4", "4-cooldown"), 2),
         previewed=1,
         looks=1,

@@ -17,6 +17,7 @@ from .arguments import WallarooTrainingArguments
 from .checkpoints import ADAPTER_SETTINGS, AtomicCheckpointMixin, find_last_complete_checkpoint
 from .optimizers import muon_adamw
 from .previews import PreviewCallback
+from .sharding import adjust_fsdp, encode_images, hide_image_tokenizer, image_tokenizer_weights
 from .streaming import StreamMixture
 
 __all__ = ["NonFiniteLossError", "WallarooTrainer"]
@@ -26,10 +27,6 @@ logger = logging.getLogger(__name__)
 
 class NonFiniteLossError(RuntimeError):
     """Training stopped because several steps in a row had no finite loss or gradient."""
-
-
-class _NoBackward(Exception):
-    """The micro-batch has no finite loss on some process; all of them leave it out."""
 
 
 class WallarooTrainer(AtomicCheckpointMixin, Trainer):
@@ -60,7 +57,10 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
                 f"`args` are {type(self.args).__name__}, but `WallarooTrainer` needs `WallarooTrainingArguments`; they "
                 "take everything that `TrainingArguments` take."
             )
+        self._is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         device = self.args.device
+        if self._is_sharded:
+            hide_image_tokenizer(self.wallaroo, device)
         self._step_counts = torch.ones(len(LOSS_NAMES), device=device)  # labels of the whole optimizer step
         # since the last log: sums of losses over labels, and label counts
         self._train_parts = torch.zeros(2, len(LOSS_NAMES), device=device)
@@ -68,7 +68,7 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         self._rows_without_loss: list[str] = []  # of this optimizer step
         self._bad_steps_in_a_row = 0
         self._bad_steps_since_log = 0
-        self._step_at_log = 0
+        self._steps_since_log = 0
         self.non_finite_steps = 0
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, PreviewCallback):
@@ -79,6 +79,11 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         """The model without wrappers of accelerate and PEFT."""
         model: Any = self.accelerator.unwrap_model(self.model)
         return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As in `Trainer`, with FSDP adjusted to this model."""
+        super().create_accelerator_and_postprocess()
+        adjust_fsdp(self.accelerator, self.model)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """As in `Trainer`; with `use_muon` our own."""
@@ -110,8 +115,10 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """The loss of a micro-batch, scaled so that the step's gradients are those of the mean; see the class."""
-        inputs = dict(inputs)
+        inputs = encode_images(self.wallaroo.model, inputs)
         names = inputs.pop("row_names", [])
+        if not model.training:
+            inputs["labels"] = self._without_repeated_rows(inputs["labels"])
         counts = count_labels(inputs["input_ids"], inputs["labels"], self.wallaroo.config)
         if self.args.padding_free:
             inputs = self._without_padding(inputs)
@@ -119,15 +126,13 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         outputs = model(**inputs, touch_all_parts=processes > 1 and model.training)
         losses = outputs.losses
         parts = self._train_parts if model.training else self._eval_parts
-        finite = self._is_finite(torch.stack([*losses.values(), outputs.loss.new_zeros(())]).sum())
-        if finite or not model.training:
+        if not model.training or self._is_finite(torch.stack([*losses.values(), outputs.loss.new_zeros(())]).sum()):
             for index, name in enumerate(LOSS_NAMES):
                 if name in losses:
                     parts[0, index] += losses[name].detach() * counts[index]
                     parts[1, index] += counts[index]
-        else:
+        else:  # it goes backward as any other, so that processes stay in step; the gradients are thrown away in the end
             self._rows_without_loss += names or ["(unnamed)"]
-            raise _NoBackward
         if model.training and self.args.loss_reduction == "global":
             # gradients are averaged over processes later
             shares = processes * counts / self._step_counts.clamp(min=1)
@@ -138,6 +143,14 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         # a batch without labels belongs to the graph too, and so do the parts that it only touched
         loss = loss + 0.0 * (outputs.loss + outputs.logits.sum())
         return (loss, outputs) if return_outputs else loss
+
+    def _without_repeated_rows(self, labels: torch.Tensor) -> torch.Tensor:
+        """No labels for the rows that accelerate repeats to give every process as many in the last batch of a set."""
+        state = self.accelerator.gradient_state
+        if not state.end_of_dataloader or state.remainder <= 0:
+            return labels
+        own = max(0, state.remainder - self.accelerator.process_index * self.args.eval_batch_size)
+        return labels.masked_fill(torch.arange(len(labels), device=labels.device)[:, None] >= own, -100)
 
     def _without_padding(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """The rows of a padded batch one after the other, `(1, T)`; their positions say where each begins."""
@@ -162,24 +175,13 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
             finite = self.accelerator.reduce(finite, "mean")
         return bool(finite == 1)
 
-    # ---------------------------------------------------------------------------------------------------- checkpoints
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """With PEFT also the model's settings: a stage may have changed them, and adapters come without any."""
-        super()._save(output_dir, state_dict)
-        if self.args.should_save and self.wallaroo is not self.accelerator.unwrap_model(self.model):
-            settings = Path(self.args.output_dir if output_dir is None else output_dir) / ADAPTER_SETTINGS
-            self.wallaroo.config.save_pretrained(settings)
-            self.wallaroo.generation_config.save_pretrained(settings)
-
     # ----------------------------------------------------------------------------------------------------- the guard
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """A forward and backward; a micro-batch without finite loss goes no further."""
-        try:
-            return super().training_step(model, inputs, num_items_in_batch)
-        except _NoBackward:
-            return torch.zeros((), device=self.args.device)
+        """A forward and backward; a loss that is not finite counts as 0 in what is logged."""
+        bad = len(self._rows_without_loss)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        return loss if len(self._rows_without_loss) == bad else torch.zeros_like(loss)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Called just before each optimizer step: takes the gradients away from a step that must not be."""
@@ -187,10 +189,11 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         value = norm if isinstance(norm, torch.Tensor) else torch.tensor(float(norm or 0.0))
         if hasattr(value, "full_tensor"):
             value = value.full_tensor()
+        self._steps_since_log += 1
         if not self._rows_without_loss and self._is_finite(value.to(self.args.device)):
             self._bad_steps_in_a_row = 0
             return norm
-        model.zero_grad(set_to_none=True)  # an optimizer moves nothing that has no gradient
+        model.zero_grad()  # an optimizer moves nothing that has no gradient; DeepSpeed has left the step out by itself
         self._report_bad_step()
         return norm
 
@@ -221,13 +224,13 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds the named parts of the loss, and the number of steps left out, to what is logged in training."""
         if "loss" in logs:
-            steps = self.state.global_step - self._step_at_log
+            steps = self._steps_since_log
             counted = steps - self._bad_steps_since_log
             if self._bad_steps_since_log:
                 logs["loss"] = logs["loss"] * steps / counted if counted else math.nan
                 logs["non_finite_steps"] = self.non_finite_steps
             logs |= {f"loss_{name}": value for name, value in self._drain(self._train_parts).items()}
-            self._step_at_log, self._bad_steps_since_log = self.state.global_step, 0
+            self._steps_since_log = self._bad_steps_since_log = 0
             skipped = getattr(self.data_collator, "skipped", 0)
             if skipped:
                 logs["skipped_rows"] = skipped
@@ -254,6 +257,26 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
             for index, name in enumerate(LOSS_NAMES)
             if float(counts[index]) > 0
         }
+
+    # -------------------------------------------------------------------------------------------------------- saving
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves the model for `from_pretrained`, also if FSDP's checkpoints are in shards."""
+        if not self.is_fsdp_enabled or _internal_call:
+            super().save_model(output_dir, _internal_call)
+        else:
+            self._save(output_dir or self.args.output_dir, self.accelerator.get_state_dict(self.model))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """With sharding also the image tokenizer; with PEFT also the model's settings, which adapters come without."""
+        is_peft = self.wallaroo is not self.accelerator.unwrap_model(self.model)
+        if state_dict and self._is_sharded and not is_peft:
+            state_dict = {**state_dict, **image_tokenizer_weights(self.wallaroo)}
+        super()._save(output_dir, state_dict)
+        if self.args.should_save and is_peft:  # a stage may have changed them
+            settings = Path(self.args.output_dir if output_dir is None else output_dir) / ADAPTER_SETTINGS
+            self.wallaroo.config.save_pretrained(settings)
+            self.wallaroo.generation_config.save_pretrained(settings)
 
     # ---------------------------------------------------------------------------------------------------------- data
 

@@ -43,11 +43,12 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--data", default=str(SIGNS), help="folder, file, data.yaml or Hub id (default: the signs)")
     parser.add_argument("--output", type=Path, default=Path("finetuned"), help="folder to write (default: finetuned)")
     parser.add_argument("--lora", action="store_true", help="train LoRA adapters and the image parts only")
-    parser.add_argument("--steps", type=int, default=200, help="optimizer steps (default: 200)")
+    parser.add_argument("--steps", type=int, default=300, help="optimizer steps (default: 300)")
     parser.add_argument("--batch-size", type=int, default=8, help="rows per step (default: 8)")
     parser.add_argument("--learning-rate", type=float, help="default: by the size of the model, and whether LoRA")
     parser.add_argument("--size", type=int, help="edge of the pictures in pixels (default: the checkpoint's sizes)")
-    parser.add_argument("--shown", type=int, default=6, help="rows to try before and after (default: 6)")
+    parser.add_argument("--shown", type=int, default=4, help="rows of each task to try before and after (default: 4)")
+    parser.add_argument("--guidance-scale", type=float, default=1.5, help="of the pictures shown (default: 1.5)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", help="cpu, or default: an accelerator if there is one")
     return parser.parse_args()
@@ -58,9 +59,9 @@ def some(rows: list[Row], count: int) -> list[Row]:
     return [rows[index * len(rows) // count] for index in range(min(count, len(rows)))]
 
 
-def words(row: Row) -> str:
-    """What the user of a row says last."""
-    content = row["messages"][-2]["content"]
+def words(message: Mapping[str, Any]) -> str:
+    """The text of a message."""
+    content = message["content"]
     return content if isinstance(content, str) else " ".join(item["text"] for item in content if item.get("text"))
 
 
@@ -73,8 +74,10 @@ def draws(row: Row) -> bool:
 class Look:
     """What the model makes of some rows."""
 
-    def __init__(self, model: WallarooForConditionalGeneration, processor: WallarooProcessor, seed: int) -> None:
-        self.model, self.processor, self.seed = model, processor, seed
+    def __init__(
+        self, model: WallarooForConditionalGeneration, processor: WallarooProcessor, guidance_scale: float, seed: int
+    ) -> None:
+        self.model, self.processor, self.guidance_scale, self.seed = model, processor, guidance_scale, seed
 
     def __call__(self, rows: list[Row]) -> Iterator[Image.Image | str]:
         """A drawing or an answer for each."""
@@ -84,11 +87,11 @@ class Look:
         self.model.train()
 
     def draw(self, row: Row) -> Image.Image:
-        """The prompt drawn, or the source edited, with the checkpoint's own sampling settings."""
+        """The prompt drawn, or the source edited."""
         images = [open_image(image) for image in row["images"]]
-        height, width = self.target(row).shape[1:]
+        height, width = self.target(row).shape[2:]
         inputs = self.processor(
-            text=words(row),
+            text=words(row["messages"][-2]),
             images=images[:-1] or None,
             generation_mode="image",
             height=height,
@@ -96,13 +99,16 @@ class Look:
             return_tensors="pt",
         ).to(self.model.device)
         generator = torch.Generator().manual_seed(self.seed)
-        return self.picture(self.model.generate(**inputs, generation_mode="image", generator=generator))
+        tokens = self.model.generate(
+            **inputs, generation_mode="image", guidance_scale=self.guidance_scale, generator=generator
+        )
+        return self.picture(self.model.decode_image_tokens(tokens))
 
     def answer(self, row: Row) -> str:
         """The question answered."""
         images = [{"type": "image", "image": open_image(image)} for image in row["images"] or []]
         inputs = self.processor.apply_chat_template(
-            [{"role": "user", "content": [*images, {"type": "text", "text": words(row)}]}],
+            [{"role": "user", "content": [*images, {"type": "text", "text": words(row["messages"][-2])}]}],
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
@@ -111,49 +117,54 @@ class Look:
         tokens = self.model.generate(**inputs, do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
         return self.processor.post_process_image_text_to_text(tokens[:, inputs["input_ids"].shape[1] :])[0]
 
-    def picture(self, tokens: torch.Tensor) -> Image.Image:
-        """The image in generated tokens."""
-        pixels = self.model.decode_image_tokens(tokens)
+    def picture(self, pixels: Any) -> Image.Image:
+        """The image tokenizer's output as a picture."""
         return self.processor.post_process_multimodal_output(pixels, generation_mode="image")[0]
 
     def target(self, row: Row) -> torch.Tensor:
-        """The picture to learn as training sees it: cut to size, `(3, H, W)` in [-1, 1]."""
+        """The picture to learn as training sees it: cut to size, `(1, 3, H, W)` in [-1, 1]."""
         collator = WallarooDataCollator(self.processor, unconditional_rate=0.0)
-        return torch.as_tensor(collator.encode(row)["target_pixel_values"][0])
+        return torch.as_tensor(collator.encode(row)["target_pixel_values"][0])[None].to(self.model.device)
 
     def best(self, row: Row) -> Image.Image:
-        """The same through the image tokenizer: what a model could draw at best."""
+        """The same through the image tokenizer: what the model could draw at best."""
         vq_model = self.model.vq_model
-        pixels = vq_model.decode(vq_model.encode(self.target(row)[None].to(vq_model.device)).image_tokens)
-        return self.processor.post_process_multimodal_output(pixels, generation_mode="image")[0]
+        return self.picture(vq_model.decode(vq_model.encode(self.target(row)).image_tokens))
 
 
-def show(look: Look, rows: list[Row], before: list[Any], after: list[Any], output: Path) -> None:
-    """Writes `before-after.png`, and `answers.txt` if there are questions."""
-    images: list[Image.Image | None] = []
+def show_pictures(look: Look, looks: list[tuple[Row, Any, Any]], path: Path) -> None:
+    """Writes a sheet: per row the source (of edits), the picture to learn, the best possible, before and after."""
+    images: list[Image.Image] = []
     captions: list[str] = []
-    answers = []
-    edits = any(draws(row) and len(row["images"]) > 1 for row in rows)
-    for row, first, last in zip(rows, before, after, strict=True):
-        if not draws(row):
-            told = row["messages"][-1]["content"]
-            told = told if isinstance(told, str) else words({"messages": [row["messages"][-1], None]})
-            answers.append(f"{words(row)}\n  to learn: {told}\n  before:   {first}\n  after:    {last}\n")
-            continue
-        *sources, target = (open_image(image).resize(last.size) for image in row["images"])
-        line = [target, look.best(row), first, last]
-        labels = [words(row), "at best: target through the tokenizer", "before", "after"]
-        if edits:
-            line, labels = [sources[0] if sources else None, *line], [words(row) if sources else "", *labels]
-            labels[1] = "target" if sources else words(row)
-        enlarge = max(1, round(160 / last.width))
-        images += [image and image.resize((image.width * enlarge, image.height * enlarge)) for image in line]
+    columns = 4
+    for row, before, after in looks:
+        *sources, _ = row["images"]
+        line = [look.picture(look.target(row)), look.best(row), before, after]
+        labels = [words(row["messages"][-2]), "at best (through the tokenizer)", "before", "after"]
+        if sources:
+            line, labels[0] = [open_image(sources[0]), *line], "to learn"
+            labels = [words(row["messages"][-2]), *labels]
+            columns = 5
+        images += [enlarged(image) for image in line]
         captions += labels
-    if images:
-        print("Before and after:", contact_sheet(images, captions, output / "before-after.png", 5 if edits else 4))
-    if answers:
-        (output / "answers.txt").write_text("\n".join(answers), encoding="utf-8")
-        print("\n" + "\n".join(answers))
+    print("Before and after:", contact_sheet(images, captions, path, columns))
+
+
+def enlarged(image: Image.Image) -> Image.Image:
+    """A small picture a whole number of times as large."""
+    times = max(1, round(160 / image.width))
+    return image.resize((image.width * times, image.height * times), Image.Resampling.BICUBIC)
+
+
+def show_answers(looks: list[tuple[Row, Any, Any]], path: Path) -> None:
+    """Writes and prints answers before and after."""
+    lines = []
+    for row, before, after in looks:
+        *_, question, answer = row["messages"]
+        told = {"to learn": words(answer), "before": before, "after": after}
+        lines.append("\n".join([words(question), *(f"  {when + ':':10}{text}" for when, text in told.items()), ""]))
+    path.write_text("\n".join(lines), encoding="utf-8")
+    print("\n" + "\n".join(lines))
 
 
 def main() -> None:
@@ -186,17 +197,22 @@ def main() -> None:
 
     trainer = build_trainer(options, stage, sources, encoded, [ProgressCallback()])
     trainer.remove_callback(PrinterCallback)
-    look = Look(trainer.model, trainer.processing_class, arguments.seed)
-    rows = some(list(named_rows(sources)), arguments.shown)
+    look = Look(trainer.model, trainer.processing_class, arguments.guidance_scale, arguments.seed)
+    rows = {task: some(list(named_rows({task: found})), arguments.shown) for task, found in sources.items()}
     start = time.monotonic()
-    print(f"1/3  Looking at {len(rows)} rows before training ...")
-    before = list(look(rows))
+    print("1/3  Looking at some rows before training ...")
+    before = {task: list(look(found)) for task, found in rows.items()}
     print(f"2/3  Training {stage.max_steps} steps of {stage.global_batch_size} rows ...")
     trainer.train()
     print("3/3  Looking at the same rows ...")
-    after = list(look(rows))
+    after = {task: list(look(found)) for task, found in rows.items()}
     folder = finish(trainer, options.output)
-    show(look, rows, before, after, options.output)
+    for task, found in rows.items():
+        looks = list(zip(found, before[task], after[task], strict=True))
+        if task == "understanding":
+            show_answers(looks, options.output / "answers.txt")
+        elif task in ("generation", "editing"):
+            show_pictures(look, looks, options.output / f"{task}.png")
     print(f"Losses: {options.output / 'losses.png'}\nResult: {folder} ({time.monotonic() - start:.0f} s)")
     if options.lora:
         print(f"One checkpoint of it: wallaroo merge {options.model} {folder} --output DIR")

@@ -23,6 +23,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 import training_runs
 from training_runs import curve
 from wallaroo_hf.training.collator import WallarooDataCollator
+from wallaroo_hf.training.run import finish
 from wallaroo_hf.training.trainer import WallarooTrainer
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -104,6 +105,7 @@ def interrupted(model_folder: Path, rows: list[dict[str, Any]], output: Path, **
     whole.train()
     again = build_trainer(model_folder, rows * 3, output.with_name("again"), **(RUN | settings))
     again.train(resume_from_checkpoint=str(output / "checkpoint-1"))
+    finish(again, output.with_name("again"))
     return {"whole": result(whole), "again": result(again)}
 
 

@@ -162,8 +162,9 @@ def test_evaluation_counts_every_row_once(folder, compact, sorted_rows, tmp_path
             assert process["evaluation"][name] == pytest.approx(alone[name], rel=1e-5)
 
 
-def test_a_model_saved_by_shards_can_be_loaded(way, folder, compact):
-    split = "plain" if way == "ddp" else "accumulated"
-    loaded = WallarooForConditionalGeneration.from_pretrained(folder / way / split)
+def test_the_result_is_written_once_and_can_be_loaded(way, folder, compact):
+    names = {path.name for path in (folder / way / "again").iterdir()}
+    assert names == {"checkpoint-2", "checkpoint-3", "final", "losses.png"}
+    loaded = WallarooForConditionalGeneration.from_pretrained(folder / way / "again" / "final")
     tokens = compact.model.vq_model.encode(torch.zeros(1, 3, 32, 32)).image_tokens
     assert torch.equal(loaded.vq_model.encode(torch.zeros(1, 3, 32, 32)).image_tokens, tokens)

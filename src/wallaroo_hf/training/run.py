@@ -13,7 +13,7 @@ from .._files import new_folder
 from ..modeling.configuration import WallarooConfig
 from ..modeling.model import WallarooForConditionalGeneration
 from ..processing.processor import WallarooProcessor
-from .arguments import WallarooTrainingArguments
+from .arguments import WallarooTrainingArguments, recompute_activations
 from .callbacks import StageCallback
 from .checkpoints import find_last_complete_checkpoint
 from .collator import WallarooDataCollator
@@ -200,7 +200,7 @@ def build_trainer(
         save_steps=options.save_steps,
         save_total_limit=2,
         dataloader_num_workers=options.workers,
-        gradient_checkpointing=options.gradient_checkpointing,
+        **recompute_activations(options.gradient_checkpointing),
         padding_free=options.padding_free,
         disable_tqdm=True,
     )
@@ -231,13 +231,18 @@ def _load(options: RunOptions, chosen: Stage) -> tuple[WallarooForConditionalGen
 
 
 def finish(trainer: WallarooTrainer, output: Path) -> Path:
-    """Writes what was trained to `output/final`, and the plot of its losses."""
-    history = trainer.state.log_history
-    if any("loss" in entry for entry in history):
-        plot_losses(history, output / "losses.png", codebook_size=trainer.wallaroo.config.codebook_size)
-    with new_folder(output / "final") as folder:
-        trainer.save_model(str(folder))
-    return output / "final"
+    """Writes what was trained to `output/final`, and the plot of its losses; to be called in every process."""
+    final = output / "final"
+    if trainer.is_world_process_zero():
+        history = trainer.state.log_history
+        if any("loss" in entry for entry in history):
+            plot_losses(history, output / "losses.png", codebook_size=trainer.wallaroo.config.codebook_size)
+        with new_folder(final) as folder:
+            trainer.save_model(str(folder))
+    else:
+        trainer.save_model(str(final))  # takes part where weights are sharded, and writes nothing
+    trainer.accelerator.wait_for_everyone()
+    return final
 
 
 def last_checkpoint(output: Path) -> str | None:

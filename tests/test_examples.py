@@ -1,8 +1,11 @@
 """Every example runs on the tiny checkpoint."""
 
+import importlib
 import runpy
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -71,3 +74,53 @@ def test_demo(run, tmp_path):
     out = run("demo", "--output", tmp_path)
     assert "demo.png" in out and "How many circles" in out
     assert Image.open(tmp_path / "demo.png").width > 300
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_finetune(run, compact, tmp_path, method):
+    """A few steps on all tasks; the result loads."""
+    from wallaroo_hf import WallarooForConditionalGeneration
+
+    few = ("--steps", 10, "--batch-size", 4, "--size", 32, "--shown", 1, "--device", "cpu")
+    out = run("finetune", *few, *(["--lora"] if method == "lora" else []), "--output", tmp_path / "run")
+    assert "A traffic light." in out and "generation.png" in out and ("wallaroo merge" in out) == (method == "lora")
+    written = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"losses.png", "generation.png", "editing.png", "answers.txt", "final"} <= written
+    model = WallarooForConditionalGeneration.from_pretrained(tmp_path / "run" / "final")
+    before = compact.model.generation_head[0].weight
+    head = model.generation_head
+    assert not torch.equal((head.modules_to_save.default if method == "lora" else head)[0].weight, before)
+    with pytest.raises(SystemExit, match="finished run"):
+        run("finetune", *few, "--output", tmp_path / "run")
+
+
+@pytest.mark.parametrize(("name", "edits"), [("posters", 8), ("signs", 6)])
+def test_the_data_of_finetuning_is_what_its_script_draws(processor, tmp_path, monkeypatch, name, edits):
+    """Every row can be trained on, and the files are those that the script writes."""
+    from wallaroo_hf.training.collator import WallarooDataCollator
+    from wallaroo_hf.training.run import count_rows, load_training_data
+    from wallaroo_hf.training.sources import named_rows
+    from wallaroo_hf.training.validation import validate_rows
+
+    folder = EXAMPLES / "finetune" / name
+    sources, _ = load_training_data(str(folder / "all.yaml"))
+    assert count_rows(sources) == {"generation": 24, "editing": edits, "understanding": 12}
+    assert validate_rows(named_rows(sources), WallarooDataCollator(processor).measure).num_broken == 0
+    monkeypatch.syspath_prepend(str(EXAMPLES / "finetune"))
+    importlib.import_module(f"draw_{name}").main(tmp_path)
+    drawn = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.*")}
+    assert drawn == {path.relative_to(folder) for path in folder.rglob("*.*")}
+    for path in drawn:
+        if path.suffix == ".png":
+            difference = _pixels(folder / path) - _pixels(tmp_path / path)
+            assert abs(difference).mean() < 1, path  # another Pillow may smooth edges otherwise
+        else:
+            assert (folder / path).read_text(encoding="utf-8") == (tmp_path / path).read_text(encoding="utf-8")
+
+
+def _pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"), dtype=int)
+
+
+def test_the_data_of_finetuning_is_small():
+    assert sum(path.stat().st_size for path in (EXAMPLES / "finetune").rglob("*.*") if path.suffix != ".pyc") < 300_000

@@ -28,7 +28,10 @@ def train_vq(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --output.")] = False,
     config: Annotated[
         Path | None,
-        typer.Option(help="config.json of the tokenizer to build. Default: the small one of the built-in checkpoint."),
+        typer.Option(
+            exists=True,
+            help="config.json of the tokenizer to build. Default: the small one of the built-in checkpoint.",
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per step.")] = 8,
     image_size: Annotated[

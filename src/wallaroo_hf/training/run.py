@@ -13,7 +13,7 @@ from .._files import new_folder
 from ..modeling.configuration import WallarooConfig
 from ..modeling.model import WallarooForConditionalGeneration
 from ..processing.processor import WallarooProcessor
-from .arguments import WallarooTrainingArguments
+from .arguments import WallarooTrainingArguments, recompute_activations
 from .callbacks import StageCallback
 from .checkpoints import find_last_complete_checkpoint
 from .collator import WallarooDataCollator
@@ -64,7 +64,7 @@ class RunOptions:
         gradient_checkpointing: compute activations again instead of keeping them.
         padding_free: rows follow each other; for flash-attn.
         device: None = as transformers chooses, "cpu" = the CPU.
-        dtype: of the weights in training.
+        dtype: of the weights; None = float32, but with LoRA as in the checkpoint (what trains is float32 then too).
     """
 
     model: str
@@ -85,7 +85,7 @@ class RunOptions:
     gradient_checkpointing: bool = False
     padding_free: bool = False
     device: str | None = None
-    dtype: str = "float32"
+    dtype: str | None = None
 
 
 def fine_tuning(model: str, tasks: Mapping[str, int], lora: bool) -> Stage:
@@ -200,7 +200,7 @@ def build_trainer(
         save_steps=options.save_steps,
         save_total_limit=2,
         dataloader_num_workers=options.workers,
-        gradient_checkpointing=options.gradient_checkpointing,
+        **recompute_activations(options.gradient_checkpointing),
         padding_free=options.padding_free,
         disable_tqdm=True,
     )
@@ -223,7 +223,8 @@ def _load(options: RunOptions, chosen: Stage) -> tuple[WallarooForConditionalGen
 
         model = load_in_4bit(options.model)
     else:
-        model = WallarooForConditionalGeneration.from_pretrained(options.model, dtype=options.dtype)
+        dtype = options.dtype or ("auto" if options.lora else "float32")
+        model = WallarooForConditionalGeneration.from_pretrained(options.model, dtype=dtype)
     processor = WallarooProcessor.from_pretrained(options.model)
     prepare_for_stage(model, processor, chosen, options.force)
     return model, processor

@@ -68,17 +68,17 @@ class SceneRecipe:
     encoded_rows: Mapping[str, int] = dataclasses.field(
         default_factory=lambda: {"generation": 16000, "editing": 12000, "interleaved": 3000}
     )
-    global_batch_size: int = 64
+    global_batch_size: int = 32
     per_device_batch_size: int = 32
     steps: Mapping[str, int] = dataclasses.field(
         default_factory=lambda: {
-            "0": 600,
-            "1": 60,
-            "2": 500,
-            "3a": 100,
-            "3b": 400,
-            "4": 850,
-            "4-cooldown": 300,
+            "0": 4000,
+            "1": 150,
+            "2": 2500,
+            "3a": 400,
+            "3b": 2500,
+            "4": 5000,
+            "4-cooldown": 1000,
         }
     )
     previewed: int = 5

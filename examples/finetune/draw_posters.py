@@ -1,11 +1,8 @@
-"""Draws the pictures of this folder and writes the data files: twelve flat posters, eight edits, questions.
+"""Draws the posters: twelve flat pictures of everyday things, eight edits of them, and questions about them.
 
-    python examples/finetune/draw_pictures.py
-
-Everything here is drawn by this script and is under the project's licence.
+python examples/finetune/draw_posters.py
 """
 
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw
+from write_rows import write_rows
 
-FOLDER = Path(__file__).resolve().parent
+FOLDER = Path(__file__).resolve().parent / "posters"
 SIZE = 192
 FINE = 4  # drawn that much larger, then scaled down, for smooth edges
 
@@ -396,60 +394,19 @@ QUESTIONS: list[tuple[str, str, str]] = [
 ]
 
 
-def image_part() -> dict[str, str]:
-    """A place for the next image of a row."""
-    return {"type": "image"}
-
-
-def row(asked: list[dict[str, str]], answered: Any, images: list[str]) -> dict[str, Any]:
-    """A row: a chat and the images in it, in order."""
-    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
-    return {"messages": messages, "images": images}
-
-
-def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Writes JSON lines."""
-    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
-
-
-def main() -> None:
+def main(folder: Path = FOLDER) -> None:
     """Draws and writes everything."""
-    for name in ("posters", "edits"):
-        (FOLDER / name).mkdir(exist_ok=True)
-    for name, (draw, look, _, _) in POSTERS.items():
-        draw(look).picture().save(FOLDER / "posters" / f"{name}.png", optimize=True)
-    for name, (thing, changes, _) in EDITS.items():
+    pictures = {name: draw(look).picture() for name, (draw, look, _, _) in POSTERS.items()}
+    captions = [
+        (name, f"{caption}, flat poster" if caption.isascii() else f"{caption}，扁平海报")
+        for name, (_, _, *both) in POSTERS.items()
+        for caption in both
+    ]
+    edited = {}
+    for name, (thing, changes, instruction) in EDITS.items():
         draw, look, _, _ = POSTERS[thing]
-        draw(replace(look, **changes)).picture().save(FOLDER / "edits" / f"{name}.png", optimize=True)
-    captions = [(name, caption) for name, (_, _, *both) in POSTERS.items() for caption in both]
-    write_lines(
-        FOLDER / "posters" / "metadata.jsonl",
-        (
-            {
-                "file_name": f"{name}.png",
-                "text": f"{caption}, flat poster" if caption.isascii() else f"{caption}，扁平海报",
-            }
-            for name, caption in captions
-        ),
-    )
-    write_lines(
-        FOLDER / "editing.jsonl",
-        (
-            row(
-                [image_part(), {"type": "text", "text": instruction}],
-                [image_part()],
-                [f"posters/{thing}.png", f"edits/{name}.png"],
-            )
-            for name, (thing, _, instruction) in EDITS.items()
-        ),
-    )
-    write_lines(
-        FOLDER / "understanding.jsonl",
-        (
-            row([image_part(), {"type": "text", "text": question}], answer, [f"posters/{thing}.png"])
-            for thing, question, answer in QUESTIONS
-        ),
-    )
+        edited[name] = (thing, draw(replace(look, **changes)).picture(), instruction)
+    write_rows(folder, pictures, captions, edited, QUESTIONS)
 
 
 if __name__ == "__main__":

@@ -255,7 +255,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(forks, compact, rows, u
     ordered, whole = uninterrupted
     run, chance = tmp_path / "run", random.Random(1 if ordered else 2)
     before, kills = 0, 0
-    for way in ("file", "file", "time", "file", "not"):
+    for way in ("file", "file", "time", "file", "not") if ordered else ("file", "time", "not"):
         kill_at = chance.randrange(20, 90) if way == "file" else None
         arguments = (compact.folder, rows, run, kill_at, _settings(ordered))
         process = forks.Process(target=training_runs.train_until_killed, args=arguments)
@@ -273,7 +273,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(forks, compact, rows, u
             break
         assert process.exitcode == -signal.SIGKILL
         kills += 1
-    assert kills >= 2
+    assert kills >= (2 if ordered else 1)
     assert json.loads(run.with_suffix(".json").read_text(encoding="utf-8")) == whole
     assert sorted(path.name for path in run.iterdir()) == [f"checkpoint-{STEPS - 1}", f"checkpoint-{STEPS}"]
     assert all(why_incomplete(path) is None for path in run.iterdir())

@@ -115,6 +115,8 @@ def _recipe(run: Mapping[str, Any]) -> str:
         trains, rate = stage["trains"].replace("_", " "), f"{stage['learning_rate']:g}"
         lines.append(f"| {name} | {trains} | {part['steps']} | {part['rows']:,} | {rate} | {ratio} | {minutes:.0f} |")
     vq = run["parts"].get("vq", {})
+    if run.get("note"):
+        lines += ["", run["note"]]
     lines += ["", f"The image tokenizer took {vq.get('steps', '?')} steps. All numbers: `run.json`."]
     if vq.get("note"):
         lines.append(vq["note"])

@@ -43,7 +43,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--data", default=str(SIGNS), help="folder, file, data.yaml or Hub id (default: the signs)")
     parser.add_argument("--output", type=Path, default=Path("finetuned"), help="folder to write (default: finetuned)")
     parser.add_argument("--lora", action="store_true", help="train LoRA adapters and the image parts only")
-    parser.add_argument("--steps", type=int, default=300, help="optimizer steps (default: 300)")
+    parser.add_argument("--steps", type=int, default=200, help="optimizer steps (default: 200)")
     parser.add_argument("--batch-size", type=int, default=8, help="rows per step (default: 8)")
     parser.add_argument("--learning-rate", type=float, help="default: by the size of the model, and whether LoRA")
     parser.add_argument("--size", type=int, help="edge of the pictures in pixels (default: the checkpoint's sizes)")

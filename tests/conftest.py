@@ -79,3 +79,14 @@ def model(compact: GoldenSet) -> wallaroo_hf.WallarooForConditionalGeneration:
 def processor(compact: GoldenSet) -> wallaroo_hf.WallarooProcessor:
     """The tiny model's processor, a copy."""
     return copy.deepcopy(compact.processor)
+
+
+@pytest.fixture(scope="session")
+def full_size() -> wallaroo_hf.WallarooForConditionalGeneration:
+    """The released model's shapes, without memory. Shared: copy it before changing it."""
+    text = {"hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4}
+    text |= {"intermediate_size": 18944, "vocab_size": 152064}
+    vision = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584}
+    with torch.device("meta"):
+        config = wallaroo_hf.WallarooConfig(text_config=text, vision_config=vision)
+        return wallaroo_hf.WallarooForConditionalGeneration(config)

@@ -17,7 +17,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from helpers import draw, generators, picture
-from wallaroo_hf import WallarooConfig, WallarooForConditionalGeneration, WallarooModel
+from wallaroo_hf import WallarooForConditionalGeneration, WallarooModel
 from wallaroo_hf.modeling import vq
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "memory.md"
@@ -259,16 +259,6 @@ class _Peak(TorchDispatchMode):
     def _free(self, key: int, size: int) -> None:
         self.seen.discard(key)
         self.alive -= size
-
-
-@pytest.fixture(scope="module")
-def full_size():
-    """The released model's shapes, without memory."""
-    text = {"hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4}
-    text |= {"intermediate_size": 18944, "vocab_size": 152064}
-    vision = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584}
-    with torch.device("meta"):
-        return WallarooForConditionalGeneration(WallarooConfig(text_config=text, vision_config=vision))
 
 
 def _in_table(row: str) -> bool:

@@ -7,6 +7,7 @@ import copy
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +17,9 @@ from training.test_trainer import _difference, _trainer
 from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor
 from wallaroo_hf.modeling.losses import LOSS_NAMES
 from wallaroo_hf.training.lora import IMAGE_PARTS, add_lora, find_adapter, load_in_4bit, lora_config, merge_adapter
+from wallaroo_hf.training.stages import stage
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "finetuning.md"
 LANGUAGE_LAYERS = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
 
 
@@ -279,3 +282,22 @@ def test_qlora(compact, processor, rows, tmp_path):
     assert not getattr(merged, "is_quantized", False)
     assert not torch.equal(merged.generation_head[0].weight, compact.model.generation_head[0].weight)
     assert "quantization_config" not in json.loads((tmp_path / "merged" / "config.json").read_text())
+
+
+def test_documented_memory(full_size):
+    """Frozen weights (LoRA: docs/memory.md, checked there); float32 weights, gradients and AdamW's means of the rest."""
+    everything = sum(p.numel() for name, p in full_size.named_parameters() if stage("4").is_trained(name))
+    frozen = sum(parameter.numel() for parameter in full_size.parameters()) - everything
+    with torch.device("meta"):
+        adapted = add_lora(copy.deepcopy(full_size), rank=16)
+    sizes = {name: p.numel() for name, p in adapted.named_parameters() if p.requires_grad}
+    lora = sum(size for name, size in sizes.items() if "lora_" in name)
+    documented = DOCUMENT.read_text(encoding="utf-8").splitlines()
+    for name, trained, base in (
+        ("everything", everything, 4 * frozen / 2**30),
+        ("LoRA, rank 16", sum(sizes.values()), 16.05),
+        ("LoRA, rank 16, image parts frozen", lora, 16.05),
+        ("QLoRA, rank 16", sum(sizes.values()), 6.10),
+    ):
+        states = 16 * trained / 2**30
+        assert f"| {name} | {trained / 1e6:,.0f} M | {base:.2f} | {states:.2f} | {base + states:.1f} |" in documented

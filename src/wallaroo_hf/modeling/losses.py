@@ -90,15 +90,15 @@ def task_losses(
         Scalars under `understanding_text`, `generation_text`, `generation_image`, `editing_text`, `editing_image`, those
         that have labels.
     """
-    # token by token over all tasks at once: picking each task's logits would copy the largest tensor of a training step
-    text_losses = F.cross_entropy(text_logits.float(), text_labels, reduction="none")
-    image_losses = F.cross_entropy(image_logits.float(), image_labels, reduction="none")
     losses = {}
     for index, task in enumerate(TASKS):
-        for kind, token_losses, tasks in (("text", text_losses, text_tasks), ("image", image_losses, image_tasks)):
+        for kind, logits, labels, tasks in (
+            ("text", text_logits, text_labels, text_tasks),
+            ("image", image_logits, image_labels, image_tasks),
+        ):
             chosen = tasks == index
             if chosen.any():
-                losses[f"{task}_{kind}"] = token_losses[chosen].mean()
+                losses[f"{task}_{kind}"] = F.cross_entropy(logits[chosen].float(), labels[chosen])
     return losses
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, TrainerCallback
+from transformers import AutoConfig, PrinterCallback, TrainerCallback
 
 from .._files import new_folder
 from ..modeling.configuration import WallarooConfig
@@ -207,7 +207,7 @@ def build_trainer(
     more: list[TrainerCallback] = list(callbacks)
     if options.previews:
         more.append(PreviewCallback(processor, options.previews, options.preview_steps))
-    return WallarooTrainer(
+    trainer = WallarooTrainer(
         model=trained,
         args=arguments,
         train_dataset=data,
@@ -215,6 +215,8 @@ def build_trainer(
         processing_class=processor,
         callbacks=[StageCallback(chosen, options.force), *more],
     )
+    trainer.remove_callback(PrinterCallback)  # what is logged goes to trackers and the progress bar
+    return trainer
 
 
 def _load(options: RunOptions, chosen: Stage) -> tuple[WallarooForConditionalGeneration, WallarooProcessor]:

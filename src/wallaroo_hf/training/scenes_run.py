@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .._files import new_file, new_folder
 from .._version import __version__
@@ -235,6 +235,7 @@ class SceneRun:
             processing_class=processor,
             callbacks=[StageCallback(step.stage), deadline, previews, *self.callbacks],
         )
+        trainer.remove_callback(PrinterCallback)
         checkpoint = find_last_complete_checkpoint(folder)
         began = time.process_time()
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

@@ -152,8 +152,10 @@ def install_image_tokenizer(model: WallarooForConditionalGeneration, vq_model: W
     With another number of codes the heads get new last layers, so do it before the model learns to draw.
     """
     codes, config = vq_model.config.codebook_size, model.config
+    vq_config = copy.deepcopy(vq_model.config)
+    vq_config.name_or_path = ""  # where it was loaded from is nobody's business
     for part in (config, model.model.config):
-        part.vq_config, part.codebook_size = vq_model.config, codes
+        part.vq_config, part.codebook_size = vq_config, codes
     model.model.vq_model = copy.deepcopy(vq_model).to(model.device).requires_grad_(False)
     for name in ("generation_head", "edit_head"):
         head = getattr(model, name, None)

@@ -42,6 +42,21 @@ def plan_question(rng: random.Random, category: str) -> QuestionPlan:
     return _PLANNERS[category](rng, scene)
 
 
+def plan_question_about(rng: random.Random, category: str, scene: Scene) -> QuestionPlan | None:
+    """Draws a question of a category about a picture that is there already, for the later turns of a conversation.
+
+    Returns:
+        The plan, or None if chance led to a question that this picture does not answer; another try may find one.
+    """
+    if category == "how_many":
+        return _count_in(rng, scene)
+    if category in ("where", "yes_no") and rng.random() < 0.3:
+        found = _aligned_pair(rng, scene)
+        return None if found is None else _DIRECTION_PLANS[category](rng, scene, *found)
+    plan = _PLANNERS[category](rng, scene)
+    return plan if plan.scene == scene else None
+
+
 def answer(spec: AnswerSpec, scene: Scene, language: str) -> str:
     """The answer in the words that the data set uses: "red", "two", "top left", "a red circle", "yes".
 
@@ -153,15 +168,40 @@ def _plan_number(rng: random.Random, scene: Scene) -> QuestionPlan:
     return QuestionPlan(scene, AnswerSpec("number", count), main, ask)
 
 
+def _count_in(rng: random.Random, scene: Scene) -> QuestionPlan:
+    """A question for a number about a given picture: of all objects, of a kind that is there, or of one that is not."""
+    kind = rng.choices(("coloured", "shape", "all"), (0.45, 0.35, 0.2))[0]
+    if kind == "all":
+        main = tuple(Combination(thing.shape, thing.colour, "how_many") for thing in scene.objects)
+        return QuestionPlan(scene, AnswerSpec("number", len(scene.objects)), main, _template(_HOW_MANY_OBJECTS))
+    thing = rng.choice(scene.objects)
+    shape, colour = (thing.shape, thing.colour) if rng.random() < 0.8 else _absent(rng, scene)
+    counted = [
+        other for other in scene.objects if other.shape == shape and (kind == "shape" or other.colour == colour)
+    ]
+    asked = [(other.shape, other.colour) for other in counted] or [(shape, colour)]
+    main = tuple(Combination(*name, "how_many") for name in asked)
+    named = colour if kind == "coloured" else None
+    ask = _template(_HOW_MANY, x=lambda speaker: speaker.kind(shape, named, 2))
+    return QuestionPlan(scene, AnswerSpec("number", len(counted)), main, ask)
+
+
+def _aligned_pair(rng: random.Random, scene: Scene) -> tuple[SceneObject, SceneObject, str] | None:
+    """Two objects of a picture in one row or column that can be named, and where the first lies from the second."""
+    nameable = [thing for thing in scene.objects if _naming(rng, scene, thing) is not None]
+    pairs = [
+        (first, second, "left_of" if first.row == second.row else "above")
+        for first in nameable
+        for second in nameable
+        if first < second and (first.row == second.row or first.col == second.col)
+    ]
+    return rng.choice(pairs) if pairs else None
+
+
 def _plan_where(rng: random.Random, scene: Scene) -> QuestionPlan:
     if rng.random() < 0.35:
         scene, direction = _two_aligned(rng, scene)
-        first, second = scene.objects
-        if rng.random() < 0.5:
-            first, second, direction = second, first, INVERSE[direction]
-        main = tuple(Combination(thing.shape, thing.colour, "where") for thing in (first, second))
-        ask = _template(_WHERE_FROM, x=_named(rng, scene, first), y=_named(rng, scene, second))
-        return QuestionPlan(scene, AnswerSpec("direction", direction), main, ask)
+        return _plan_where_from(rng, scene, *scene.objects, direction)
     found = _unique(rng, scene)
     if found is None:
         return _plan_where(rng, random_scene(rng, (scene.height, scene.width)))
@@ -170,6 +210,16 @@ def _plan_where(rng: random.Random, scene: Scene) -> QuestionPlan:
     main = (Combination(thing.shape, thing.colour, "where"),)
     ask = _template(_WHERE, x=lambda speaker: speaker.the(*name))
     return QuestionPlan(scene, AnswerSpec("place", place), main, ask)
+
+
+def _plan_where_from(
+    rng: random.Random, scene: Scene, first: SceneObject, second: SceneObject, direction: str
+) -> QuestionPlan:
+    if rng.random() < 0.5:
+        first, second, direction = second, first, INVERSE[direction]
+    main = tuple(Combination(thing.shape, thing.colour, "where") for thing in (first, second))
+    ask = _template(_WHERE_FROM, x=_named(rng, scene, first), y=_named(rng, scene, second))
+    return QuestionPlan(scene, AnswerSpec("direction", direction), main, ask)
 
 
 def _two_aligned(rng: random.Random, scene: Scene) -> tuple[Scene, str]:
@@ -191,13 +241,7 @@ def _plan_yes_no(rng: random.Random, scene: Scene) -> QuestionPlan:
     spec = AnswerSpec("exists" if kind == "exists" else "yes_no", "yes" if yes else "no")
     if kind == "direction":
         scene, direction = _two_aligned(rng, scene)
-        first, second = scene.objects
-        if not yes:
-            direction = rng.choice([other for other in DIRECTIONS if other != direction])
-        main = tuple(Combination(thing.shape, thing.colour, "yes_no") for thing in (first, second))
-        words = _template({language: table[direction] for language, table in DIRECTION_WORDS.items()})
-        ask = _template(_IS_IT_THERE, x=_named(rng, scene, first), y=_named(rng, scene, second), d=words)
-        return QuestionPlan(scene, spec, main, ask)
+        return _plan_is_it_there(rng, scene, *scene.objects, direction, yes)
     thing = rng.choice(scene.objects)
     if kind == "colour":
         others = tuple(other for other in scene.objects if other is thing or other.shape != thing.shape)
@@ -211,6 +255,18 @@ def _plan_yes_no(rng: random.Random, scene: Scene) -> QuestionPlan:
     shape, colour = (thing.shape, thing.colour) if yes else _absent(rng, scene)
     ask = _template(_IS_THERE, x=lambda speaker: speaker.some(shape, colour, bare=speaker.language == "zh"))
     return QuestionPlan(scene, spec, (Combination(shape, colour, "yes_no"),), ask)
+
+
+def _plan_is_it_there(
+    rng: random.Random, scene: Scene, first: SceneObject, second: SceneObject, direction: str, yes: bool | None = None
+) -> QuestionPlan:
+    yes = rng.random() < 0.5 if yes is None else yes
+    if not yes:
+        direction = rng.choice([other for other in DIRECTIONS if other != direction])
+    main = tuple(Combination(thing.shape, thing.colour, "yes_no") for thing in (first, second))
+    words = _template({language: table[direction] for language, table in DIRECTION_WORDS.items()})
+    ask = _template(_IS_IT_THERE, x=_named(rng, scene, first), y=_named(rng, scene, second), d=words)
+    return QuestionPlan(scene, AnswerSpec("yes_no", "yes" if yes else "no"), main, ask)
 
 
 def _absent(rng: random.Random, scene: Scene) -> tuple[str, str]:
@@ -248,6 +304,7 @@ _PLANNERS = {
     "yes_no": _plan_yes_no,
     "describe": _plan_describe,
 }
+_DIRECTION_PLANS = {"where": _plan_where_from, "yes_no": _plan_is_it_there}
 
 # ------------------------------------------------------------------------------------------------------------- words
 

@@ -189,7 +189,7 @@ _DRAFTS = {
 # ------------------------------------------------------------------------------------------------------------- words
 
 
-def _turn(role: str, *content: str | None) -> dict[str, Any]:
+def turn(role: str, *content: str | None) -> dict[str, Any]:
     """A message; None stands for an image."""
     return {
         "role": role,
@@ -203,24 +203,24 @@ def _say(draft: _Draft, task: str, category: str, speaker: Speaker) -> tuple[lis
     if task == "understanding":
         question, said = speaker.sentence(plan.ask(speaker)), answer(plan.spec, plan.scene, language)
         spec = dataclasses.replace(plan.spec, language=language).to_dict()
-        return [_turn("user", None, question), _turn("assistant", said)], spec
+        return [turn("user", None, question), turn("assistant", said)], spec
     spec = plan.spec.to_dict()
     if task == "generation":
-        return [_turn("user", say_caption(plan.spec, speaker)), _turn("assistant", None)], spec
+        return [turn("user", say_caption(plan.spec, speaker)), turn("assistant", None)], spec
     if task == "editing":
-        return [_turn("user", None, say_edit(plan.spec, speaker)), _turn("assistant", None)], spec
+        return [turn("user", None, say_edit(plan.spec, speaker)), turn("assistant", None)], spec
     after = describe(draft.target or plan.scene, language)
     if category == "draw":
         request = say_caption(plan.spec, speaker, request=True)
-        return [_turn("user", request), _turn("assistant", speaker.pick(_HERE_IS[language]), None, after)], spec
+        return [turn("user", request), turn("assistant", speaker.pick(_HERE_IS[language]), None, after)], spec
     history = []
     if category == "follow_up":
         # a picture of an earlier turn is not kept in its place but shown again, see `processing.chat.continue_chat`
         first = say_caption(_full_spec(plan.scene), speaker, request=True)
         said = speaker.pick(_HERE_IS[language]) + describe(plan.scene, language)
-        history = [_turn("user", first), _turn("assistant", said)]
-    edit = _turn("user", None, say_edit(plan.spec, speaker))
-    return [*history, edit, _turn("assistant", speaker.pick(_HERE_IS_EDITED[language]), None, after)], spec
+        history = [turn("user", first), turn("assistant", said)]
+    edit = turn("user", None, say_edit(plan.spec, speaker))
+    return [*history, edit, turn("assistant", speaker.pick(_HERE_IS_EDITED[language]), None, after)], spec
 
 
 def _full_spec(scene: Scene) -> CaptionSpec:

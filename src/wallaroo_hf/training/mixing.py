@@ -161,6 +161,9 @@ class TaskMixture(Dataset):
             for rows that cannot be used.
         on_error: what to do about a row that cannot be used: `"raise"`, or `"skip"`: the next of its source that can takes
             its place; it is logged as a warning, and the row that came instead lists it in `skipped`.
+        sorted_within: in each stretch of so many positions (an optimizer step's rows, say) the sources stand one after the
+            other, so that a step of several micro-batches pads less, as rows of a task are of like length. The stretch
+            has the same rows in any case.
 
     Raises:
         ValueError: for a ratio without rows, or that names other tasks than there are.
@@ -178,7 +181,11 @@ class TaskMixture(Dataset):
         shuffle: bool = True,
         check: Callable[[Row], Row] | None = None,
         on_error: str = "raise",
+        sorted_within: int = 1,
     ) -> None:
+        if sorted_within < 1:
+            raise ValueError(f"`sorted_within` is {sorted_within}, but must be at least 1 (1 = as they come).")
+        self.sorted_within = sorted_within
         taking_part = {task for task in sources if ratio is None or ratio.get(task)}
         merged = {task: _merged(task, found) if task in taking_part else found for task, found in sources.items()}
         weighted = weigh(merged, ratio)
@@ -201,23 +208,33 @@ class TaskMixture(Dataset):
         Raises:
             IndexError: outside the length.
         """
-        return self._locate(position, 0)[0]
+        return self._locate(self._turn(position), 0)[0]
 
-    def _locate(self, position: int, attempt: int) -> tuple[Draw, Source]:
+    def _turn(self, position: int) -> int:
+        """The turn, in the order of the pattern, whose row stands at a position."""
         if not -self.length <= position < self.length:
             raise IndexError(f"Position {position} is outside a mixture of {self.length} rows.")
-        number, turn = self.pattern.locate(position % self.length)
+        position %= self.length
+        if self.sorted_within == 1:
+            return position
+        start = position - position % self.sorted_within
+        turns = range(start, min(start + self.sorted_within, self.length))
+        return sorted(turns, key=lambda turn: self.pattern.locate(turn)[0])[position - start]
+
+    def _locate(self, turn_in_all: int, attempt: int) -> tuple[Draw, Source]:
+        number, turn = self.pattern.locate(turn_in_all)
         source = self.sources[number]
         epoch, index = row_at(len(source.rows), turn, attempt, (self.seed, number) if self.shuffle else None)
         return Draw(source.name, self.tasks[number], index, epoch), source
 
     def __getitem__(self, position: int) -> Row:
         skipped: list[str] = []
+        place = self._turn(position)
         while True:
-            draw, source = self._locate(position, len(skipped))
+            draw, source = self._locate(place, len(skipped))
             try:
                 row = usable_row(source.rows[draw.index], draw.task, f"{draw.source}[{draw.index}]", self.check)
-                row = {**row, "draw": position % self.length}
+                row = {**row, "draw": place}
                 return {**row, "skipped": skipped} if skipped else row
             except RowError as error:
                 skipped.append(note_skipped(error, self.on_error, skipped, len(source.rows)))

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..scenes import SceneDataset
+from ..scenes.conversations import make_conversation
+from ..scenes.tasks import render_row
 from .datasets import load_rows
 from .mixing import Source, TaskMixture
 from .rows import Row
@@ -43,6 +45,29 @@ class SceneRows(Sequence[Row]):
         return training
 
 
+class Conversations(Sequence[Row]):
+    """Rows of several questions about one picture each, in the form of training rows.
+
+    A row of one question has five or so tokens to learn from among forty; the picture and the turns around it cost the same
+    for one question as for four.
+
+    Args:
+        num_rows: how many.
+        num_questions: in each row, at most.
+        seed: another seed gives other rows.
+    """
+
+    def __init__(self, num_rows: int, num_questions: int, seed: int = 0) -> None:
+        self.num_rows, self.num_questions, self.seed = num_rows, num_questions, seed
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def __getitem__(self, index: int) -> Row:  # type: ignore[override]
+        row = render_row(make_conversation(self.seed, index, self.num_questions))
+        return {"messages": row["messages"], "images": row["images"], "name": f"conversation[{index}]"}
+
+
 def text_corpus(num_rows: int, seed: int, templates: Mapping[str, Mapping[str, Sequence[str]]]) -> list[str]:
     """What the tokenizer of the small model learns from: all that is said in rows, templates, and how turns begin."""
     texts = [
@@ -62,8 +87,8 @@ def text_corpus(num_rows: int, seed: int, templates: Mapping[str, Mapping[str, S
     return texts
 
 
-def mixture(stage: Stage, encoded: Path, seed: int) -> TaskMixture:
-    """All rows of a stage in training order.
+def mixture(stage: Stage, encoded: Path, seed: int, questions: int) -> TaskMixture:
+    """All rows of a stage in training order; within an optimizer step rows of a task stand together.
 
     Understanding rows are made as they are needed, so none comes twice. The others are read from `encoded`, which holds
     one folder per task (see [`wallaroo_hf.training.encode.encode_rows`]); stages without line breaks take the square ones.
@@ -75,13 +100,13 @@ def mixture(stage: Stage, encoded: Path, seed: int) -> TaskMixture:
             continue
         rows: Any
         if task == "understanding":
-            rows = SceneRows(task, length, seed)
+            rows = Conversations(length, questions, seed)
         else:
             rows = load_rows(encoded / task)
             if not stage.record.line_breaks:
                 rows = rows.select([place for place, codes in enumerate(rows["image_tokens"]) if _is_square(codes[0])])
         sources[task] = [Source(rows, task)]
-    return TaskMixture(sources, stage.task_ratio, seed, length)
+    return TaskMixture(sources, stage.task_ratio, seed, length, sorted_within=stage.global_batch_size)
 
 
 def _is_square(codes: Sequence[Sequence[int]]) -> bool:

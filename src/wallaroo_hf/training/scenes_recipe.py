@@ -19,12 +19,11 @@ INDICATOR_SIZES = tuple(sorted({edge for size in SIZES for edge in size}))
 SQUARE = SIZES[:1]
 PIXEL_LIMITS = {"shortest_edge": 32 * 32, "longest_edge": 128 * 128}
 
-# What every stage shares: sizes and precision. A stage's own numbers come after.
+# What every stage shares. A stage's own numbers come after; the precision follows from the machine.
 _COMMON: dict[str, Any] = {
     "indicator_sizes": INDICATOR_SIZES,
     "max_length": 768,
     "pixel_limits": PIXEL_LIMITS,
-    "bf16": False,
 }
 
 
@@ -52,10 +51,11 @@ class SceneRecipe:
         vocabulary: tokens of the byte-level BPE before the special ones, at most.
         tokenizer_rows: rows of the scenes whose words the BPE learns from.
         vq_steps: optimizer steps of the image tokenizer.
+        questions: about one picture in an understanding row, at most.
         encoded_rows: rows per task whose pictures are encoded ahead; drawing and editing repeat them, with other templates
             and masks each time.
         global_batch_size: rows per optimizer step.
-        per_device_batch_size: rows in one forward.
+        per_device_batch_size: rows in one forward; rows of like length are together.
         steps: optimizer steps of each step of training.
         previewed: validation rows of each task that each look at the model shows.
         looks: how often each step of training is looked at.
@@ -65,14 +65,15 @@ class SceneRecipe:
     vocabulary: int = 1000
     tokenizer_rows: int = 6000
     vq_steps: int = 3300
+    questions: int = 4
     encoded_rows: Mapping[str, int] = dataclasses.field(
         default_factory=lambda: {"generation": 16000, "editing": 12000, "interleaved": 3000}
     )
     global_batch_size: int = 32
-    per_device_batch_size: int = 32
+    per_device_batch_size: int = 16
     steps: Mapping[str, int] = dataclasses.field(
         default_factory=lambda: {
-            "0": 4000,
+            "0": 2500,
             "1": 150,
             "2": 2500,
             "3a": 400,

@@ -209,6 +209,11 @@ class SceneRun:
         folder = self.output / step.name
         # a cooldown is its stage once more, so it keeps the stage's name
         prepare_for_stage(model, processor, step.stage)
+        if self._torch_device().type == "cpu":
+            model.set_attn_implementation(
+                "eager"
+            )  # for short rows the fastest there, above all its backward in bfloat16
+        bf16 = _computes_in_bf16(self._torch_device())
         arguments = WallarooTrainingArguments.for_stage(
             step.stage,
             str(folder),
@@ -216,6 +221,7 @@ class SceneRun:
             use_muon=True,
             use_cpu=self.device == "cpu",
             seed=self.recipe.seed,
+            bf16=bf16,
             report_to=[],
             disable_tqdm=True,
             logging_steps=max(1, min(10, step.stage.max_steps // 10)),
@@ -223,7 +229,8 @@ class SceneRun:
             save_steps=10**9,  # the clock says when
             save_total_limit=1,
         )
-        data = mixture(step.stage, self.output / "rows", self.recipe.seed + 1 + self.recipe.training().index(step))
+        seed = self.recipe.seed + 1 + self.recipe.training().index(step)
+        data = mixture(step.stage, self.output / "rows", seed, self.recipe.questions)
         deadline = _Deadline(self.deadline, self.save_minutes)
         every = max(1, step.stage.max_steps // self.recipe.looks)
         previews = PreviewCallback(processor, self._previews(step), every)
@@ -248,6 +255,7 @@ class SceneRun:
                 "stage": dataclasses.asdict(step.stage),
                 "steps": trainer.state.global_step,
                 "rows": trainer.state.global_step * step.stage.global_batch_size,
+                "precision": "bfloat16 autocast" if bf16 else "float32",
                 "process_seconds": round(time.process_time() - began + self._seconds_before(step.name, checkpoint), 1),
                 "last_losses": {key: value for key, value in _last(history).items() if "loss" in key},
             },
@@ -355,6 +363,14 @@ class SceneRun:
             },
         }
         self._write_record(record)
+
+
+def _computes_in_bf16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 are faster than in float32; a CPU without the instructions is far slower."""
+    if device.type != "cpu":
+        return True
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _last(history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -215,3 +215,21 @@ def test_mixtures_travel_to_workers():
 def test_ratios_without_rows_are_refused(found, ratio, words):
     with pytest.raises(ValueError, match=words):
         mix_rows(found, ratio)
+
+
+def test_sorting_within_steps_moves_rows_only_within_them():
+    """Every step has the rows it had, with the same random choices; within it the tasks follow each other."""
+    sources = {"understanding": rows("understanding", 7), "generation": rows("generation", 50)}
+    mixtures = [
+        mix_rows(sources, ratio={"understanding": 1, "generation": 2}, seed=3, length=44, sorted_within=size)
+        for size in (1, 8)
+    ]
+    plain, ordered = ([(row["name"], row["draw"]) for row in mixture] for mixture in mixtures)
+    assert plain != ordered
+    for start in range(0, 44, 8):  # the last step is shorter
+        assert sorted(plain[start : start + 8]) == sorted(ordered[start : start + 8])
+        tasks = [mixtures[1].locate(place).task for place in range(start, min(start + 8, 44))]
+        assert tasks == sorted(tasks, reverse=True)  # understanding, then generation
+    assert mixtures[1][-1] == mixtures[1][43]
+    with pytest.raises(ValueError, match="sorted_within"):
+        mix_rows(sources, sorted_within=0)

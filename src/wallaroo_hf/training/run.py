@@ -179,7 +179,10 @@ def build_trainer(
     length = chosen.max_steps * chosen.global_batch_size
     check = None if not options.skip_bad_rows else open_pictures
     policy = "skip" if options.skip_bad_rows else "raise"
-    finite = {"length": length} if all(is_map_style(found) for found in sources.values()) else {}
+    finite: dict[str, Any] = {}
+    if all(is_map_style(found) for found in sources.values()):
+        # micro-batches of like rows pad less; the step has the same rows, and means are over all of it
+        finite = {"length": length, "sorted_within": chosen.global_batch_size}
     data = mix_rows(sources, chosen.task_ratio, options.seed, check=check, on_error=policy, **finite)
     trained: Any = model
     if options.lora or options.quantize:

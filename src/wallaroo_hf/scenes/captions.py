@@ -49,8 +49,11 @@ def plan_caption(rng: random.Random, category: str, held_out: bool = False) -> C
 
 
 def _filled(rng: random.Random, empty: Scene, kinds: list[tuple[str, str]]) -> Scene:
-    """The scene with one object of each kind (shape, colour) in random slots."""
-    slots = rng.sample(empty.slots(), len(kinds))
+    """The scene with one object of each kind (shape, colour), in random slots but in the order in which they are named.
+
+    What is named first is seen first, as people draw. It is left to captions of positions to ask for another order.
+    """
+    slots = sorted(rng.sample(empty.slots(), len(kinds)))
     objects = tuple(SceneObject(row, col, shape, colour) for (row, col), (shape, colour) in zip(slots, kinds))
     return Scene(empty.height, empty.width, empty.background, objects)
 
@@ -85,8 +88,9 @@ def _plan_counting(rng: random.Random, empty: Scene, background: str | None, hel
     kinds = [(shape, colour)] * count
     others: tuple[Combination, ...] = ()
     if mixed:
-        groups.insert(rng.randint(0, 1), ObjectSpec(other, other_colour))
-        kinds.append((other, other_colour))
+        first = rng.randint(0, 1) == 0
+        groups.insert(0 if first else 1, ObjectSpec(other, other_colour))
+        kinds.insert(0 if first else count, (other, other_colour))
         others = (Combination(other, other_colour, "with_other"), pair(shape, other))
     return CaptionPlan(CaptionSpec(tuple(groups), background=background), _filled(rng, empty, kinds), main, others)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import datasets
 
 # raise it with any change that changes rows or pictures, so that no stale cache is read
-DATA_VERSION = "1.0.0"
+DATA_VERSION = "1.1.0"
 _NUM_SHARDS = 64
 _JSON_COLUMNS = ("scene", "target_scene", "spec", "combinations")
 

@@ -54,7 +54,7 @@ class SceneRecipe:
         questions: about one picture in an understanding row, at most.
         encoded_rows: rows per task whose pictures are encoded ahead; drawing and editing repeat them, with other templates
             and masks each time.
-        global_batch_size: rows per optimizer step.
+        global_batch_size: rows per optimizer step; stage 0 takes twice as many.
         per_device_batch_size: rows in one forward; rows of like length are together.
         steps: optimizer steps of each step of training.
         previewed: validation rows of each task that each look at the model shows.
@@ -69,8 +69,8 @@ class SceneRecipe:
     encoded_rows: Mapping[str, int] = dataclasses.field(
         default_factory=lambda: {"generation": 16000, "editing": 12000, "interleaved": 3000}
     )
-    global_batch_size: int = 32
-    per_device_batch_size: int = 16
+    global_batch_size: int = 16
+    per_device_batch_size: int = 8
     steps: Mapping[str, int] = dataclasses.field(
         default_factory=lambda: {
             "0": 2500,
@@ -104,7 +104,7 @@ class SceneRecipe:
         steps, before = [], None
         for name, settings in overrides.items():
             chosen = {**_COMMON, **settings, "max_steps": self.steps[name]}
-            chosen["global_batch_size"] = self.global_batch_size
+            chosen["global_batch_size"] = self.global_batch_size * (2 if name == "0" else 1)
             chosen["buckets"] = SQUARE if name in ("0", "1", "2", "3a") else SIZES
             if name == "4":
                 chosen["task_ratio"] = ratio

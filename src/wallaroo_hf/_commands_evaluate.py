@@ -81,6 +81,9 @@ def scenes(
         typer.Option(min=0, help="Sample from the k likeliest codes; 0: from all. Default: the checkpoint's."),
     ] = None,
     batch_size: BatchSize = 16,
+    update_card: Annotated[
+        bool, typer.Option("--update-card", help="Write scores and model card into the checkpoint's own folder too.")
+    ] = False,
     json_output: Json = False,
     resume: Resume = True,
     device: Device = None,
@@ -94,6 +97,8 @@ def scenes(
 
     if split not in (None, "test", "validation"):
         raise ValueError(f"--split is {split!r}, but must be test or validation.")
+    if update_card and (prompts is not None or tasks is not None or split is not None):
+        raise ValueError("--update-card tells of the whole benchmark; leave --prompts, --tasks and --split out.")
     own_prompts = None if prompts is None else read_prompts(prompts)
     checkpoint = _load(model, device, dtype)
     from .evaluation import evaluate_scenes
@@ -117,6 +122,10 @@ def scenes(
             progress=bar,
         )
     _print(scores.to_dict() if json_output else scores_table(scores))
+    if update_card:
+        from .evaluation.model_card import update_checkpoint
+
+        update_checkpoint(checkpoint.model.name_or_path, scores.to_dict())
     if not json_output:
         typer.echo(f"Results: {output / SCORES_FILE}; sheets: {', '.join(f'{task}.png' for task in scores.tasks)}")
 
@@ -133,6 +142,9 @@ def sweep(
     tasks: Annotated[str, typer.Option(help="generation, editing or both.")] = "generation,editing",
     seed: Seed = 0,
     batch_size: BatchSize = 16,
+    save: Annotated[
+        bool, typer.Option("--save", help="Write the choice into the checkpoint's generation_config.json.")
+    ] = False,
     json_output: Json = False,
     resume: Resume = True,
     device: Device = None,
@@ -166,6 +178,10 @@ def sweep(
             **grid,
         )
     _print(found.to_dict() if json_output else found.table())
+    if save:
+        from .evaluation.sweep import save_choice
+
+        save_choice(found, checkpoint.model.name_or_path)
     if not json_output:
         typer.echo(f"Choice: {json.dumps(found.best.generation_config())} ({output / SWEEP_FILE})")
 

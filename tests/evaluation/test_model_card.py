@@ -1,8 +1,11 @@
 """The model card says what the run and the evaluation say."""
 
+import json
+
+import pytest
 from huggingface_hub import ModelCard
 
-from wallaroo_hf.evaluation.model_card import write_model_card
+from wallaroo_hf.evaluation.model_card import update_checkpoint, write_model_card
 
 SCORE = {"value": 0.875, "low": 0.8, "high": 0.95, "num_items": 300}
 BREAKDOWN = {"overall": SCORE, "categories": {"two_object": SCORE, "counting": SCORE}, "sizes": {}}
@@ -35,3 +38,13 @@ def test_card_has_numbers_and_metadata(tmp_path):
 
 def test_a_card_without_scores_says_so(tmp_path):
     assert "not scored yet" in write_model_card(tmp_path, RUN).read_text(encoding="utf-8")
+
+
+def test_scores_go_into_a_checkpoint_of_a_run_only(tmp_path):
+    scores = {"settings": {}, "tasks": {"generation": {"all": BREAKDOWN}}}
+    with pytest.raises(ValueError, match=r"has no run\.json"):
+        update_checkpoint(tmp_path, scores)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "run.json").write_text(json.dumps(RUN), encoding="utf-8")
+    assert "0.875" in update_checkpoint(tmp_path, scores).read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8")) == scores

@@ -7,6 +7,7 @@ import pytest
 from examinees import blank
 from wallaroo_hf.evaluation import scene_items, sweep_sampling
 from wallaroo_hf.evaluation import scenes as scenes_module
+from wallaroo_hf.evaluation.sweep import save_choice
 
 
 @pytest.fixture
@@ -52,6 +53,17 @@ def test_tries_all_and_chooses_the_best(sweep, examinee, tmp_path):
     again, tried = sweep(top_ks=[0, 5], tasks=["editing", "generation"])
     assert {top_k for _, _, top_k, _ in tried} == {5} and len(again.entries) == 8
     assert again.best.top_k == 0  # of equal ones the first
+
+
+def test_the_choice_can_be_kept_in_the_checkpoint(sweep, tmp_path):
+    found, _ = sweep()
+    with pytest.raises(ValueError, match="no generation_config"):
+        save_choice(found, tmp_path)
+    path = tmp_path / "generation_config.json"
+    path.write_text('{"line_breaks": true, "image_top_k": 7}', encoding="utf-8")
+    save_choice(found, tmp_path)
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    assert kept == {"line_breaks": True, **found.best.generation_config()}
 
 
 def test_items_are_the_validation_splits(sweep, examinee):

@@ -10,6 +10,9 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from .._files import new_file
+from .reports import SCORES_FILE, write_json
+
+RUN_FILE = "run.json"
 
 TASK_NAMES = {
     "reconstruction": "image tokenizer: picture read back",
@@ -43,6 +46,30 @@ def write_model_card(folder: str | Path, run: Mapping[str, Any], scores: Mapping
     with new_file(path) as partial:
         ModelCard(content).save(partial)
     return path
+
+
+def update_checkpoint(folder: str | Path, scores: Mapping[str, Any]) -> Path:
+    """Writes scores and a card that tells them into the folder of a checkpoint that the scenes recipe trained.
+
+    Args:
+        folder: holds `run.json`; gets `scores.json` and `README.md`, each whole or not at all.
+        scores: `SceneScores.to_dict()`.
+
+    Returns:
+        The card's path.
+
+    Raises:
+        ValueError: for a folder without `run.json`.
+    """
+    record = Path(folder) / RUN_FILE
+    if not record.is_file():
+        raise ValueError(
+            f"'{folder}' has no {RUN_FILE}, so there is no run to tell of; give the `checkpoint` folder of `wallaroo train "
+            "scenes`."
+        )
+    run = json.loads(record.read_text(encoding="utf-8"))
+    write_json(scores, Path(folder) / SCORES_FILE)
+    return write_model_card(folder, run, scores)
 
 
 _INTRODUCTION = """# A small Wallaroo, trained from nothing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -170,3 +171,16 @@ def sweep_sampling(
     sweep = Sweep({name: scores.settings[name] for name in common}, tuple(entries))
     write_json(sweep.to_dict(), folder / SWEEP_FILE)
     return sweep
+
+
+def save_choice(sweep: Sweep, folder: str | Path) -> None:
+    """Writes the best setting into a checkpoint's `generation_config.json`, whose other entries stay.
+
+    Raises:
+        ValueError: if the folder has none.
+    """
+    path = Path(folder) / "generation_config.json"
+    if not path.is_file():
+        raise ValueError(f"'{folder}' has no generation_config.json; give a checkpoint's folder on this machine.")
+    settings = json.loads(path.read_text(encoding="utf-8")) | sweep.best.generation_config()
+    write_json(dict(sorted(settings.items())), path)

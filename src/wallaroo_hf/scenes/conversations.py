@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Mapping, Sequence
 
 from .phrases import Speaker
 from .questions import QuestionPlan, answer, plan_question, plan_question_about
@@ -15,7 +16,13 @@ _TRIES_PER_QUESTION = 6
 _MAX_TRIES = 10_000
 
 
-def make_conversation(seed: int, index: int, num_questions: int = 4, split: str = "train") -> Row:
+def make_conversation(
+    seed: int,
+    index: int,
+    num_questions: int = 4,
+    split: str = "train",
+    weights: Mapping[str, float] | None = None,
+) -> Row:
     """One conversation about a picture, without the picture: equal arguments give equal rows.
 
     The first question comes with its picture, as rows of the task "understanding" do; the others are about the same one.
@@ -27,6 +34,7 @@ def make_conversation(seed: int, index: int, num_questions: int = 4, split: str 
         num_questions: how many questions at most; where a picture does not answer a category another one is tried, and
             the row is shorter if none of a few does.
         split: one of `splits.SPLITS`.
+        weights: how often each category is asked, in any unit, 1 if not named; all alike if None.
 
     Returns:
         A row as of [`tasks.make_row`] with the task "understanding"; `category` is the last question's, and `spec` its
@@ -34,7 +42,8 @@ def make_conversation(seed: int, index: int, num_questions: int = 4, split: str 
     """
     rng = random.Random(f"{seed}/{split}/{index}/conversation")
     language = rng.choice(LANGUAGES)
-    plans = _plan(rng, num_questions, split)
+    shares = None if weights is None else [weights.get(category, 1.0) for category in QUESTIONS]
+    plans = _plan(rng, num_questions, split, shares)
     messages = []
     for number, (_, plan) in enumerate(plans):
         speaker = Speaker(language, rng)
@@ -56,24 +65,28 @@ def make_conversation(seed: int, index: int, num_questions: int = 4, split: str 
     }
 
 
-def _plan(rng: random.Random, num_questions: int, split: str) -> list[tuple[str, QuestionPlan]]:
+def _plan(
+    rng: random.Random, num_questions: int, split: str, shares: Sequence[float] | None
+) -> list[tuple[str, QuestionPlan]]:
     """The questions with their categories, all about the scene of the first."""
     for _ in range(_MAX_TRIES):
-        category = rng.choice(QUESTIONS)
+        category = rng.choice(QUESTIONS) if shares is None else rng.choices(QUESTIONS, shares)[0]
         first = plan_question(rng, category)
         if not first.scene.objects or not admits(split, first.main):
             continue
         plans = [(category, first)]
         for _ in range(num_questions - 1):
-            found = _another(rng, first, split)
+            found = _another(rng, first, split, shares)
             if found is not None:
                 plans.append(found)
         return plans
     raise RuntimeError(f"no conversation was found for the split {split!r}")
 
 
-def _another(rng: random.Random, first: QuestionPlan, split: str) -> tuple[str, QuestionPlan] | None:
-    for category in rng.choices(QUESTIONS, k=_TRIES_PER_QUESTION):
+def _another(
+    rng: random.Random, first: QuestionPlan, split: str, shares: Sequence[float] | None
+) -> tuple[str, QuestionPlan] | None:
+    for category in rng.choices(QUESTIONS, shares, k=_TRIES_PER_QUESTION):
         plan = plan_question_about(rng, category, first.scene)
         if plan is not None and admits(split, plan.main):
             return category, plan

@@ -55,16 +55,19 @@ class Conversations(Sequence[Row]):
         num_rows: how many.
         num_questions: in each row, at most.
         seed: another seed gives other rows.
+        weights: how often each category is asked, see [`make_conversation`].
     """
 
-    def __init__(self, num_rows: int, num_questions: int, seed: int = 0) -> None:
-        self.num_rows, self.num_questions, self.seed = num_rows, num_questions, seed
+    def __init__(
+        self, num_rows: int, num_questions: int, seed: int = 0, weights: Mapping[str, float] | None = None
+    ) -> None:
+        self.num_rows, self.num_questions, self.seed, self.weights = num_rows, num_questions, seed, weights
 
     def __len__(self) -> int:
         return self.num_rows
 
     def __getitem__(self, index: int) -> Row:  # type: ignore[override]
-        row = render_row(make_conversation(self.seed, index, self.num_questions))
+        row = render_row(make_conversation(self.seed, index, self.num_questions, weights=self.weights))
         return {"messages": row["messages"], "images": row["images"], "name": f"conversation[{index}]"}
 
 
@@ -87,7 +90,9 @@ def text_corpus(num_rows: int, seed: int, templates: Mapping[str, Mapping[str, S
     return texts
 
 
-def mixture(stage: Stage, encoded: Path, seed: int, questions: int) -> TaskMixture:
+def mixture(
+    stage: Stage, encoded: Path, seed: int, questions: int, weights: Mapping[str, float] | None = None
+) -> TaskMixture:
     """All rows of a stage in training order; within an optimizer step rows of a task stand together.
 
     Understanding rows are made as they are needed, so none comes twice. The others are read from `encoded`, which holds
@@ -100,7 +105,7 @@ def mixture(stage: Stage, encoded: Path, seed: int, questions: int) -> TaskMixtu
             continue
         rows: Any
         if task == "understanding":
-            rows = Conversations(length, questions, seed)
+            rows = Conversations(length, questions, seed, weights)
         else:
             rows = load_rows(encoded / task)
             if not stage.record.line_breaks:

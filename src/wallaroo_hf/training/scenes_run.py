@@ -230,7 +230,8 @@ class SceneRun:
             save_total_limit=1,
         )
         seed = self.recipe.seed + 1 + self.recipe.training().index(step)
-        data = mixture(step.stage, self.output / "rows", seed, self.recipe.questions)
+        weights = None if step.base is None else self.recipe.question_weights
+        data = mixture(step.stage, self.output / "rows", seed, self.recipe.questions, weights)
         deadline = _Deadline(self.deadline, self.save_minutes)
         every = max(1, step.stage.max_steps // self.recipe.looks)
         previews = PreviewCallback(processor, self._previews(step), every)

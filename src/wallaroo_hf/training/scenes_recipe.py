@@ -52,8 +52,8 @@ class SceneRecipe:
         tokenizer_rows: rows of the scenes whose words the BPE learns from.
         vq_steps: optimizer steps of the image tokenizer.
         questions: about one picture in an understanding row, at most.
-        question_weights: how often each kind is asked after stage 0, 1 if not named; some are learned last, as their answers
-            are short and not in the pixels of any patch.
+        question_weights: how often each kind is asked after stage 0, 1 if not named; some are learned last, as their
+            answers are short and not in the pixels of any patch.
         encoded_rows: rows per task whose pictures are encoded ahead; drawing and editing repeat them, with other templates
             and masks each time.
         global_batch_size: rows per optimizer step; stage 0 takes twice as many.

@@ -26,7 +26,7 @@ from .encode import encode_rows
 from .preparation import prepare_for_stage
 from .previews import Preview, PreviewCallback
 from .reports import plot_losses
-from .scenes_data import SceneRows, mixture, text_corpus
+from .scenes_data import LESSONS, Lessons, SceneRows, mixture, text_corpus
 from .scenes_recipe import INDICATOR_SIZES, PROMPT_TEMPLATES, SceneRecipe, SceneStep
 from .small_model import install_image_tokenizer, new_small_model, train_tokenizer
 from .trainer import WallarooTrainer
@@ -190,7 +190,8 @@ class SceneRun:
         """Encodes drawn pictures and sources ahead, so that training need not."""
         vq_model, processor = self._image_tokenizer(), self._processor_for_encoding()
         for task, count in self.recipe.encoded_rows.items():
-            rows = SceneRows(task, count, self.recipe.seed)
+            seed = self.recipe.seed
+            rows: Any = Lessons(count, seed) if task == LESSONS else SceneRows(task, count, seed)
 
             def show(done: int, task: str = task, count: int = count) -> None:
                 if self._is_out_of_time():
@@ -336,7 +337,8 @@ class SceneRun:
                 if task == "understanding":
                     previews.append(Preview(question=row["prompt"], image=image))
                 else:
-                    previews.append(Preview(row["prompt"], None, image, scene["height"], scene["width"]))
+                    height, width = step.stage.record.buckets[0] if square else (scene["height"], scene["width"])
+                    previews.append(Preview(row["prompt"], None, image, height, width))
         return previews
 
     # ------------------------------------------------------------------------------------------------------- numbers

@@ -9,10 +9,14 @@ import json
 import threading
 from typing import Any
 
+import pytest
 from PIL import Image
 
-from wallaroo_hf.web.server import create_app, listen, make_server
-from wallaroo_hf.web.settings import ServerSettings
+for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+    pytest.importorskip(package, reason=f"the server needs {package}; install wallaroo-hf[serve]")
+
+from wallaroo_hf.web.server import create_app, listen, make_server  # noqa: E402
+from wallaroo_hf.web.settings import ServerSettings  # noqa: E402
 
 
 class RunningServer:

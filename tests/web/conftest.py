@@ -7,14 +7,12 @@ import copy
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-for package in ("fastapi", "uvicorn", "multipart", "prometheus_client"):
-    pytest.importorskip(package, reason=f"the server needs {package}: pip install 'wallaroo-hf[serve]'")
-
-from running_server import RunningServer
+if TYPE_CHECKING:
+    from running_server import RunningServer
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +26,8 @@ def small_processor(compact):
 @pytest.fixture(scope="module")
 def serve(compact, small_processor):
     """Starts a server with settings of one's own: `with serve(max_queue=2) as server`."""
+
+    from running_server import RunningServer
 
     @contextlib.contextmanager
     def start(**settings: Any) -> Iterator[RunningServer]:

@@ -134,22 +134,27 @@ def from_validation(errors: Sequence[Mapping[str, Any]], fields: Sequence[str]) 
     return ApiError(400, message, param, "invalid_value")
 
 
-def install_handlers(app: FastAPI, fields: Sequence[str]) -> None:
+def install_handlers(app: FastAPI, fields: Mapping[str, Sequence[str]]) -> None:
     """Makes an app answer every error in OpenAI's format.
 
     Args:
-        fields: names of the bodies' fields, to suggest one for a misspelt one.
+        fields: route to names of its body's fields, to suggest one for a misspelt one.
     """
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> JSONResponse:
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
         if isinstance(error, ApiError):
             return error.response()
-        return ApiError(error.status_code, f"{error.detail}.".replace("..", "."), headers=error.headers).response()
+        path = request.url.path[:100]
+        message = {
+            404: f"There is nothing at '{path}'; see /openapi.json for what there is.",
+            405: f"'{path}' does not answer to {request.method}; see /openapi.json for what it answers to.",
+        }.get(error.status_code, f"The request cannot be read ({str(error.detail).rstrip('.')}); mend it.")
+        return ApiError(error.status_code, message, headers=error.headers).response()
 
     @app.exception_handler(RequestValidationError)
-    async def _validation(_: Request, error: RequestValidationError) -> JSONResponse:
-        return from_validation(error.errors(), fields).response()
+    async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
+        return from_validation(error.errors(), fields.get(request.url.path, ())).response()
 
     @app.exception_handler(Exception)
     async def _bug(_: Request, error: Exception) -> JSONResponse:  # it is logged by whoever serves the app

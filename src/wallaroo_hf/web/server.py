@@ -17,7 +17,7 @@ from .errors import ApiError, install_handlers
 from .guard import Guard
 from .image_routes import image_routes
 from .images import ImageReader
-from .schemas import ChatBody, ImageOptions
+from .schemas import ChatBody, GenerationBody
 from .service import Service
 from .settings import ServerSettings
 
@@ -43,7 +43,8 @@ def create_app(
 
     app = FastAPI(title="wallaroo-hf", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
-    install_handlers(app, (*ImageOptions.model_fields, *ChatBody.model_fields))
+    bodies = {"/v1/images/generations": GenerationBody, "/v1/chat/completions": ChatBody}
+    install_handlers(app, {path: tuple(body.model_fields) for path, body in bodies.items()})
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]

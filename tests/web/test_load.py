@@ -7,13 +7,12 @@ import base64
 import json
 import time
 
-from PIL import Image
-
 from helpers import generators
 from running_server import picture_in
 from wallaroo_hf import WallarooPipeline
 
 NUM_REQUESTS = 1000
+SETTINGS = {"size": "32x32", "temperature": 9.0}  # the tiny model is sure of itself; images shall differ
 WORDS = ("red", "blue", "green", "small", "large", "old", "new", "very", "two", "of")
 
 
@@ -25,10 +24,11 @@ def _prompt(number: int) -> str:
 async def _draw(address: tuple[str, int], number: int) -> tuple[int, bytes, float]:
     """One request on a connection of its own: status, pixels (or the error) and seconds."""
     start = time.monotonic()
-    body = json.dumps({"prompt": _prompt(number), "seed": number, "size": "32x32"}).encode()
+    body = json.dumps({"prompt": _prompt(number), "seed": number, **SETTINGS}).encode()
     reader, writer = await asyncio.open_connection(*address)
-    head = f"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
-    writer.write(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+    head = "POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    kind = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write((head + kind).encode() + body)
     answer = await reader.read()
     writer.close()
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -57,7 +57,6 @@ def test_a_thousand_clients(serve, compact, small_processor):
     pipe = WallarooPipeline(model=compact.model, processor=small_processor, device="cpu")
     for first in range(37):
         numbers = range(first, NUM_REQUESTS, 37)
-        images: list[Image.Image] = pipe(
-            [_prompt(number) for number in numbers], generator=generators(*numbers), height=32, width=32
-        ).images
+        prompts, own = [_prompt(number) for number in numbers], generators(*numbers)
+        images = pipe(prompts, generator=own, height=32, width=32, temperature=9.0).images
         assert [drawn[number] for number in numbers] == [image.tobytes() for image in images]

@@ -18,7 +18,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _OPEN = ("/health",)  # answered without a key
-_SLACK = 32  # requests beyond the queue's length that may be read at once
+_SLACK = 32  # requests that may be read at once while the queue is full
 
 
 class Guard:
@@ -87,7 +87,8 @@ class Guard:
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self.settings.max_body_bytes:
             return self._too_large()
-        if method == "POST" and self._in_flight > self.settings.max_queue + _SLACK:
+        most = self.settings.max_queue + self.settings.max_batch + _SLACK
+        if method == "POST" and self._in_flight > most:
             return queue_full(1)
         return None
 

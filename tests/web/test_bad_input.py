@@ -128,6 +128,7 @@ def test_negative_prompts(server):
         ({"promt": "a cat"}, "promt", "did you mean `prompt`"),
         ({"num_inference_steps": 50}, "num_inference_steps", "leave it out"),
         ({"partial_images": 9, "stream": True}, "partial_images", "less"),
+        ({"partial_images": 1}, "partial_images", "stream"),
     ],
 )
 def test_fields(server, fields, param, says):
@@ -180,6 +181,18 @@ def test_content_types_and_methods(server):
     _refused(server.request("/v1/images/generations", method="GET"), 405)
     _refused(server.request("/v1/images/variations", b""), 404)
     _refused(server.request("/v1/../../etc/passwd"), 404)
+
+
+def test_headers(server):
+    for headers in (
+        {"Host": "["},
+        {"Host": ""},
+        {"Origin": "http://["},
+        {"Authorization": "\xff"},
+        {"Content-Length": "-1"},
+    ):
+        assert server.request("/v1/models", headers=headers)[0] in (200, 400, 403)
+    assert server.request("/openapi.json")[0] == 200
 
 
 def test_forms(server):

@@ -7,12 +7,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
 from helpers import generators, picture
 from running_server import data_uri, picture_in, png
 from wallaroo_hf import WallarooPipeline
 from wallaroo_hf.web.batching import Batcher, Job, events
 from wallaroo_hf.web.errors import ApiError
+from wallaroo_hf.web.requests import Answer, TextSettings
 
 
 class Recorder:
@@ -248,6 +250,12 @@ def test_answers_do_not_depend_on_their_batch(together, eventually, sampling):
     assert asked_together == [ask(number) for number in range(6)]
     assert len({words for words, _ in asked_together}) > 1
     eventually(lambda: not together.service.batcher.running)
+
+
+def test_long_chats_do_not_go_with_short_ones():
+    inputs = {length: {"input_ids": torch.zeros(1, length)} for length in (5, 512, 513, 1000, 5000)}
+    groups = [Answer(own, "text", 0, TextSettings(), 5).group for own in inputs.values()]
+    assert groups[0] == groups[1] != groups[2] == groups[3] != groups[4]
 
 
 def test_other_settings_are_other_batches(together):

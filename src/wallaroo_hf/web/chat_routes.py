@@ -41,9 +41,7 @@ def chat_routes(service: Service) -> APIRouter:
     return routes
 
 
-async def _read_messages(
-    service: Service, messages: list[Message]
-) -> tuple[list[dict[str, Any]], list[Image.Image]]:  # fmt: skip
+async def _read_messages(service: Service, messages: list[Message]) -> tuple[list[dict[str, Any]], list[Image.Image]]:
     """Messages for the chat template, and their images in order.
 
     The last image that an assistant's turn showed becomes part of the user's next turn, where the model was trained to find
@@ -90,9 +88,7 @@ async def _read_messages(
     return turns, [await service.images.open_url(url, param) for url, param in urls]
 
 
-def _drawings(
-    service: Service, body: ChatBody, turns: list[dict[str, Any]], images: list[Image.Image]
-) -> list[Job]:  # fmt: skip
+def _drawings(service: Service, body: ChatBody, turns: list[dict[str, Any]], images: list[Image.Image]) -> list[Job]:
     """Drawings from the last message alone; its image, if it has one, is edited."""
     content = turns[-1]["content"]
     own = [part for part in content if part["type"] == "image"]
@@ -109,9 +105,7 @@ async def _answers(
 ) -> list[Job]:
     """Jobs for the answers that a request asks for."""
     service.check_count(body.n)
-    service.check_text(
-        "negative prompt", body.negative_prompt, "negative_prompt", service.settings.max_prompt_chars
-    )  # fmt: skip
+    service.check_text("negative prompt", body.negative_prompt, "negative_prompt", service.settings.max_prompt_chars)
     mode = "auto" if "image" in body.modalities else "text"
     options: dict[str, Any] = {}
     if mode == "auto":
@@ -142,9 +136,7 @@ def _prepare(
     processor: Any, turns: list[dict[str, Any]], images: list[Image.Image], mode: str, options: dict[str, Any]
 ) -> Any:
     text = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    return processor(
-        text=[text], images=list(images) or None, generation_mode=mode, return_tensors="pt", **options
-    )  # fmt: skip
+    return processor(text=[text], images=list(images) or None, generation_mode=mode, return_tensors="pt", **options)
 
 
 def _budget(service: Service, body: ChatBody, num_prompt_tokens: int) -> int:
@@ -209,9 +201,7 @@ async def _whole(service: Service, request: Request, body: ChatBody, jobs: list[
         message: dict[str, Any] = {"role": "assistant", "content": "".join(words[index]), "refusal": None}
         if images[index]:
             message |= {"content": message["content"] or None, "images": images[index]}
-        choices.append(
-            {"index": index, "message": message, "finish_reason": endings[index].reason, "logprobs": None}
-        )  # fmt: skip
+        choices.append({"index": index, "message": message, "finish_reason": endings[index].reason, "logprobs": None})
     head = _head(service, "chat.completion")
     return {**head, "choices": choices, "usage": _usage(list(endings.values()))}
 

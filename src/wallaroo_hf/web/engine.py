@@ -74,7 +74,7 @@ class Engine:
             generators = [torch.Generator().manual_seed(job.request.seed) for job in jobs]
         choice = SeededChoice(
             generators, first.settings.temperature or 1.0, first.settings.top_k, first.settings.top_p
-        )  # fmt: skip
+        )
         arguments: dict[str, Any] = {"generation_mode": first.mode, "do_sample": False}
         if first.mode == "auto":  # one row, because drawings continue its own cache
             arguments |= {"do_sample": True, "generator": torch.Generator().manual_seed(first.seed)}

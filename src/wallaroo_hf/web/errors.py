@@ -45,9 +45,7 @@ class ApiError(HTTPException):
 
     def body(self) -> dict[str, Any]:
         """The JSON to answer with."""
-        return {
-            "error": {"message": str(self.detail), "type": self.type, "param": self.param, "code": self.code}
-        }  # fmt: skip
+        return {"error": {"message": str(self.detail), "type": self.type, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
         """The whole answer."""

@@ -64,13 +64,13 @@ class Guard:
 
     def _refusal(self, path: str, method: str, headers: dict[str, str]) -> ApiError | None:
         """Why a request is not let in, or None."""
-        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        host = _host_name(headers.get("host", ""))
         if self._hosts and host not in self._hosts:
             return ApiError(
                 403, f"This server is not called '{host[:100]}'; add the name with --allowed-host.", code="wrong_host"
             )
         origin = headers.get("origin")
-        own = origin is not None and urlsplit(origin).netloc == headers.get("host")
+        own = origin is not None and origin.partition("://")[2] == headers.get("host")
         if origin is not None and not own and not {origin, "*"} & set(self.settings.cors_origins):
             return ApiError(
                 403,
@@ -127,3 +127,11 @@ class Guard:
             return message
 
         return limited
+
+
+def _host_name(header: str) -> str:
+    """The name in a `Host` header, without its port; nothing if it is no such header."""
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:  # an unfinished IPv6 address
+        return ""

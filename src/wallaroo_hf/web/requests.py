@@ -6,6 +6,8 @@ from typing import Any
 
 from PIL import Image
 
+_SHORT = 512  # tokens: chats up to here may all go together
+
 
 @dataclass(frozen=True)
 class DrawingSettings:
@@ -84,8 +86,9 @@ class Answer:
 
     @property
     def group(self) -> Hashable:
-        """Answers of equal groups can be computed together."""
-        return "answering", self.mode, self.settings
+        """Answers of equal groups can be computed together; long chats only with others of about their length."""
+        length = max(_SHORT, self.inputs["input_ids"].shape[1])
+        return "answering", self.mode, self.settings, (length - 1).bit_length()
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,8 @@ class ImageOptions(_Body):
             )
         if self.aspect_ratio is not None and self.size != "auto":
             raise ValueError("Give either `size` or `aspect_ratio`, not both.")
+        if self.partial_images and not self.stream:
+            raise ValueError("`partial_images` are previews in a stream; add `stream`: true.")
         return self
 
 
@@ -222,5 +224,5 @@ def parse_size(size: str) -> tuple[int, int] | None:
     if match is None:
         raise ValueError(
             f"`size` is {size[:40]!r}, but must be 'auto', or width x height in pixels such as '384x640'."
-        )  # fmt: skip
+        )
     return int(match[2]), int(match[1])

@@ -1,6 +1,7 @@
 """The app behind `wallaroo serve`, and running it."""
 
 import contextlib
+import math
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
 
@@ -43,7 +45,7 @@ def create_app(
 
     app = FastAPI(title="wallaroo-hf", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
-    bodies = {"/v1/images/generations": GenerationBody, "/v1/chat/completions": ChatBody}
+    bodies: dict[str, type[BaseModel]] = {"/v1/images/generations": GenerationBody, "/v1/chat/completions": ChatBody}
     install_handlers(app, {path: tuple(body.model_fields) for path, body in bodies.items()})
     if settings.cors_origins:
         app.add_middleware(
@@ -142,7 +144,8 @@ def make_server(app: FastAPI) -> Server:
             app,
             log_level="warning",
             server_header=False,
-            timeout_graceful_shutdown=int(settings.shutdown_timeout),
+            ws="none",
+            timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout),
         )
     )
 

@@ -12,7 +12,7 @@ from PIL import Image
 from starlette.requests import Request
 
 from ..layout.grid import check_size
-from ..processing.requests import read_requests, refuse_special_tokens
+from ..processing.requests import DrawingRequest, pick_size, refuse_special_tokens
 from .batching import Batcher, Job, events
 from .engine import Engine
 from .errors import ApiError, client_gone, timed_out
@@ -138,15 +138,9 @@ class Service:
                 400, "This checkpoint was not trained to edit images; leave the image out.", "image", "invalid_value"
             )
         try:
-            row = read_requests(
-                [prompt],
-                None if source is None else [source],
-                {**asked, "negative_prompt": options.negative_prompt, "target_images": None},
-                self.processor.buckets,
-                self.special_tokens,
-                self.processor.image_token_size,
-            )[0]
-            rows, cols = check_size(*row.size, self.processor.image_token_size, not self.processor.line_breaks)
+            size = pick_size(self.processor.buckets, **asked, like=source)
+            DrawingRequest.from_text(prompt, source, None, size, options.negative_prompt, self.special_tokens)
+            rows, cols = check_size(*size, self.processor.image_token_size, not self.processor.line_breaks)
         except ValueError as error:
             param = "prompt" if not prompt.strip() else "size" if options.aspect_ratio is None else "aspect_ratio"
             raise ApiError(400, str(error), param, "invalid_value") from error
@@ -159,7 +153,7 @@ class Service:
                 "invalid_size",
             )
         settings = DrawingSettings(
-            row.size,
+            size,
             fits_source=source is not None and asked["height"] is None and asked["aspect_ratio"] is None,
             guidance_scale=options.guidance_scale,
             temperature=options.temperature,

@@ -1,5 +1,6 @@
 """`wallaroo serve`: a model behind OpenAI's API. torch and FastAPI are imported when the command runs."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -57,6 +58,8 @@ def serve(
     dtype: Annotated[str, typer.Option(help="Precision of the weights: auto, bfloat16, float16 or float32.")] = "auto",
 ) -> None:
     """Serve a model over OpenAI's API: images, edits and chats."""
+    if api_key is None and "WALLAROO_API_KEY" in os.environ:
+        raise ValueError("WALLAROO_API_KEY is set but empty, which would let everyone in; give it a key or unset it.")
     try:
         from .web.server import create_app, listen, make_server
         from .web.settings import ServerSettings

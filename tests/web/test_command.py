@@ -72,7 +72,7 @@ def test_it_serves_and_finishes_what_it_began(process):
         urllib.request.urlopen(f"{url}/health")
 
 
-def test_what_is_wrong_is_said_in_a_sentence(tmp_path):
+def test_what_is_wrong_is_said_in_a_sentence(tmp_path, monkeypatch):
     def run(*options):
         result = CliRunner().invoke(app, ["serve", *map(str, options)])
         assert result.exit_code == 1 and result.output.startswith("Error: "), result.output
@@ -83,6 +83,8 @@ def test_what_is_wrong_is_said_in_a_sentence(tmp_path):
     assert "choose another --host or --port" in run("--host", "no.such.host.invalid")
     assert "No checkpoint" in run("--port", 0, "--model", tmp_path)
     assert "API key is empty" in run("--port", 0, "--api-key", "")
+    monkeypatch.setenv("WALLAROO_API_KEY", "")
+    assert "would let everyone in" in run("--port", 0)
 
 
 def test_without_the_packages(monkeypatch):

@@ -38,14 +38,14 @@ class RunningServer:
     def stop(self) -> None:
         """Stops it and waits until it is gone."""
         self.ask_to_stop()
-        self._thread.join(60)
+        self._thread.join(120)
         assert not self._thread.is_alive()
 
     def request(
         self, path: str, body: Any = None, headers: dict[str, str] | None = None, method: str | None = None
     ) -> tuple[int, Any, dict[str, str]]:
         """Status, JSON (or text) and headers of an answer; `body` is bytes, or goes as JSON."""
-        connection = http.client.HTTPConnection(*self.address, timeout=60)
+        connection = http.client.HTTPConnection(*self.address, timeout=240)
         sent = dict(headers or {})
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()

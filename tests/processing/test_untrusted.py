@@ -84,6 +84,15 @@ def test_the_header_is_enough_to_refuse(monkeypatch):
         decode_image(_png(40, 50), max_pixels=1999)
 
 
+def test_jpegs_of_many_scans():
+    """A scan of a few bytes costs as much as one of all pixels."""
+    data = _file(picture(1), "JPEG", progressive=True)
+    assert 1 < data.count(b"\xff\xda") < 20 and decode_image(data).size == (128, 96)
+    last = data.rindex(b"\xff\xda")
+    with pytest.raises(ValueError, match="more than 100 scans"):
+        decode_image(data[:-2] + data[last:-2] * 200 + data[-2:])
+
+
 def test_long_and_thin():
     with pytest.raises(ValueError, match="is 20000x1, but one side may be at most 200 times the other"):
         decode_image(_file(Image.new("RGB", (20_000, 1))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import time
 import zlib
 
 import pytest
@@ -167,6 +168,22 @@ def test_fields_that_ask_for_what_happens_anyway(server):
 @pytest.mark.parametrize("path", ["images/generations", "images/edits", "chat/completions"])
 def test_bodies(server, path, body):
     _refused(server.request(f"/v1/{path}", body, {"Content-Type": "application/json"}))
+
+
+def test_floods(server):
+    """Bodies that are made to cost more than they are worth: many errors, deep nesting, long names."""
+    start = time.monotonic()
+    many = {f"f{k}": 0 for k in range(100_000)}
+    assert "not a field" in _refused(_generate(server, **many))[0]
+    for fields in ({"messages": [0] * 100_000}, {"messages": [{"role": "user", "content": [0] * 100_000}]}):
+        _refused(server.request("/v1/chat/completions", fields))
+    _refused(_chat(server, [{"role": "user", "content": "Hi."}], stop=[0] * 100_000))
+    name, param = _refused(_generate(server, **{"x" * 1_000_000: 0}))
+    assert len(name) < 200 and len(param) < 100
+    for field in ("prompt", "size", "quality", "seed"):
+        deep = b'{"prompt": "a cat", "' + field.encode() + b'": ' + b"[" * 900 + b"]" * 900 + b"}"
+        _refused(server.request("/v1/images/generations", deep, {"Content-Type": "application/json"}))
+    assert time.monotonic() - start < 60
 
 
 def test_not_a_number(server):

@@ -26,7 +26,7 @@ class Recorder:
         self.gate.set()
 
     def __call__(self, jobs):
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         self.batches.append([job.request for job in jobs])
         for job in jobs:
             if isinstance(job.request, BaseException):
@@ -56,7 +56,7 @@ def _run(scenario, **options):
         await scenario(batcher, worker)
         await batcher.drain()
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), 120))
     return worker.batches
 
 
@@ -94,11 +94,11 @@ def test_an_idle_worker_waits_for_companions_but_not_for_a_full_batch():
         batcher.submit(second)
         await asyncio.gather(_results(first), _results(second))
         full = _jobs(3, 4, 5, 6)
-        batcher.max_wait = 15.0
+        batcher.max_wait = 60.0
         batcher.submit(full)
-        await asyncio.wait_for(_results(full), 5)
+        await asyncio.wait_for(_results(full), 30)
 
-    assert _run(scenario, max_wait=0.2) == [[1, 2], [3, 4, 5, 6]]
+    assert _run(scenario, max_wait=1.0) == [[1, 2], [3, 4, 5, 6]]
 
 
 def test_a_full_queue_takes_all_of_a_request_or_nothing():
@@ -152,7 +152,7 @@ def test_one_bad_job_fails_alone():
 
 def test_bugs_and_full_memory_are_not_the_clients_fault():
     async def scenario(batcher, worker):
-        for error, status in ((RuntimeError("a secret path"), 500), (MemoryError(), 500)):
+        for error, status in ((RuntimeError("a secret path"), 500), (torch.OutOfMemoryError("secret"), 503)):
             job = _jobs(error)
             batcher.submit(job)
             with pytest.raises(ApiError) as failure:
@@ -259,7 +259,7 @@ def test_long_chats_do_not_go_with_short_ones():
 
 
 def test_other_settings_are_other_batches(together):
-    together.service.batcher.max_wait = 0.3
+    together.service.batcher.max_wait = 2.0
     before = together.metric("wallaroo_batch_size_count")
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda item: together.draw("a cat", 1, **item), [{}, {"size": "32x48"}, {"top_k": 5}, {}]))

@@ -42,12 +42,12 @@ async def _draw(address: tuple[str, int], number: int) -> tuple[int, bytes, floa
 
 def test_a_thousand_clients(serve, compact, small_processor):
     """Each gets the image of its own prompt and seed, as the pipeline draws it in other batches."""
-    with serve(max_queue=NUM_REQUESTS, max_batch=50, timeout=120) as server:
+    with serve(max_queue=NUM_REQUESTS, max_batch=50, timeout=240) as server:
 
         async def all_at_once():
             return await asyncio.gather(*(_draw(server.address, number) for number in range(NUM_REQUESTS)))
 
-        answers = asyncio.run(asyncio.wait_for(all_at_once(), 120))
+        answers = asyncio.run(asyncio.wait_for(all_at_once(), 240))
         assert [status for status, _, _ in answers] == [200] * NUM_REQUESTS
         assert server.metric("wallaroo_images_total") == NUM_REQUESTS
         assert server.metric("wallaroo_batch_size_count") < NUM_REQUESTS / 10  # they were drawn together

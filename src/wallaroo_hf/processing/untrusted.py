@@ -9,6 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 2**24
 MAX_ASPECT_RATIO = 200  # Qwen2-VL's image processor refuses longer ones, only later
+MAX_JPEG_SCANS = 100  # each costs a pass over all pixels; usual files have up to about 10
 
 # What Pillow's readers raise at files that are damaged or made to do damage.
 _UNREADABLE = (
@@ -52,6 +53,8 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise ValueError(
             f"The image is {width}x{height}, but one side may be at most {MAX_ASPECT_RATIO} times the other; crop it."
         )
+    if image.format == "JPEG" and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
+        raise ValueError(f"The image is a JPEG file of more than {MAX_JPEG_SCANS} scans; save it anew.")
     try:
         image.load()
         return on_white(ImageOps.exif_transpose(image))

@@ -1,8 +1,8 @@
 """Errors as OpenAI's API words them: `{"error": {"message", "type", "param", "code"}}`."""
 
-import difflib
 import logging
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +10,9 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+
+_given = reprlib.Repr()  # of what was given: short, however long or deep it is
+_given.maxstring = _given.maxother = 60
 
 logger = logging.getLogger(__name__)
 
@@ -99,45 +102,31 @@ def failed(error: BaseException) -> ApiError:
     return internal_error()
 
 
-def from_validation(errors: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> ApiError:
-    """The first of pydantic's errors, as one sentence.
-
-    Args:
-        errors: what pydantic found.
-        fields: names of the body's fields, to suggest one for a misspelt one.
-    """
+def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
+    """The first of pydantic's errors, as one sentence."""
     error = errors[0]
-    path = [part for part in error["loc"] if part != "body"]
-    param = ".".join(str(part) for part in path) or None
-    given = repr(error.get("input"))
-    given = given if len(given) <= 80 else f"{given[:77]}..."
+    path = [str(part)[:60] for part in error["loc"] if part != "body"]
+    param = ".".join(path) or None
     if error["type"] == "json_invalid":
         return ApiError(
             400, f"The body is not JSON ({error['ctx']['error']}); send a JSON object.", code="invalid_json"
         )
     if error["type"] == "value_error":
         message = str(error["ctx"]["error"])
-        named = re.search(r"`(\w+)`", message)
-        param = param or (named[1] if named else None)
+        named = re.search(r"`(\w+)`", message)  # our sentences name the field first
+        if named is not None:
+            param = ".".join([*path, named[1]])
     elif param is None:
         message = "The body must be a JSON object with `Content-Type: application/json`."
     elif error["type"] == "missing":
         message = f"`{param}` is missing; it must be given."
-    elif error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(path[-1]), fields, 1)
-        hint = f"did you mean `{close[0]}`?" if close else "leave it out."
-        message = f"`{param}` is not a field that this server knows; {hint}"
     else:
-        message = f"`{param}` is {given}: {error['msg'][:1].lower()}{error['msg'][1:]}."
+        message = f"`{param}` is {_given.repr(error.get('input'))}: {error['msg'][:1].lower()}{error['msg'][1:]}."
     return ApiError(400, message, param, "invalid_value")
 
 
-def install_handlers(app: FastAPI, fields: Mapping[str, Sequence[str]]) -> None:
-    """Makes an app answer every error in OpenAI's format.
-
-    Args:
-        fields: route to names of its body's fields, to suggest one for a misspelt one.
-    """
+def install_handlers(app: FastAPI) -> None:
+    """Makes an app answer every error in OpenAI's format."""
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
@@ -151,8 +140,8 @@ def install_handlers(app: FastAPI, fields: Mapping[str, Sequence[str]]) -> None:
         return ApiError(error.status_code, message, headers=error.headers).response()
 
     @app.exception_handler(RequestValidationError)
-    async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        return from_validation(error.errors(), fields.get(request.url.path, ())).response()
+    async def _validation(_: Request, error: RequestValidationError) -> JSONResponse:
+        return from_validation(error.errors()).response()
 
     @app.exception_handler(Exception)
     async def _bug(_: Request, error: Exception) -> JSONResponse:  # it is logged by whoever serves the app

@@ -35,6 +35,7 @@ class Guard:
         self._keys = [hashlib.sha256(key.encode()).digest() for key in settings.api_keys]
         self._hosts = {host.lower() for host in settings.allowed_hosts}
         self._in_flight = 0
+        self._held = 0  # bytes of the bodies of requests that are not answered yet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -49,15 +50,17 @@ class Guard:
             await send(message)
 
         self._in_flight += 1
+        received = [0]
         try:
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
             refusal = self._refusal(scope["path"], scope["method"], headers)
             if refusal is None:
-                await self.app(scope, self._limited(receive, headers), counting_send)
+                await self.app(scope, self._limited(receive, received), counting_send)
             else:
                 await refusal.response()(scope, receive, counting_send)
         finally:
             self._in_flight -= 1
+            self._held -= received[0]
             route = getattr(scope.get("route"), "path", "other")
             self.metrics.requests.labels(route, str(status[0])).inc()
             self.metrics.seconds.labels(route).observe(time.perf_counter() - start)
@@ -103,13 +106,13 @@ class Guard:
             413, f"The request is larger than {self.settings.max_body_bytes} bytes; send less.", code="body_too_large"
         )
 
-    def _limited(self, receive: Receive, headers: dict[str, str]) -> Receive:
-        """`receive` that raises where a body is too long, or does not come in time."""
-        received, whole = 0, False
+    def _limited(self, receive: Receive, received: list[int]) -> Receive:
+        """`receive` that raises where a body is too long, or does not come in time; counts its bytes in `received`."""
+        whole = False
         deadline = time.monotonic() + self.settings.body_timeout
 
         async def limited() -> MutableMapping[str, Any]:
-            nonlocal received, whole
+            nonlocal whole
             if whole:  # what comes now is the client's leaving
                 return await receive()
             try:
@@ -120,10 +123,14 @@ class Guard:
                     f"The request did not arrive within {self.settings.body_timeout:g} seconds; send it faster.",
                     code="body_timeout",
                 ) from error
-            received += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            received[0] += size
+            self._held += size
             whole = not message.get("more_body", False)
-            if received > self.settings.max_body_bytes:
+            if received[0] > self.settings.max_body_bytes:
                 raise self._too_large()
+            if self._held > self.settings.max_queue_bytes:
+                raise queue_full(1)
             return message
 
         return limited

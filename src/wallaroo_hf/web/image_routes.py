@@ -110,7 +110,7 @@ def _validate(fields: Any) -> EditBody:
     try:
         return EditBody.model_validate(fields)
     except ValidationError as error:
-        raise from_validation(error.errors(), tuple(EditBody.model_fields)) from error
+        raise from_validation(error.errors()) from error
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -9,7 +9,6 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
 
@@ -19,7 +18,6 @@ from .errors import ApiError, install_handlers
 from .guard import Guard
 from .image_routes import image_routes
 from .images import ImageReader
-from .schemas import ChatBody, GenerationBody
 from .service import Service
 from .settings import ServerSettings
 
@@ -45,8 +43,7 @@ def create_app(
 
     app = FastAPI(title="wallaroo-hf", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
-    bodies: dict[str, type[BaseModel]] = {"/v1/images/generations": GenerationBody, "/v1/chat/completions": ChatBody}
-    install_handlers(app, {path: tuple(body.model_fields) for path, body in bodies.items()})
+    install_handlers(app)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]

@@ -15,7 +15,7 @@ class ServerSettings:
         max_batch: most images or answers computed at once.
         max_wait: seconds that an idle server waits for more requests of a kind before it begins.
         max_queue: most images and answers that wait; more are refused with 429.
-        max_queue_bytes: most memory for images of waiting requests.
+        max_queue_bytes: most memory for images of waiting requests, and as much for the bodies of requests.
         timeout: seconds that a request may take, waiting included.
         body_timeout: seconds that a client may take to send a request.
         max_body_bytes: largest request.
@@ -44,7 +44,7 @@ class ServerSettings:
     max_queue_bytes: int = 1024 * MEBIBYTE
     timeout: float = 600.0
     body_timeout: float = 60.0
-    max_body_bytes: int = 48 * MEBIBYTE
+    max_body_bytes: int = 32 * MEBIBYTE
     max_image_bytes: int = 20 * MEBIBYTE
     max_image_pixels: int = 2**24
     max_images: int = 8

@@ -152,6 +152,7 @@ def test_fields_that_ask_for_what_happens_anyway(server):
 @pytest.mark.parametrize(
     "body",
     [
+        b'{"n": ' + b"9" * 5000 + b"}",
         b"",
         b"{",
         b"[]",

@@ -185,6 +185,26 @@ def test_draining_finishes_what_runs_and_refuses_what_waits():
     assert _run(scenario) == [[1]]
 
 
+def test_draining_finishes_requests_that_were_begun():
+    """Also those of which a part still waits."""
+
+    async def scenario(batcher, worker):
+        worker.gate.clear()
+        begun = _jobs(1, 2, 3)
+        batcher.submit(begun)
+        await asyncio.sleep(0.05)
+        other = _jobs(4)
+        batcher.submit(other)
+        drained = asyncio.create_task(batcher.drain())
+        with pytest.raises(ApiError):
+            await _results(other)
+        worker.gate.set()
+        assert await _results(begun) == [(0, "1"), (1, "2"), (2, "3")]
+        await drained
+
+    assert _run(scenario, max_batch=2) == [[1, 2], [3]]
+
+
 # ------------------------------------------------------------------------------------------------- on a real model
 
 

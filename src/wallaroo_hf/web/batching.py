@@ -5,6 +5,7 @@ All state lives on the event loop's thread; the worker thread only computes, and
 
 import asyncio
 import math
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -111,6 +112,7 @@ class Batcher:
         self.max_batch, self.max_wait = max_batch, max_wait
         self.max_queue, self.max_queue_bytes = max_queue, max_queue_bytes
         self._waiting: deque[Job] = deque()
+        self._begun: weakref.WeakSet[asyncio.Queue[tuple[Job, Any]]] = weakref.WeakSet()  # by their inboxes
         self.running: Sequence[Job] = ()
         self.closed = False
         self._changed = asyncio.Event()
@@ -155,15 +157,17 @@ class Batcher:
         self._changed.set()
 
     def close(self) -> None:
-        """Takes nothing new and refuses what waits; what runs goes on."""
+        """Takes nothing new and refuses requests of which nothing was begun; the others go on."""
         self.closed = True
+        begun = [job for job in self._waiting if job.inbox in self._begun]
         for job in self._waiting:
-            job.cancel(shutting_down())
-        self._waiting.clear()
+            if job.inbox not in self._begun:
+                job.cancel(shutting_down())
+        self._waiting = deque(begun)
         self._changed.set()
 
     async def drain(self) -> None:
-        """Closes, and waits for what runs."""
+        """Closes, and waits for what was begun."""
         self.close()
         if self._dispatcher is not None:
             await self._dispatcher
@@ -174,7 +178,7 @@ class Batcher:
             self._waiting = deque(job for job in self._waiting if not job.cancelled)
 
     async def _dispatch(self) -> None:
-        while not self.closed:
+        while self._waiting or not self.closed:
             await self._fill()
             self.running = self._take()
             if self.running:
@@ -210,6 +214,7 @@ class Batcher:
             goes = job is oldest or (job.group == oldest.group and not job.alone and len(batch) < size)
             (batch if goes else left).append(job)
         self._waiting = left
+        self._begun.update(job.inbox for job in batch)
         return batch
 
     async def _work(self, batch: Sequence[Job]) -> None:

@@ -95,7 +95,7 @@ def failed(error: BaseException) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ValueError):
-        return ApiError(400, str(error), code="invalid_value")
+        return ApiError(400, str(error).partition("\n")[0][:500], code="invalid_value")
     if type(error).__name__ == "OutOfMemoryError":
         return ApiError(503, "The device's memory is full; ask for a smaller image.", code="out_of_memory")
     logger.error("A request failed.", exc_info=error)

@@ -82,9 +82,10 @@ async def _read_json(service: Service, request: Request) -> tuple[EditBody, Imag
     """The fields of a JSON object, and the picture behind its data: URI."""
     try:
         fields = await request.json()
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ApiError(400, f"The body is not JSON ({reason}); send a JSON object.", code="invalid_json") from error
+    except (ValueError, RecursionError) as error:
+        raise ApiError(
+            400, f"The body is not JSON ({str(error)[:100]}); send a JSON object.", code="invalid_json"
+        ) from error
     if isinstance(fields, dict) and "mask" in fields:
         refuse_mask("mask")
     body = _validate(fields)

@@ -17,16 +17,8 @@ MAX_SEED = 2**62
 # Fields that change nothing here: labels, and hints for other services.
 _LABELS = frozenset(
     {
-        *(
-            "user",
-            "metadata",
-            "store",
-            "safety_identifier",
-            "prompt_cache_key",
-            "prompt_cache_retention",
-            "service_tier",
-        ),
-        *("moderation", "parallel_tool_calls", "reasoning_effort", "verbosity"),
+        *("metadata", "moderation", "parallel_tool_calls", "prompt_cache_key", "prompt_cache_retention"),
+        *("reasoning_effort", "safety_identifier", "service_tier", "store", "user", "verbosity"),
     }
 )
 

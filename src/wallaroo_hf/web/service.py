@@ -24,7 +24,7 @@ from .settings import ServerSettings
 
 
 class Service:
-    """A model that is served. Make it on the event loop.
+    """A model that is served.
 
     Args:
         model, processor: a loaded checkpoint, on its device.

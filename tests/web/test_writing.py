@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import running_server  # noqa: F401  skips where the server's packages are missing
 from helpers import generators
 from wallaroo_hf.web.sampling import SeededChoice
 from wallaroo_hf.web.writing import TextDecoder

@@ -77,6 +77,48 @@ def test_the_oldest_decides_the_group_and_no_group_starves():
     assert _run(scenario) == [[0], [1, 2, 4, 5], [3], [6]]
 
 
+def test_clients_take_turns():
+    """Who asks for much does not keep others waiting, and is not kept waiting by them."""
+
+    async def scenario(batcher, worker):
+        worker.gate.clear()
+        batcher.submit(_jobs("a0", client="a"))
+        await asyncio.sleep(0.05)
+        jobs = [_jobs("a1", "a2", "a3", "a4", "a5", client="a"), _jobs("b1", client="b")]
+        jobs += [_jobs("c1", "c2", client="c", group="other"), _jobs("b2", client="b")]
+        for own in jobs:
+            batcher.submit(own)
+        worker.gate.set()
+        await _results(jobs[0])
+        later = [_jobs("a6", client="a"), _jobs("d1", client="d")]
+        for own in later:
+            batcher.submit(own)
+        for own in (*jobs[1:], *later):
+            await _results(own)
+
+    batches = _run(scenario, max_batch=2)
+    assert batches[:5] == [["a0"], ["a1", "b1"], ["c1", "c2"], ["a2", "b2"], ["a3", "a4"]]
+    assert sorted(item for batch in batches for item in batch) == sorted(
+        ["a0", "a1", "a2", "a3", "a4", "a5", "a6", "b1", "b2", "c1", "c2", "d1"]
+    )
+
+
+def test_a_client_cannot_be_overtaken_forever():
+    """However many newcomers there are, each goes before a waiting job once at most."""
+
+    async def scenario(batcher, worker):
+        patient = _jobs("a1", "a2", "a3", client="a")
+        batcher.submit(patient)
+        for number in range(40):
+            batcher.submit(_jobs(f"new {number}", client=f"client {number}"))
+            while batcher.running or batcher.num_waiting > 3:
+                await asyncio.sleep(0.001)
+        await _results(patient)
+
+    order = [item for batch in _run(scenario, max_batch=1) for item in batch]
+    assert order.index("a3") < 10
+
+
 def test_jobs_that_must_be_alone():
     async def scenario(batcher, worker):
         jobs = _jobs(1, 2, alone=True)

@@ -31,6 +31,7 @@ class Job:
         inbox: where it reports; the jobs of one request share it, see [`events`].
         alone: never together with others.
         num_bytes: memory that it holds while it waits.
+        client: who asked; clients take turns.
     """
 
     def __init__(
@@ -40,8 +41,11 @@ class Job:
         inbox: "asyncio.Queue[tuple[Job, Any]]",
         alone: bool = False,
         num_bytes: int = 0,
+        client: str = "",
     ) -> None:
-        self.request, self.group, self.inbox, self.alone, self.num_bytes = request, group, inbox, alone, num_bytes
+        self.request, self.group, self.inbox, self.alone = request, group, inbox, alone
+        self.num_bytes, self.client = num_bytes, client
+        self.turn = 0  # the queue's order
         self.cancelled = False  # read by the worker, which then stops as soon as nobody waits for its batch
         self.reported = False  # whether a part of the answer is out, so that it cannot be computed again
         self.over = False
@@ -88,9 +92,12 @@ async def events(jobs: Sequence[Job]) -> AsyncIterator[tuple[int, Any]]:
 
 
 class Batcher:
-    """Takes jobs in order of arrival and runs them in batches.
+    """Takes jobs in turn and runs them in batches.
 
-    The oldest job decides which group is next, so no group starves; others of its group go along, oldest first.
+    Clients take turns, image by image: a job's turn is one after its client's last one, but not before those that run now
+    (start-time fair queueing), so that a client who asks for much delays others by little and is delayed itself no further
+    than by one job of each. Within a turn the oldest is first. The first job decides which group is next, so no group
+    starves; others of its group go along, in their order.
 
     Args:
         run: computes a batch in the worker's thread. It reports through `job.emit`. When it raises and nothing of the
@@ -112,6 +119,8 @@ class Batcher:
         self.max_batch, self.max_wait = max_batch, max_wait
         self.max_queue, self.max_queue_bytes = max_queue, max_queue_bytes
         self._waiting: deque[Job] = deque()
+        self._turn = 0  # of the job that was begun last
+        self._last_turns: dict[str, int] = {}  # of clients that are ahead of that
         self._begun: weakref.WeakSet[asyncio.Queue[tuple[Job, Any]]] = weakref.WeakSet()  # by their inboxes
         self.running: Sequence[Job] = ()
         self.closed = False
@@ -153,6 +162,9 @@ class Batcher:
             self._waiting and held + sum(job.num_bytes for job in jobs) > self.max_queue_bytes
         ):
             raise queue_full(self.retry_after)
+        for job in jobs:
+            job.turn = max(self._turn, self._last_turns.get(job.client, 0)) + 1
+            self._last_turns[job.client] = job.turn
         self._waiting.extend(jobs)
         self._changed.set()
 
@@ -186,34 +198,32 @@ class Batcher:
                 self.running = ()
 
     async def _fill(self) -> None:
-        """Waits until there is a batch to run: a full one, or one whose oldest job has waited long enough."""
+        """Waits until there is a batch to run: a full one, or one whose first job has waited long enough."""
         loop = asyncio.get_running_loop()
         while not self.closed:
             self._changed.clear()
             self._forget_cancelled()
             patience = None
             if self._waiting:
-                oldest = self._waiting[0]
-                companions = sum(job.group == oldest.group for job in self._waiting)
-                patience = oldest.arrived + self.max_wait - loop.time()
-                if oldest.alone or companions >= self.max_batch or patience <= 0:
+                first = min(self._waiting, key=_turn)
+                companions = sum(job.group == first.group for job in self._waiting)
+                patience = first.arrived + self.max_wait - loop.time()
+                if first.alone or companions >= self.max_batch or patience <= 0:
                     return
             waiter = loop.create_task(self._changed.wait())
             await asyncio.wait({waiter}, timeout=patience)
             waiter.cancel()
 
     def _take(self) -> Sequence[Job]:
-        """The oldest job and those of its group that go along."""
+        """The first job and those of its group that go along."""
         if not self._waiting:
             return ()
-        oldest = self._waiting[0]
-        batch: list[Job] = []
-        left: deque[Job] = deque()
-        size = 1 if oldest.alone else self.max_batch
-        for job in self._waiting:
-            goes = job is oldest or (job.group == oldest.group and not job.alone and len(batch) < size)
-            (batch if goes else left).append(job)
-        self._waiting = left
+        first = min(self._waiting, key=_turn)  # the oldest of its turn
+        others = sorted((job for job in self._waiting if job is not first and job.group == first.group), key=_turn)
+        batch = [first, *(others[: self.max_batch - 1] if not first.alone else [])]
+        self._waiting = deque(job for job in self._waiting if job not in batch)
+        self._turn = first.turn
+        self._last_turns = {client: turn for client, turn in self._last_turns.items() if turn > self._turn}
         self._begun.update(job.inbox for job in batch)
         return batch
 
@@ -237,3 +247,7 @@ class Batcher:
             self._on_batch(batch, seconds)
         for job in batch:
             job.finish(error)
+
+
+def _turn(job: Job) -> int:
+    return job.turn

@@ -173,6 +173,8 @@ class Service:
         Raises:
             ApiError: 429 or 503 if they cannot be queued.
         """
+        for job in jobs:
+            job.client = self._client(request)
         self.batcher.submit(jobs)
         watcher = asyncio.create_task(self._watch(request, jobs))
         try:
@@ -180,6 +182,12 @@ class Service:
         finally:
             watcher.cancel()
             self._give_up(jobs, client_gone())
+
+    def _client(self, request: Request) -> str:
+        """Who asks: whoever has the key, else whoever is at the address."""
+        if self.settings.api_keys:
+            return request.headers.get("authorization", "")
+        return request.client.host if request.client is not None else ""
 
     async def _watch(self, request: Request, jobs: Sequence[Job]) -> None:
         try:

@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
+
 COMMAND = (sys.executable, "-c", "from wallaroo_hf.cli import main; main()", "serve", "--port", "0")
 PROMPTS = ("a red circle", "a blue star to the left of a green square", "三个黄色的圆形", "two pink hearts")
 
@@ -131,9 +133,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     server, url = start_server(arguments)
     try:
         measure(url, arguments.size, 1, range(2))  # warm up
+        process = psutil.Process(server.pid)
         runs, expected, different = [], {}, 0
         for clients in sorted({1, *arguments.clients}):
+            before = sum(process.cpu_times()[:2])
             figures, images = measure(url, arguments.size, clients, range(arguments.requests))
+            figures["cpu_seconds_per_image"] = round((sum(process.cpu_times()[:2]) - before) / arguments.requests, 4)
             expected = expected or images
             different += sum(images[number] != expected[number] for number in expected)
             runs.append(figures)
@@ -148,6 +153,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "settings": {key: value for key, value in vars(arguments).items() if key != "output"},
         "runs": runs,
         "images_that_differ_from_one_at_a_time": different,
+        "images_per_cpu_second_over_one_at_a_time": {
+            str(run["clients"]): round(runs[0]["cpu_seconds_per_image"] / run["cpu_seconds_per_image"], 2)
+            for run in runs
+        },
         "throughput_over_one_at_a_time": {
             str(run["clients"]): round(run["images_per_second"] / runs[0]["images_per_second"], 2) for run in runs
         },

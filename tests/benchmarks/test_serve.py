@@ -29,6 +29,7 @@ def test_it_runs(bench, tmp_path, monkeypatch):
     assert json.loads(output.read_text()) == json.loads(json.dumps(result))
     assert [run["clients"] for run in result["runs"]] == [1, 3]
     assert [run["requests"] for run in result["runs"]] == [6, 6]
+    assert all(run["cpu_seconds_per_image"] > 0 for run in result["runs"])
     assert result["images_that_differ_from_one_at_a_time"] == 0
     assert result["runs"][1]["latency_seconds"]["p50"] <= result["runs"][1]["latency_seconds"]["max"]
 

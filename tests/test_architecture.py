@@ -23,6 +23,7 @@ ALLOWED = {
     "conversion": {"_files", "layout", "processing", "modeling"},
     "training": {"_files", "_version", "layout", "processing", "modeling", "scenes"},
     "evaluation": {"_files", "_version", "scenes", "generation", "processing", "training"},
+    "web": {"_version", "layout", "processing", "pipelines"},
     "_files": set(),
     "_version": set(),
     "_registration": {"modeling", "processing"},
@@ -33,6 +34,7 @@ ALLOWED = {
     "_commands_train_vq": {"modeling", "training"},
     "_commands_encode": {"_cli_options", "_commands", "_registration", "layout", "processing", "training"},
     "_commands_merge": {"_cli_options", "_registration", "training"},
+    "_commands_serve": {"_cli_options", "_commands", "web"},
     "_commands_evaluate": {"_cli_options", "_commands", "evaluation", "scenes"},
     "_commands_train": {
         *("_cli_options", "_commands_train_vq", "_registration", "_training_progress"),
@@ -40,7 +42,7 @@ ALLOWED = {
     },
     "cli": {
         *("_version", "_registration", "_cli_options", "_commands", "_commands_encode", "_commands_evaluate"),
-        *("_commands_merge", "_commands_train"),
+        *("_commands_merge", "_commands_serve", "_commands_train"),
         *("conversion", "processing"),
     },
     "pipelines": {"generation", "processing"},

@@ -214,22 +214,7 @@ class SceneRun:
             model.set_attn_implementation(
                 "eager"
             )  # for short rows the fastest there, above all its backward in bfloat16
-        bf16 = _computes_in_bf16(self._torch_device())
-        arguments = WallarooTrainingArguments.for_stage(
-            step.stage,
-            str(folder),
-            self.recipe.per_device_batch_size,
-            use_muon=True,
-            use_cpu=self.device == "cpu",
-            seed=self.recipe.seed,
-            bf16=bf16,
-            report_to=[],
-            disable_tqdm=True,
-            logging_steps=max(1, min(10, step.stage.max_steps // 10)),
-            save_strategy="steps",
-            save_steps=10**9,  # the clock says when
-            save_total_limit=1,
-        )
+        arguments = self._arguments(step, folder)
         seed = self.recipe.seed + 1 + self.recipe.training().index(step)
         weights = None if step.base is None else self.recipe.question_weights
         data = mixture(step.stage, self.output / "rows", seed, self.recipe.questions, weights)
@@ -257,7 +242,7 @@ class SceneRun:
                 "stage": dataclasses.asdict(step.stage),
                 "steps": trainer.state.global_step,
                 "rows": trainer.state.global_step * step.stage.global_batch_size,
-                "precision": "bfloat16 autocast" if bf16 else "float32",
+                "precision": "bfloat16 autocast" if arguments.bf16 else "float32",
                 "process_seconds": round(time.process_time() - began + self._seconds_before(step.name, checkpoint), 1),
                 "last_losses": {key: value for key, value in _last(history).items() if "loss" in key},
             },
@@ -267,6 +252,23 @@ class SceneRun:
         with new_folder(folder / "final") as final:
             trainer.wallaroo.save_pretrained(final)
             processor.save_pretrained(final)
+
+    def _arguments(self, step: SceneStep, folder: Path) -> WallarooTrainingArguments:
+        return WallarooTrainingArguments.for_stage(
+            step.stage,
+            str(folder),
+            self.recipe.per_device_batch_size,
+            use_muon=True,
+            use_cpu=self.device == "cpu",
+            seed=self.recipe.seed,
+            bf16=_computes_in_bf16(self._torch_device()),
+            report_to=[],
+            disable_tqdm=True,
+            logging_steps=max(1, min(10, step.stage.max_steps // 10)),
+            save_strategy="steps",
+            save_steps=10**9,  # the clock says when
+            save_total_limit=1,
+        )
 
     def _seconds_before(self, name: str, checkpoint: Path | None) -> float:
         """What earlier calls spent on this part."""

@@ -211,9 +211,8 @@ class SceneRun:
         # a cooldown is its stage once more, so it keeps the stage's name
         prepare_for_stage(model, processor, step.stage)
         if self._torch_device().type == "cpu":
-            model.set_attn_implementation(
-                "eager"
-            )  # for short rows the fastest there, above all its backward in bfloat16
+            # for short rows the fastest there, above all its backward in bfloat16
+            model.set_attn_implementation("eager")
         arguments = self._arguments(step, folder)
         seed = self.recipe.seed + 1 + self.recipe.training().index(step)
         weights = None if step.base is None else self.recipe.question_weights

@@ -80,11 +80,11 @@ class SceneRecipe:
         default_factory=lambda: {
             "0": 2500,
             "1": 150,
-            "2": 3000,
+            "2": 4500,
             "3a": 200,
-            "3b": 1800,
-            "4": 3000,
-            "4-cooldown": 1000,
+            "3b": 1200,
+            "4": 2000,
+            "4-cooldown": 1200,
         }
     )
     previewed: int = 5

@@ -118,14 +118,14 @@ def _room(layer: Any, length: int, room: int) -> tuple[torch.Tensor, torch.Tenso
     if type(layer) is StaticLayer:
         if layer.max_cache_len < room:
             raise ValueError(
-                f"The static cache has {layer.max_cache_len} slots, but prompt and image need {room} when several codes are "
-                "decided at once; make it longer, or leave out `window`."
+                f"The static cache has {layer.max_cache_len} slots, but prompt and image need {room} when several codes "
+                "are decided at once; make it longer, or leave out `window`."
             )
         return layer.keys, layer.values
     if type(layer) not in (DynamicLayer, RoomyLayer):
         raise ValueError(
-            f"`window` cannot be used with cache layers of type {type(layer).__name__}, whose rows cannot grow at their own "
-            "pace; use a dynamic or static cache, or leave out `window`."
+            f"`window` cannot be used with cache layers of type {type(layer).__name__}, whose rows cannot grow at their "
+            "own pace; use a dynamic or static cache, or leave out `window`."
         )
     buffers = layer.buffers() if isinstance(layer, RoomyLayer) else None
     if buffers is None or buffers[0].shape[2] < room:

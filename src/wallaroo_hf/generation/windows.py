@@ -195,13 +195,16 @@ class WindowDrawing:
         guided = self.rules.guided(flat, logits.flatten(0, 1))  # (B * k, codebook_size)
         if self.rules.on_slice:  # such processors do not look at ids
             return self.rules.processed(flat, guided).view(rows, count, -1)
-        prefixes = [
-            torch.cat([self.input_ids[row], self.tokens[row, :position]])[None]
-            for row, places in enumerate(positions.tolist())
-            for position in places
-        ]
-        alone = [self.rules.processed(ids, scores[None]) for ids, scores in zip(prefixes, guided, strict=True)]
-        return torch.cat(alone).view(rows, count, -1)
+        guided = guided.view(rows, count, -1)
+        wanted = torch.tensor(positions.tolist())  # on the host
+        scores = guided.new_empty(rows, count, self.rules.vocab_size + self.rules.codebook_size)
+        for position in wanted.unique().tolist():  # a call for all rows, as such processors know their number
+            there, slots = (wanted == position).nonzero().unbind(dim=1)
+            asked = guided[:, 0].clone()
+            asked[there] = guided[there, slots]
+            ids = torch.cat([self.input_ids, self.tokens[:, :position]], dim=1)
+            scores[there, slots] = self.rules.processed(ids, asked)[there]
+        return scores
 
     def _judge(self) -> None:
         """Gives up on guessing if the last forwards decided hardly more than one code."""

@@ -119,7 +119,10 @@ class Bench:
     def static_options(self) -> dict[str, Any]:
         """What `generate` is told for a static cache."""
         rows, cols = self.preset.grid
-        options: dict[str, Any] = {"cache_implementation": "static", "max_cache_len": self.preset.contexts[0] + rows * (cols + 1)}
+        options: dict[str, Any] = {
+            "cache_implementation": "static",
+            "max_cache_len": self.preset.contexts[0] + rows * (cols + 1),
+        }
         if not self.compiled:
             options["disable_compile"] = True
         elif self.device.type == "cpu":

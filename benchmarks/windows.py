@@ -1,4 +1,4 @@
-"""Windows draw the codes that come one by one: counts drawings that differ, codes per forward, and time, on a trained model.
+"""Do windows draw the codes that come one by one? Counts drawings that differ, codes per forward, and time.
 
     python benchmarks/windows.py --output windows.md
 
@@ -81,12 +81,18 @@ def check(draw: Drawer, drawings: int) -> tuple[list[str], int]:
             for cache in CACHES:
                 window = CHECKED_WINDOWS[number % len(CHECKED_WINDOWS)]
                 output, _ = draw(
-                    items, seed, guidance_scale=guidance, window=window, cache_implementation=cache, disable_compile=True
+                    items,
+                    seed,
+                    guidance_scale=guidance,
+                    window=window,
+                    cache_implementation=cache,
+                    disable_compile=True,
                 )
                 different = int((output.sequences != expected).any(dim=1).sum())
                 counts = [count for forward in output.statistics.decided for count in forward if count]
                 found[cache] = [
-                    old + new for old, new in zip(found[cache], (size, different, sum(counts), len(counts)), strict=True)
+                    old + new
+                    for old, new in zip(found[cache], (size, different, sum(counts), len(counts)), strict=True)
                 ]
         for cache, (drawn, different, codes, working) in found.items():
             lines.append(

@@ -61,7 +61,10 @@ if not torch.equal(alone, several):
     raise SystemExit("The codes differ.")
 picture = processor.post_process_multimodal_output(model.decode_image_tokens(several), generation_mode="image")[0]
 panels = [
-    ("the picture", picture.resize((picture.width // 16 * CELL, picture.height // 16 * CELL), Image.Resampling.NEAREST)),
+    (
+        "the picture",
+        picture.resize((picture.width // 16 * CELL, picture.height // 16 * CELL), Image.Resampling.NEAREST),
+    ),
     (f"code by code: {by_code[-1]} forwards", overlay(picture, by_code)),
     (f"windows of {arguments.window}: {by_window[-1]} forwards", overlay(picture, by_window)),
 ]

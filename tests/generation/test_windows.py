@@ -1,5 +1,6 @@
 """Several codes per forward: the codes that come one by one, whatever the cache, the batch, the guesses."""
 
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -317,7 +318,7 @@ def test_processors_that_look_at_ids(model, inputs, settings):
 
 
 def test_other_processors_are_refused_or_end_guessing(model, inputs, caplog):
-    with pytest.raises(ValueError, match="_Alternate may depend.*row_wise = True.*leave it out"):
+    with pytest.raises(ValueError, match=r"_Alternate may depend.*row_wise = True.*leave it out"):
         draw(model, inputs, logits_processor=LogitsProcessorList([_Alternate(False)]), window=4)
     processor = _Alternate(False)
     output = _output(model, inputs, logits_processor=LogitsProcessorList([processor]), window="auto")
@@ -376,8 +377,10 @@ def test_the_cache_comes_back_as_it_was(model, inputs, kind):
 
 def test_other_caches_are_refused():
     prompts = torch.ones(1, 3)
-    with pytest.raises(ValueError, match="SimpleNamespace.*dynamic or static"):
-        RaggedRows(SimpleNamespace(layers=[SimpleNamespace()]), prompts, 4, 2)
+    with pytest.raises(ValueError, match=r"SimpleNamespace.*dynamic or static"):
+        RaggedRows(SimpleNamespace(layers=[SimpleNamespace()], offloading=False), prompts, 4, 2)
+    with pytest.raises(ValueError, match="offloaded"):
+        RaggedRows(SimpleNamespace(layers=[], offloading=True), prompts, 4, 2)
 
 
 @pytest.mark.parametrize("edit", [False, True], ids=["text to image", "edit"])
@@ -389,9 +392,7 @@ def test_one_graph(model, processor, edit):
     config._compile_all_devices = True
     for text in PROMPTS:
         images = [picture(1)] if edit else None
-        inputs = processor(
-            text=text, images=images, generation_mode="image", height=64, width=64, return_tensors="pt"
-        )
+        inputs = processor(text=text, images=images, generation_mode="image", height=64, width=64, return_tensors="pt")
         compiled = {"cache_implementation": "static", "compile_config": config, "window": 6}
         expected = draw(model, inputs, generator=generators(1))
         assert draw(model, inputs, generator=generators(1), **compiled) == expected
@@ -464,4 +465,4 @@ def test_attention_without_masks_is_refused(model, inputs, monkeypatch):
 def test_the_default_is_one_code_at_a_time(model, inputs):
     config = GenerationConfig(do_sample=True)
     output = _output(model, inputs, generation_config=config)
-    assert output.statistics.window == 1 and set(sum(output.statistics.decided, [])) == {0, 1}
+    assert output.statistics.window == 1 and {*itertools.chain(*output.statistics.decided)} == {0, 1}

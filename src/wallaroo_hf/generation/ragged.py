@@ -66,6 +66,10 @@ class RaggedRows:
     """
 
     def __init__(self, cache: Any, prompts: torch.Tensor, num_new_tokens: int, window: int) -> None:
+        if cache.offloading:
+            raise ValueError(
+                "`window` cannot be used with an offloaded cache; use another one, or leave out `window`."
+            )
         self.cache, self.layers = cache, list(cache.layers)
         self.prompt_length = prompts.shape[1]
         # Windows reach beyond the last token; what they would write there goes to the last slot, which nobody needs:

@@ -317,12 +317,13 @@ def test_processors_that_look_at_ids(model, inputs, settings):
     assert expected != draw(model, inputs, generator=generators(1, 2, 3), top_k=settings.get("top_k"))
 
 
-def test_other_processors_are_refused_or_end_guessing(model, inputs, caplog):
+def test_other_processors_are_refused_or_end_guessing(model, processor, caplog):
+    inputs = processor(text="a cat", generation_mode="image", height=64, width=64, return_tensors="pt")
     with pytest.raises(ValueError, match=r"_Alternate may depend.*row_wise = True.*leave it out"):
         draw(model, inputs, logits_processor=LogitsProcessorList([_Alternate(False)]), window=4)
-    processor = _Alternate(False)
-    output = _output(model, inputs, logits_processor=LogitsProcessorList([processor]), window="auto")
-    assert output.statistics.window == 1 and processor.asked == output.statistics.forwards
+    alternate = _Alternate(False)
+    output = _output(model, inputs, logits_processor=LogitsProcessorList([alternate]), window="auto")
+    assert output.statistics.window == 1 and alternate.asked == output.statistics.forwards
     assert "Drawing code by code" in caplog.text and "_Alternate" in caplog.text
 
 
@@ -414,11 +415,14 @@ def test_compiled_by_inductor(model, inputs):
 # -------------------------------------------------------------------------------------------------------------- auto
 
 
-def test_the_window_of_auto(model, inputs):
-    assert [auto_window(count) for count in (1, 2, 3, 4, 5, 8, 16, 17, 100)] == [32, 32, 16, 16, 8, 8, 8, 1, 1]
-    assert _output(model, inputs, window="auto").statistics.window == 16
-    many = inputs.__class__({name: value[:1] for name, value in inputs.items()})
-    assert _output(model, many, window="auto", num_return_sequences=17, guidance_scale=1.0).statistics.window == 1
+def test_the_window_of_auto(model, processor):
+    counts = (1, 2, 3, 4, 5, 8, 16, 17, 100)
+    assert [auto_window(count, torch.device("cuda")) for count in counts] == [32, 32, 16, 16, 8, 8, 8, 1, 1]
+    assert [auto_window(count, torch.device("cpu")) for count in counts] == [8, 8, *[1] * 7]
+    inputs = processor(text="a cat", generation_mode="image", height=64, width=64, return_tensors="pt")
+    for copies, window in ((1, 8), (2, 8), (3, 1)):
+        output = _output(model, inputs, window="auto", num_return_sequences=copies, guidance_scale=1.0)
+        assert output.statistics.window == window
 
 
 def test_auto_gives_up_on_guesses_that_are_rarely_right(model, processor):

@@ -172,14 +172,14 @@ def _window(
     Raises:
         ValueError: where they cannot be, but were asked for by number.
     """
-    window = auto_window(num_images) if job.window == "auto" else int(job.window)
+    window = auto_window(num_images, model.device) if job.window == "auto" else int(job.window)
     window = min(window, job.plan.length)
     reason = None if window == 1 else _why_no_windows(model, processors, model_kwargs)
     if reason is None:
         return window
     if job.window != "auto":
         raise ValueError(f"`window` is {job.window}, but {reason}; leave it out to draw code by code.")
-    logger.warning("Drawing code by code, window='auto' or not: %s.", reason)
+    logger.warning("Drawing code by code in spite of window='auto': %s.", reason)
     return 1
 
 

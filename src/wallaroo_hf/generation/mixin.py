@@ -97,9 +97,9 @@ class WallarooGenerationMixin(GenerationMixin):
             null_prompt_cache: image mode: keeps the prefill of unconditional prompts from call to call; see
                 [`NullPromptCache`].
             window: images: how many tokens of each image a forward may decide. The codes are those that come one by one,
-                found in fewer forwards; see docs/windows.md. `"auto"` chooses by the number of images. Processors of your
-                own that keep nothing between calls and treat each row for itself say so by `row_wise = True`; with others
-                windows are refused. Default: 1, one code at a time.
+                found in fewer forwards; see docs/windows.md. `"auto"` chooses by device and number of images. Processors
+                of your own that keep nothing between calls and treat each row for itself say so by `row_wise = True`; with
+                others windows are refused. Default: 1, one code at a time.
             kwargs: the processor's tensors, `top_k`, `top_p`, `temperature`, `do_sample`, `num_return_sequences`,
                 `streamer`, `past_key_values`, `cache_implementation`, `return_dict_in_generate` and the like.
 

@@ -18,15 +18,18 @@ from .outputs import Record, ScoreTable
 from .plan import DrawingPlan
 from .sampling import NoiseAhead, first_largest
 
-# `window="auto"`: (largest number of images, window). The more images, the less of a forward's time is left unused.
+# `window="auto"`: (largest number of images, window). The more images, the less of a forward's time is left unused, and on
+# a CPU little is to begin with (benchmarks/decode.py measures it).
 AUTO_WINDOWS = ((2, 32), (4, 16), (16, 8))
+AUTO_WINDOWS_ON_CPU = ((2, 8),)
 # It decides one code at a time once so many forwards have decided fewer codes than this on average.
 PATIENCE, LEAST_CODES_PER_FORWARD = 32, 1.1
 
 
-def auto_window(num_images: int) -> int:
+def auto_window(num_images: int, device: torch.device) -> int:
     """The window of `window="auto"`; 1 for large batches, which leave nothing of a forward's time unused."""
-    return next((window for most, window in AUTO_WINDOWS if num_images <= most), 1)
+    windows = AUTO_WINDOWS_ON_CPU if device.type == "cpu" else AUTO_WINDOWS
+    return next((window for most, window in windows if num_images <= most), 1)
 
 
 class WindowDrawing:

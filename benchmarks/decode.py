@@ -38,6 +38,7 @@ from released_loop import draw_released, top_k_mask
 from transformers import CompileConfig
 from transformers.utils import logging as transformers_logging
 
+from wallaroo_hf.generation import DrawingOutput
 from wallaroo_hf.generation.sampling import GumbelNoise, first_largest, kth_largest
 
 GUIDANCE, TOP_K = 3.0, 1000
@@ -72,16 +73,19 @@ class Bench:
 
     def ours(self, images: int, context: int, grid: tuple[int, int], **options: Any) -> torch.Tensor:
         """Draws with our `generate`; codes `(B, rows * cols)`."""
+        sequences = self.output(images, context, grid, **options).sequences
+        vocab_size = self.model.config.text_config.vocab_size
+        new = sequences[:, context:]
+        return new[new >= vocab_size].view(images, -1) - vocab_size
+
+    def output(self, images: int, context: int, grid: tuple[int, int], **options: Any) -> DrawingOutput:
+        """Draws with our `generate`; all that it returns."""
         options.setdefault("line_breaks", True)
         if options.get("do_sample", True):
             options.setdefault("top_k", min(TOP_K, self.preset.codebook_size))
             options["generator"] = [torch.Generator(self.device).manual_seed(seed) for seed in range(images)]
-        sequences = self.model.generate(
-            **self.prompt(images, context, grid), generation_mode="image", guidance_scale=GUIDANCE, **options
-        )
-        vocab_size = self.model.config.text_config.vocab_size
-        new = sequences[:, context:]
-        return new[new >= vocab_size].view(images, -1) - vocab_size
+        settings = {"generation_mode": "image", "guidance_scale": GUIDANCE, "return_dict_in_generate": True}
+        return self.model.generate(**self.prompt(images, context, grid), **settings, **options)
 
     def released(self, images: int, context: int, grid: tuple[int, int], **options: Any) -> torch.Tensor:
         """Draws with the released loop's structure; codes `(B, rows * cols)`."""
@@ -110,14 +114,21 @@ class Bench:
 
         On accelerators `generate` compiles for a static cache by itself; on CPU its configuration has to say so.
         """
+        return self.ours(images, context, grid, **options, **self.static_options())
+
+    def static_options(self) -> dict[str, Any]:
+        """What `generate` is told for a static cache."""
         rows, cols = self.preset.grid
-        options |= {"cache_implementation": "static", "max_cache_len": self.preset.contexts[0] + rows * (cols + 1)}
+        options: dict[str, Any] = {
+            "cache_implementation": "static",
+            "max_cache_len": self.preset.contexts[0] + rows * (cols + 1),
+        }
         if not self.compiled:
             options["disable_compile"] = True
         elif self.device.type == "cpu":
             options["compile_config"] = CompileConfig(mode="default")
             options["compile_config"]._compile_all_devices = True
-        return self.ours(images, context, grid, **options)
+        return options
 
 
 def log(message: str) -> None:
@@ -221,6 +232,46 @@ def products(bench: Bench, rows: int, repeats: int) -> Callable[[], float]:
         return (now(bench.device) - start) / repeats
 
     return measure
+
+
+def window_case(bench: Bench, images: int, rounds: int, codes_per_forward: dict[int, float]) -> dict[str, Any]:
+    """Milliseconds of a forward over a window, of one code's forward beside it, and their ratio.
+
+    Weights are random here, so guesses are nearly always wrong; what a window is worth is its cost together with the codes
+    per forward of a trained model (`windows.py` counts those of the built-in one). The ratio is how many they must be.
+    """
+    context, grid = bench.preset.contexts[0], (1, bench.preset.steps)
+    # Compiled where that is how one would draw; on CPU every window would take a minute to compile.
+    options = bench.static_options() if bench.compiled and bench.device.type != "cpu" else {}
+    decoder = bench.model.model.language_model
+
+    def timed(window: int) -> Callable[[], float]:
+        outputs: list[DrawingOutput] = []
+
+        def draw() -> None:
+            outputs.append(bench.output(images, context, grid, window=window, **options))
+
+        def measure() -> float:
+            seconds = time_steps(draw, decoder, bench.device)[1]
+            return seconds / (outputs.pop().statistics.forwards - 1)
+
+        return measure
+
+    seconds = interleave({str(window): timed(window) for window in (1, *bench.preset.windows)}, rounds)
+    result: dict[str, Any] = {
+        "ms_per_forward": {name: spread([value * 1e3 for value in values], 3) for name, values in seconds.items()},
+        "cost_over_one_code": {name: ratio(seconds[name], seconds["1"]) for name in seconds if name != "1"},
+        "cache": "static, compiled" if options else "dynamic, eager",
+    }
+    rows, cols = bench.preset.grid
+    for window, codes in codes_per_forward.items():
+        if str(window) in seconds:
+            forward = result["ms_per_forward"][str(window)]["median"] / 1e3
+            # computed, not measured: a whole image if windows decided so many codes on average
+            result.setdefault("computed_seconds_per_image", {})[str(window)] = round(
+                rows * cols / codes * forward / images, 4
+            )
+    return result
 
 
 def whole_image_case(bench: Bench, images: int) -> dict[str, Any]:
@@ -377,6 +428,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             seconds[count, context] = step_case(bench, count, context, preset.rounds)
             summary = summarize_steps(bench, count, context, seconds[count, context], copy)
             report["steps"][f"{count}_images.context_{context}"] = summary
+    report["windows"] = {}
+    for count in preset.window_images:
+        log(f"windows: {count} images")
+        report["windows"][f"{count}_images"] = window_case(bench, count, preset.rounds, args.codes_per_forward)
     log("choosing codes")
     report["sampling_us"] = {f"{count}_images": sampling_case(bench, count, preset.rounds) for count in images}
     report["whole_image"] = {}
@@ -384,6 +439,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         log(f"whole image: {count} images")
         report["whole_image"][f"{count}_images"] = whole_image_case(bench, count)
     report["ratios"] = headline(seconds, preset.contexts[0], bench.variants)
+    for name, case in report["windows"].items():
+        for window, cost in case["cost_over_one_code"].items():
+            report["ratios"][f"window_{window}_over_1.forward.{name}"] = cost["median"]
     if args.preset == "cpu":
         report["bars"] = judge(report["ratios"], bench.variants)
     report["load"] = {"before": load, "after": os.getloadavg(), "cores": os.cpu_count()}
@@ -416,6 +474,12 @@ def default_device() -> str:
     return found.type if found is not None else "cpu"
 
 
+def window_and_codes(text: str) -> tuple[int, float]:
+    """`"16=2.5"` as numbers."""
+    window, _, codes = text.partition("=")
+    return int(window), float(codes)
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -428,8 +492,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--compile", action=argparse.BooleanOptionalAction, help="compile the static step; default: but for micro, yes"
     )
+    parser.add_argument(
+        "--codes-per-forward",
+        type=window_and_codes,
+        nargs="+",
+        default=[],
+        metavar="W=CODES",
+        help="of a trained model, by window, e.g. 16=2.5: computes seconds per image from them",
+    )
     parser.add_argument("--no-whole-image", action="store_true", help="steps only")
     args = parser.parse_args(arguments)
+    args.codes_per_forward = dict(args.codes_per_forward)
     args.device = args.device or ("cpu" if args.preset in ("cpu", "micro") else default_device())
     return args
 

@@ -42,6 +42,8 @@ class Preset:
         rounds: timed runs per variant, interleaved.
         grid: rows and columns of the whole image.
         whole_images: batch sizes to time whole images with.
+        windows: tokens per forward to time windows with.
+        window_images: batch sizes to time windows with.
     """
 
     hidden_size: int
@@ -59,20 +61,22 @@ class Preset:
     rounds: int = 5
     grid: tuple[int, int] = (32, 32)
     whole_images: tuple[int, ...] = (1,)
+    windows: tuple[int, ...] = (2, 4, 8, 16, 32)
+    window_images: tuple[int, ...] = (1,)
 
 
 PRESETS = {
     # seconds: shows that the script runs
     "micro": Preset(
         64, 2, 4, 2, 128, 512, (2, 3, 3), codebook_size=256, images=(1, 2), contexts=(20, 40), steps=8, rounds=2,
-        grid=(4, 6),
+        grid=(4, 6), windows=(4,), window_images=(1, 2),
     ),
     # a body of 23 M weights whose text head is 9 % of it, as in the 7B model (8 %)
     "cpu": Preset(512, 6, 8, 2, 2048, 4096, (8, 12, 12)),
     # the released model's shape
     "h200": Preset(
         3584, 28, 28, 4, 18944, 152064, (16, 24, 24), dtype=torch.bfloat16, images=(1, 8, 32), steps=128, rounds=3,
-        whole_images=(1, 8, 32),
+        whole_images=(1, 8, 32), windows=(2, 4, 8, 16, 32, 64), window_images=(1, 4, 8),
     ),
 }  # fmt: skip
 

@@ -53,6 +53,18 @@ def test_seeds_do_not_depend_on_the_batch(common, tmp_path):
     assert together.tobytes() == Image.open(tmp_path / "alone.png").tobytes()
 
 
+@pytest.mark.parametrize("command", ["generate", "edit"])
+def test_windows_draw_the_same(common, tmp_path, command):
+    picture(1).save(tmp_path / "source.png")
+    arguments = ("generate", "a cat") if command == "generate" else ("edit", tmp_path / "source.png", "a cat")
+    for window in ("1", "7", "auto"):
+        run(*arguments, "--seed", 6, "--window", window, "-o", tmp_path / f"{window}.png", *common)
+    pictures = [Image.open(tmp_path / f"{window}.png") for window in ("1", "7", "auto")]
+    assert len({image.tobytes() for image in pictures}) == 1
+    assert [json.loads(image.text["settings"])["window"] for image in pictures] == ["1", "7", "auto"]
+    assert "'auto'" in run(*arguments, "--window", "wide", code=1)
+
+
 def test_files_are_never_replaced(common, tmp_path):
     for _ in range(2):
         run("generate", "a cat", "--seed", 1, "-o", tmp_path / "cat.png", *common)

@@ -35,6 +35,11 @@ def test_draw(run, tmp_path):
     assert "cat.png" in out and Image.open(tmp_path / "cat.png").size == (64, 160)
 
 
+def test_windows(run, tmp_path):
+    out = run("windows", "a cat", "--size", 64, "--window", 8, "--output", tmp_path / "windows.png")
+    assert "The same 16 codes" in out and Image.open(tmp_path / "windows.png").width == 3 * (4 * 48 + 16) + 16
+
+
 def test_edit(run, tmp_path, monkeypatch):
     picture(1, 60, 45).save(tmp_path / "source.png")
     run("edit", tmp_path / "source.png", "make it blue", "--output", tmp_path / "blue.png")

@@ -61,6 +61,21 @@ def test_output_types(pipe):
         pipe("a cat", output_type="latent", **options)
 
 
+def test_windows_draw_the_same(pipe):
+    rows = []
+    options = {"generator": torch.Generator().manual_seed(1), "output_type": "tokens", **SIZE}
+    alone = pipe("a cat", **options).images
+    options["generator"].manual_seed(1)
+
+    def note(pipe, step, num_steps, details):
+        rows.append(step)
+
+    assert torch.equal(pipe("a cat", window=6, callback_on_step_end=note, **options).images, alone)
+    assert rows == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="'auto'"):
+        pipe("a cat", window="wide", **options)
+
+
 def test_callback_sees_each_row(pipe):
     seen = []
 

@@ -41,11 +41,15 @@ class DrawingOptions:
     prompt_template: str = "0"
     source_fit: str | None = None
     published_eval: bool = False
+    window: str | None = None
 
     def pipeline_arguments(self) -> dict[str, Any]:
-        """The same for the pipeline; a template that is a number is an index."""
-        template = int(self.prompt_template) if self.prompt_template.isdigit() else self.prompt_template
-        return {**asdict(self), "prompt_template": template}
+        """The same for the pipeline; a template that is a number is an index, a window that is one a number."""
+        template, window = (
+            int(given) if given is not None and given.isdigit() else given
+            for given in (self.prompt_template, self.window)
+        )
+        return {**asdict(self), "prompt_template": template, "window": window}
 
 
 @dataclass(frozen=True)

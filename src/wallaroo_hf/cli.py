@@ -42,6 +42,10 @@ Template = Annotated[str, typer.Option("--prompt-template", help="Index of a tem
 PublishedEval = Annotated[
     bool, typer.Option("--published-eval", help="Token layout and padding of the released evaluation scripts.")
 ]
+Window = Annotated[
+    str | None,
+    typer.Option(help="Codes a forward may decide: a number, or auto; the same image in fewer forwards. Default: 1."),
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images drawn at once.")]
 
 
@@ -95,6 +99,7 @@ def generate(
     top_p: TopP = None,
     prompt_template: Template = "0",
     published_eval: PublishedEval = False,
+    window: Window = None,
     batch_size: BatchSize = 4,
     device: Device = None,
     dtype: Dtype = "auto",
@@ -133,6 +138,7 @@ def edit(
             "crop with --published-eval."
         ),
     ] = None,
+    window: Window = None,
     batch_size: BatchSize = 4,
     device: Device = None,
     dtype: Dtype = "auto",

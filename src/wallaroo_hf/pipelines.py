@@ -69,6 +69,8 @@ class WallarooPipeline(Pipeline):
             source_fit: `"pad"` (default) keeps the whole source, `"crop"` cuts it to the listed size as in training.
             published_eval: token layout, padding and cropping of the released evaluation scripts.
             null_prompt_cache: a [`NullPromptCache`] of yours, which saves work from edit to edit.
+            window: how many codes of each image a forward may decide (a number, or `"auto"`): the same images in fewer
+                forwards, which is faster on a GPU at a few images; see docs/windows.md.
             callback_on_step_end: called as `callback(pipe, step, num_steps, kwargs)` after each row of each image;
                 `kwargs` holds `image` (its index) and `preview` (a function that gives the rows so far as a picture).
                 Returning False, or `pipe.interrupt()`, stops: the output then has what is there and `complete=False`.
@@ -114,6 +116,7 @@ class WallarooPipeline(Pipeline):
         source_fit: str | None = None,
         published_eval: bool = False,
         null_prompt_cache: NullPromptCache | None = None,
+        window: int | str | None = None,
         callback_on_step_end: StepCallback | None = None,
         output_type: str | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -141,6 +144,7 @@ class WallarooPipeline(Pipeline):
             "top_p": top_p,
             "attend_padding": True if published_eval else None,
             "null_prompt_cache": null_prompt_cache,
+            "window": window,
         }
         # an edit comes back at its source's size, unless another size (or the published one) was asked for
         fit_back = fit if height is None and aspect_ratio is None and not published_eval else None

@@ -96,6 +96,17 @@ def test_text_behind_an_image_sees_it(model, processor, images):
     assert torch.equal(logits[0, :-1].argmax(dim=-1), story[0, -6:])
 
 
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+def test_windows_draw_the_same(model, processor, guidance_scale):
+    """Images of several codes per forward, and the text behind them, which continues their cache."""
+    inputs, start = _chat(processor, [picture(1)]), model.config.generate_start_token_id
+    stories = [
+        _tell(model, inputs, {0: start, 3: start}, guidance_scale=guidance_scale, window=window)
+        for window in (None, 7)
+    ]
+    assert torch.equal(*stories)
+
+
 def test_several_images(model, processor):
     inputs = _chat(processor)
     start = model.config.generate_start_token_id

@@ -53,6 +53,7 @@ def generate_auto(
     guidance_scale: float,
     line_breaks: bool,
     generator: torch.Generator | Sequence[torch.Generator] | None,
+    window: int | str,
     kwargs: dict[str, Any],
 ) -> torch.LongTensor:
     """Continues each row with text and images until the text ends.
@@ -66,6 +67,7 @@ def generate_auto(
         generation_config: as given to `generate`; text segments follow it, images its `image_` entries.
         guidance_scale, line_breaks: for images.
         generator: one for all rows or one per row; images only (text draws from torch's global generator).
+        window: for images.
         kwargs: the tensors of `processor(..., generation_mode="auto")`, and settings for the text segments, the caller's
             logits processors and stopping criteria among them. `max_new_tokens` counts text tokens.
 
@@ -105,7 +107,7 @@ def generate_auto(
         )
     answers = []
     for row, null, grid, own in zip(rows, negatives, torch.as_tensor(grids).tolist(), generators, strict=True):
-        story = _Story(model, row, null, (int(grid[0]), int(grid[1])), guidance_scale, line_breaks, own)
+        story = _Story(model, row, null, (int(grid[0]), int(grid[1])), guidance_scale, line_breaks, own, window)
         answers.append(story.tell(budget, generation_config, kwargs, relay)[row.input_ids.shape[1] :])
     if streamer is not None:
         streamer.end()
@@ -127,10 +129,11 @@ class _Story:
         guidance_scale: float,
         line_breaks: bool,
         generator: torch.Generator | None,
+        window: int | str,
     ) -> None:
         self.model, self.row, self.negative = model, row, negative
         self.grid, self.guidance_scale, self.line_breaks = grid, guidance_scale, line_breaks
-        self.generator = generator
+        self.generator, self.window = generator, window
         self.ids = row.input_ids  # (1, T)
         self.cache = DynamicCache(config=model.config.get_text_config())
 
@@ -197,6 +200,6 @@ class _Story:
             self.model._pad_token_id(kwargs),
         )
         edit = bool(self.model.model.ends_in_edit(self.ids)[0])
-        job = DrawingJob(branches, scales, plan, [edit], False, self.generator, resumes=True)
+        job = DrawingJob(branches, scales, plan, [edit], False, self.generator, resumes=True, window=self.window)
         settings = {name: value for name, value in kwargs.items() if value is not None}
         self.ids = self.model._draw(job, generation_config, {**settings, "past_key_values": self.cache})

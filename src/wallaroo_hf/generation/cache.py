@@ -43,6 +43,12 @@ class RoomyLayer(DynamicLayer):
         self.keys, self.values = self._key_buffer[:, :, :end], self._value_buffer[:, :, :end]
         return self.keys, self.values
 
+    def buffers(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Keys and values with all the room, or None if they are no longer in it."""
+        if self.keys.data_ptr() != self._key_buffer.data_ptr():
+            return None
+        return self._key_buffer, self._value_buffer
+
 
 def roomy_cache(text_config: Any, room: int) -> DynamicCache:
     """An empty dynamic cache with room for `room` tokens in each layer that keeps all of them."""

@@ -8,6 +8,7 @@ from transformers import DynamicCache, GenerationConfig
 from transformers.masking_utils import create_causal_mask
 
 from .attention import StepMask, step_attention
+from .ragged import RaggedRows
 from .rows import Branch, NullPrompt, NullPromptCache, split_rows
 
 
@@ -51,8 +52,10 @@ class PairedDecoder:
         # The first forward sets these:
         self.attention_mask: torch.Tensor | None = None  # (rows, L + new), or None where nothing is hidden
         self.step_mask: StepMask | None = None  # the same as sdpa takes it
+        self.prompt_mask = torch.empty(0)  # (rows, L), 1 where a prompt's token is seen later
         self.position_ids = torch.empty(0)  # (3, rows, 1), of the newest token
         self.length = 0  # of the cache, in tokens
+        self._ragged: RaggedRows | None = None  # the cache while it is filled by windows
         self._given_back: list[tuple[Any, int]] = []  # caches of the caller that drawing continued, and their padding
         self.compiles = model._valid_auto_compile_criteria({"past_key_values": cache}, generation_config)
         self._step = model.get_compiled_call(generation_config.compile_config) if self.compiles else model.__call__
@@ -153,6 +156,7 @@ class PairedDecoder:
     def _hide_padding(self, mask: torch.Tensor) -> None:
         """Takes the mask of the first forward, `(rows, L)`, and keeps it for the steps after it."""
         self.length = mask.shape[1]
+        self.prompt_mask = torch.ones_like(mask) if self.attend_padding else mask
         hides = not self.attend_padding and not bool(mask.all())
         if hides:
             self.attention_mask = torch.nn.functional.pad(mask, (0, self.num_new_tokens), value=1)
@@ -264,6 +268,47 @@ class PairedDecoder:
             model_inputs = self.model.prepare_inputs_for_generation(attention_mask=mask, **model_inputs)
             return self._step(**model_inputs)
         return self.model(attention_mask=mask, **model_inputs)
+
+    def begin_windows(self, window: int) -> None:
+        """Makes the cache, filled by the first forward, ready for windows of so many tokens."""
+        self._ragged = RaggedRows(self.cache, self.prompt_mask, self.num_new_tokens, window)
+
+    def step_windows(self, input_ids: torch.Tensor, fed: torch.Tensor, furthest: int) -> Any:
+        """A forward over each row's own window `(B * copies, window)`, the same in every branch; logits of all of it.
+
+        Args:
+            fed: `(B * copies,)`, how many new tokens of each row are in the cache and right.
+            furthest: the largest of them.
+        """
+        assert self._ragged is not None, "begin_windows comes first"
+        device, window = self.position_ids.device, input_ids.shape[1]
+        starts = fed.to(device).repeat(len(self.branches))
+        position_ids = self.position_ids + 1 + starts[:, None] + torch.arange(window, device=device)
+        text_config = self.model.config.get_text_config()
+        packed = text_config._attn_implementation == "sdpa"
+        mask = self._ragged.place(starts, furthest, whole=not packed)
+        model_inputs = {
+            "input_ids": input_ids.to(device).repeat(len(self.branches), 1),
+            "past_key_values": self.cache,
+            "position_ids": position_ids,
+            "edit_mask": self.edit_mask,
+            **self.options,
+            "logits_to_keep": window,
+        }
+        if self.compiles:
+            _fix_shapes(model_inputs["input_ids"], position_ids, mask)
+        if packed:
+            with step_attention(text_config):
+                return self._step(attention_mask={"full_attention": mask}, **model_inputs)
+        dtype = self.model.dtype
+        additive = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+        return self._step(attention_mask={"full_attention": additive}, **model_inputs)
+
+    def end_windows(self, count: int) -> None:
+        """Gives the cache back with the first `count` new tokens in it."""
+        if self._ragged is not None:
+            self._ragged.give_back(self.length + count)
+            self._ragged = None
 
 
 def _fix_shapes(input_ids: torch.Tensor, position_ids: torch.Tensor, mask: torch.Tensor) -> None:

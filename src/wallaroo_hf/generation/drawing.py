@@ -5,26 +5,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import (
-    GenerationConfig,
-    LogitsProcessorList,
-    MaxLengthCriteria,
-    StoppingCriteriaList,
-)
-from transformers.generation import GenerateDecoderOnlyOutput
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
+from transformers.utils import logging
 
+from .choosing import Chooser, ScoreRules
 from .decoder import PairedDecoder
-from .logits_processors import (
-    ForcedTokensLogitsProcessor,
-    ImageGuidanceLogitsProcessor,
-    ImageVocabularyLogitsProcessor,
-    for_slice,
-    works_on_slice,
-)
+from .delivery import Delivery
+from .logits_processors import works_in_windows
+from .outputs import DrawingOutput, Record
 from .plan import DrawingPlan
 from .rows import Branch, NullPromptCache
-from .sampling import GumbelNoise, first_largest
+from .sampling import NoiseAhead
+from .windows import WindowDrawing, auto_window
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,6 +35,7 @@ class DrawingJob:
         generator: see [`GumbelNoise`].
         null_prompt_cache: see [`NullPromptCache`].
         resumes: the drawing continues a sequence whose beginning is in the caller's cache.
+        window: how many tokens of each image a forward takes at most, or `"auto"`; 1 = one code at a time.
     """
 
     branches: Sequence[Branch]
@@ -50,42 +46,7 @@ class DrawingJob:
     generator: torch.Generator | Sequence[torch.Generator] | None
     resumes: bool = False
     null_prompt_cache: NullPromptCache | None = None
-
-
-class _Record:
-    """Collects what `return_dict_in_generate` asked for."""
-
-    def __init__(self, generation_config: GenerationConfig, rows: int) -> None:
-        wanted = bool(generation_config.return_dict_in_generate)
-        self.rows = rows
-        self.scores: list | None = [] if wanted and generation_config.output_scores else None
-        self.logits: list | None = [] if wanted and generation_config.output_logits else None
-        self.hidden_states: list | None = [] if wanted and generation_config.output_hidden_states else None
-        self.attentions: list | None = [] if wanted and generation_config.output_attentions else None
-
-    def forward(self, outputs: Any) -> None:
-        """Keeps the conditional rows' hidden states and attentions of one forward.
-
-        As copies: views would keep the other branches' rows too, and the next replay of a CUDA graph overwrites them.
-        """
-        for kept, given in ((self.hidden_states, outputs.hidden_states), (self.attentions, outputs.attentions)):
-            if kept is not None:
-                kept.append(tuple(layer[: self.rows].clone() for layer in given))
-
-    def result(self, sequences: torch.Tensor, cache: Any) -> GenerateDecoderOnlyOutput:
-        """The output of `generate`."""
-
-        def as_tuple(values: list | None) -> tuple | None:
-            return None if values is None else tuple(values)
-
-        return GenerateDecoderOnlyOutput(
-            sequences=sequences,
-            scores=as_tuple(self.scores),
-            logits=as_tuple(self.logits),
-            attentions=as_tuple(self.attentions),
-            hidden_states=as_tuple(self.hidden_states),
-            past_key_values=cache,
-        )
+    window: int | str = 1
 
 
 def draw(
@@ -99,11 +60,11 @@ def draw(
     drawing_streamer: BaseStreamer | None = None,
     synced: bool = False,
     **model_kwargs: Any,
-) -> GenerateDecoderOnlyOutput | torch.LongTensor:
+) -> DrawingOutput | torch.LongTensor:
     """Draws one image per row.
 
     A forward runs only when some row has a code to decide, over all tokens decided since the last one; forced tokens
-    cost none by themselves. The text head is never computed.
+    cost none by themselves. With a window it runs over guesses too, see [`WindowDrawing`]. The text head is never computed.
 
     Args:
         input_ids: prompts `(B, L)`, ending with `<|generate_start|>`, already repeated for `num_return_sequences`.
@@ -114,128 +75,131 @@ def draw(
         synced: whether other processes must run as many forwards (FSDP, ZeRO-3).
 
     Returns:
-        `(B, L + N)` ids, or `GenerateDecoderOnlyOutput` if `return_dict_in_generate`. `scores` are what a code is chosen
+        `(B, L + N)` ids, or [`DrawingOutput`] if `return_dict_in_generate`. `scores` are what a code is chosen
         from (guided, processed), `logits` the raw conditional ones, all `(B, vocab_size + codebook_size)`, one entry per
         new token; forced tokens have all their weight on themselves.
+
+    Raises:
+        ValueError: if the drawing cannot be done with the window that was asked for.
     """
-    rows, prompt_length = input_ids.shape
     plan = job.plan.to(input_ids.device)
-    record = _Record(generation_config, rows)
-    cache = model_kwargs["past_key_values"]
+    window = _window(model, job, logits_processor, model_kwargs, len(input_ids))
     decoder = PairedDecoder(
         model,
         job.branches,
         job.edits,
-        rows // len(job.edits),
-        cache,
+        len(input_ids) // len(job.edits),
+        model_kwargs["past_key_values"],
         plan.length,
         job.attend_padding,
         generation_config,
         job.null_prompt_cache,
         {name: True for name in ("output_hidden_states", "output_attentions") if model_kwargs.get(name)},
     )
-    choose = _Chooser(model, job, plan, logits_processor, generation_config, record, prompt_length, rows)
-    # A length that is reached only at the end need not be checked at each code.
-    criteria = StoppingCriteriaList([item for item in stopping_criteria if not isinstance(item, MaxLengthCriteria)])
-    finished = torch.zeros(rows, dtype=torch.bool, device=input_ids.device)
-    pad_token_id = generation_config._pad_token_tensor
+    record = Record(generation_config, len(input_ids))
+    rules = ScoreRules(model, job.guidance_scales, logits_processor)
+    pad = generation_config._pad_token_tensor
+    delivery = Delivery(input_ids, plan.length, pad, drawing_streamer, stopping_criteria)
+    gave_up_at = None
+    if window == 1:
+        choose = Chooser(rules, plan, job.generator, generation_config, record, input_ids.shape[1])
+        _draw_code_by_code(model, job, plan, decoder, choose, record, delivery, synced)
+    else:
+        noise = None
+        if generation_config.do_sample:
+            reach = 2 * window + 2  # guesses, and those of the window behind it
+            noise = NoiseAhead(job.generator, rules.codebook_size, input_ids.device, plan.draws_code, reach)
+        gives_up = job.window == "auto"
+        drawing = WindowDrawing(decoder, rules, plan, input_ids, window, noise, record, gives_up)
+        _draw_by_windows(model, job, drawing, delivery, synced)
+        gave_up_at = drawing.gave_up_at
+    decoder.give_back()
+    sequences = delivery.so_far
+    while synced and model._has_unfinished_sequences(True, synced, device=input_ids.device):
+        model(input_ids=sequences[:1, :1].to(model.device), use_cache=False, edit_mask=False)
+    delivery.end()
+    if generation_config.return_dict_in_generate:
+        return record.result(sequences, model_kwargs["past_key_values"], window, gave_up_at)
+    return sequences
 
-    sequences = input_ids.new_empty(rows, prompt_length + plan.length)
-    sequences[:, :prompt_length] = input_ids
-    fed = length = prompt_length
+
+def _draw_code_by_code(
+    model: Any,
+    job: DrawingJob,
+    plan: DrawingPlan,
+    decoder: PairedDecoder,
+    choose: Chooser,
+    record: Record,
+    delivery: Delivery,
+    synced: bool,
+) -> None:
+    """One position after the other."""
+    fed = delivery.length
     for position, draws_code in enumerate(plan.draws_code):
-        so_far = sequences[:, :length]
+        so_far = delivery.so_far
         image_logits = None
         if any(draws_code):
-            model._has_unfinished_sequences(False, synced, device=input_ids.device)
+            model._has_unfinished_sequences(False, synced, device=so_far.device)
             if position == 0:
                 outputs = decoder.resume() if job.resumes else decoder.prefill()
             else:
                 outputs = decoder.step(so_far[:, fed:].to(model.device))
-            fed = length
-            record.forward(outputs)
-            image_logits = outputs.image_logits[:, -1].to(device=input_ids.device, dtype=torch.float32)
-        tokens = choose(so_far, image_logits, position)
-        if criteria:
-            tokens = torch.where(finished, pad_token_id, tokens)
-        sequences[:, length] = tokens
-        length += 1
-        if drawing_streamer is not None:
-            drawing_streamer.put(tokens.cpu())
-            if getattr(drawing_streamer, "stopped", False):
-                break
-        if criteria:
-            scores = None if record.scores is None else tuple(record.scores)
-            finished = finished | criteria(sequences[:, :length], scores)
-            if bool(finished.all()):
-                break
-    decoder.give_back()
-    while synced and model._has_unfinished_sequences(True, synced, device=input_ids.device):
-        model(input_ids=sequences[:1, :1].to(model.device), use_cache=False, edit_mask=False)
-    if drawing_streamer is not None:
-        drawing_streamer.end()
-    sequences = sequences[:, :length]
-    if generation_config.return_dict_in_generate:
-        return record.result(sequences, cache)
-    return sequences
+            fed = delivery.length
+            record.forward(outputs, draws_code)
+            image_logits = outputs.image_logits[:, -1].to(device=so_far.device, dtype=torch.float32)
+        if delivery.put(choose(so_far, image_logits, position), record.scores):
+            break
 
 
-class _Chooser:
-    """Turns raw code logits into the next token of each row."""
+def _draw_by_windows(model: Any, job: DrawingJob, drawing: WindowDrawing, delivery: Delivery, synced: bool) -> None:
+    """Several positions at a time; what goes wrong leaves the caller's cache as it should be."""
+    device, prompt_length = delivery.so_far.device, delivery.length
+    try:
+        model._has_unfinished_sequences(False, synced, device=device)
+        drawing.begin(resumes=job.resumes)
+        while not drawing.deliver(delivery) and not drawing.complete:
+            model._has_unfinished_sequences(False, synced, device=device)
+            drawing.advance()
+    finally:
+        drawing.end(delivery.length - prompt_length)
 
-    def __init__(
-        self,
-        model: Any,
-        job: DrawingJob,
-        plan: DrawingPlan,
-        logits_processor: LogitsProcessorList,
-        generation_config: GenerationConfig,
-        record: _Record,
-        prompt_length: int,
-        rows: int,
-    ) -> None:
-        self.plan, self.record = plan, record
-        self.vocab_size = model.config.text_config.vocab_size
-        self.codebook_size = model.config.codebook_size
-        self.guide = ImageGuidanceLogitsProcessor(job.guidance_scales)
-        self.widen = ImageVocabularyLogitsProcessor(self.vocab_size)
-        self.force = ForcedTokensLogitsProcessor(plan.forced_token_ids, prompt_length)
-        self.on_slice = works_on_slice(logits_processor)
-        self.processors = for_slice(logits_processor) if self.on_slice else logits_processor
-        self.rows = rows
-        self.noise = None
-        if generation_config.do_sample:
-            device = plan.forced_token_ids.device
-            self.noise = GumbelNoise(job.generator, rows, self.codebook_size, device)
 
-    def __call__(self, input_ids: torch.Tensor, image_logits: torch.Tensor | None, position: int) -> torch.Tensor:
-        """Ids `(B,)` for the next position.
+def _window(
+    model: Any, job: DrawingJob, processors: LogitsProcessorList, model_kwargs: dict[str, Any], num_images: int
+) -> int:
+    """The window to draw with: 1 where windows cannot be and were not insisted on.
 
-        Args:
-            input_ids: `(B, T)` so far.
-            image_logits: raw `(branches * B, codebook_size)`, or None where every row's token is forced.
-        """
-        forced = self.plan.forced_token_ids[:, position]
-        if image_logits is None:
-            if self.record.scores is not None or self.record.logits is not None:
-                nothing = torch.zeros(self.rows, self.codebook_size, device=input_ids.device)
-                self._remember(input_ids, nothing, nothing)
-            return forced
-        scores = self.guide(input_ids, image_logits)
-        if self.on_slice:
-            codes = self.processors(input_ids, scores)
-            wide = None
-        else:
-            wide = self.processors(input_ids, self.widen(input_ids, scores))
-            codes = wide[:, self.vocab_size :]
-        self._remember(input_ids, codes if wide is None else wide, image_logits[: self.rows])
-        if self.noise is not None:
-            codes = codes + self.noise.next(self.plan.draws_code[position], self.plan.code_positions[:, position])
-        return torch.where(forced >= 0, forced, first_largest(codes) + self.vocab_size)
+    Raises:
+        ValueError: where they cannot be, but were asked for by number.
+    """
+    window = auto_window(num_images, model.device) if job.window == "auto" else int(job.window)
+    window = min(window, job.plan.length)
+    reason = None if window == 1 else _why_no_windows(model, processors, model_kwargs)
+    if reason is None:
+        return window
+    if job.window != "auto":
+        raise ValueError(f"`window` is {job.window}, but {reason}; leave it out to draw code by code.")
+    logger.warning("Drawing code by code in spite of window='auto': %s.", reason)
+    return 1
 
-    def _remember(self, input_ids: torch.Tensor, scores: torch.Tensor, logits: torch.Tensor) -> None:
-        """Keeps scores and logits if they are wanted, as wide as callers see them and with forced tokens forced."""
-        for kept, values in ((self.record.scores, scores), (self.record.logits, logits)):
-            if kept is not None:
-                wide = self.widen(input_ids, values) if values.shape[-1] == self.codebook_size else values
-                kept.append(self.force(input_ids, wide))
+
+def _why_no_windows(model: Any, processors: LogitsProcessorList, model_kwargs: dict[str, Any]) -> str | None:
+    """Why several codes cannot be decided in one forward, or None if they can."""
+    text_config = model.config.get_text_config()
+    for name in ("output_hidden_states", "output_attentions"):
+        if model_kwargs.get(name):
+            return f"`{name}` of a forward over guesses would not be those of the codes"
+    if text_config._attn_implementation not in ("sdpa", "eager"):
+        return (
+            f"attention {text_config._attn_implementation!r} cannot take the mask that windows need (load the model with "
+            'attn_implementation="sdpa")'
+        )
+    if set(text_config.layer_types) != {"full_attention"}:
+        return "the model has layers that do not attend to all tokens"
+    for processor in processors:
+        if not works_in_windows(processor):
+            return (
+                f"{type(processor).__name__} may depend on the order in which it is asked (give it an attribute "
+                "`row_wise = True` if it keeps nothing between calls and treats each row of ids and scores for itself)"
+            )
+    return None

@@ -63,6 +63,13 @@ def refuse_impossible(kwargs: dict[str, Any], lookup: Callable[[str, Any, Any], 
             raise ValueError(f"`{name}` cannot be used while drawing ({reason}); leave it out.")
 
 
+def check_window(window: Any) -> None:
+    """Raises for what is not a window: it is a positive number, `"auto"` or None."""
+    number = isinstance(window, int) and not isinstance(window, bool) and window >= 1
+    if window is not None and window != "auto" and not number:
+        raise ValueError(f"`window` is {window!r}, but must be a number of tokens from 1 on, or 'auto'.")
+
+
 def take_branch(kwargs: dict[str, Any], prefix: str) -> Branch | None:
     """One guidance branch out of the processor's tensors, or None."""
     tensors = {name: kwargs.pop(f"{prefix}{name}", None) for name in _BRANCH_TENSORS}

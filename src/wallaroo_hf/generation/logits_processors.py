@@ -9,9 +9,15 @@ import torch
 from transformers import (
     EpsilonLogitsWarper,
     EtaLogitsWarper,
+    LogitNormalization,
     LogitsProcessor,
     LogitsProcessorList,
     MinPLogitsWarper,
+    NoBadWordsLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    SuppressTokensLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -33,6 +39,21 @@ _VOCABULARY_BLIND = (
     EpsilonLogitsWarper,
     EtaLogitsWarper,
 )
+# Processors that keep nothing from call to call and treat each row for itself, by its ids. They can be asked about several
+# positions at once, also about such that are not drawn in the end.
+_ROW_WISE = (
+    LogitNormalization,
+    NoBadWordsLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+)
+
+
+def works_in_windows(processor: LogitsProcessor) -> bool:
+    """Whether a processor may be asked about positions out of turn: ours to know, or its attribute `row_wise` says so."""
+    return type(processor) in (*_VOCABULARY_BLIND, *_ROW_WISE) or getattr(processor, "row_wise", False) is True
 
 
 def works_on_slice(processors: LogitsProcessorList) -> bool:

@@ -17,6 +17,7 @@ from .cache import roomy_cache
 from .decoding import decode_rows, last_image_spans
 from .drawing import DrawingJob, draw
 from .inputs import (
+    check_window,
     equal_lengths,
     guidance_branches,
     look_up,
@@ -70,6 +71,7 @@ class WallarooGenerationMixin(GenerationMixin):
         line_breaks: bool | None = None,
         attend_padding: bool | None = None,
         null_prompt_cache: NullPromptCache | None = None,
+        window: int | str | None = None,
         **kwargs: Any,
     ) -> Any:
         r"""Answers (`generation_mode="text"`, the default), draws (`"image"`), or does both as it sees fit (`"auto"`).
@@ -94,11 +96,16 @@ class WallarooGenerationMixin(GenerationMixin):
                 prefill. Default: the generation config's entry, else False.
             null_prompt_cache: image mode: keeps the prefill of unconditional prompts from call to call; see
                 [`NullPromptCache`].
+            window: images: how many tokens of each image a forward may decide. The codes are those that come one by one,
+                found in fewer forwards; see docs/windows.md. `"auto"` chooses by device and number of images. Processors
+                of your own that keep nothing between calls and treat each row for itself say so by `row_wise = True`; with
+                others windows are refused. Default: 1, one code at a time.
             kwargs: the processor's tensors, `top_k`, `top_p`, `temperature`, `do_sample`, `num_return_sequences`,
                 `streamer`, `past_key_values`, `cache_implementation`, `return_dict_in_generate` and the like.
 
         Returns:
-            Ids `(B * num_return_sequences, T)`, prompt and new ones, right-padded, or a `GenerateDecoderOnlyOutput`.
+            Ids `(B * num_return_sequences, T)`, prompt and new ones, right-padded, or a `GenerateDecoderOnlyOutput`, in
+            image mode a [`DrawingOutput`].
 
         Raises:
             ValueError: for modes and arguments that cannot work; one sentence each.
@@ -108,6 +115,7 @@ class WallarooGenerationMixin(GenerationMixin):
             raise ValueError("Video input is not supported yet; pass single frames as images.")
         if generation_mode not in (None, *GENERATION_MODES):
             raise ValueError(f"`generation_mode` is {generation_mode!r}, but must be one of {GENERATION_MODES}.")
+        check_window(window)
         if generation_mode in ("image", "auto"):
             lookup = functools.partial(look_up, generation_config, self.generation_config)
             kwargs["input_ids"] = inputs if inputs is not None else kwargs.get("input_ids")
@@ -126,6 +134,7 @@ class WallarooGenerationMixin(GenerationMixin):
                     lookup("image_guidance_scale", guidance_scale, DEFAULT_GUIDANCE_SCALE),
                     lookup("line_breaks", line_breaks, True),
                     generator,
+                    window or 1,
                     kwargs,
                 )
             job = self._drawing_job(
@@ -137,7 +146,7 @@ class WallarooGenerationMixin(GenerationMixin):
                 lookup("attend_padding", attend_padding, False),
                 generator,
             )
-            job = dataclasses.replace(job, null_prompt_cache=null_prompt_cache)
+            job = dataclasses.replace(job, null_prompt_cache=null_prompt_cache, window=window or 1)
             return self._draw(job, generation_config, kwargs)
         for name, value in (
             ("source_guidance_scale", source_guidance_scale),
@@ -145,6 +154,7 @@ class WallarooGenerationMixin(GenerationMixin):
             ("line_breaks", line_breaks),
             ("attend_padding", attend_padding),
             ("null_prompt_cache", null_prompt_cache),
+            ("window", window),
         ):
             if value is not None:
                 raise ValueError(f"`{name}` is for drawing; pass generation_mode='image' with it.")

@@ -18,11 +18,13 @@ class DrawingPlan:
         forced_token_ids: `(B, N)` int64: line breaks, the image's end, then padding; -1 where a code is drawn.
         code_positions: `(B, N)` int64: raster index of the code drawn there; meaningless where a token is forced.
         draws_code: per position, which rows draw a code there (on the host, so that no step waits for the device).
+        columns: how many codes each row of each image has.
     """
 
     forced_token_ids: torch.Tensor
     code_positions: torch.Tensor
     draws_code: list[list[bool]]
+    columns: list[int]
 
     @property
     def length(self) -> int:
@@ -31,7 +33,8 @@ class DrawingPlan:
 
     def to(self, device: torch.device) -> "DrawingPlan":
         """The same plan with its tensors on a device."""
-        return DrawingPlan(self.forced_token_ids.to(device), self.code_positions.to(device), self.draws_code)
+        forced, positions = self.forced_token_ids.to(device), self.code_positions.to(device)
+        return DrawingPlan(forced, positions, self.draws_code, self.columns)
 
 
 def plan_drawing(
@@ -55,4 +58,4 @@ def plan_drawing(
     forced = torch.tensor([stream + [pad_id] * (length - len(stream)) for stream in streams], dtype=torch.long)
     is_code = forced == -1
     positions = (is_code.long().cumsum(dim=1) - 1).clamp(min=0)
-    return DrawingPlan(forced, positions, is_code.T.tolist())
+    return DrawingPlan(forced, positions, is_code.T.tolist(), [cols for _, cols in grids])

@@ -1,5 +1,6 @@
 """Choosing codes: greedily, or by Gumbel-max with noise fixed per image and position."""
 
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,15 +53,7 @@ class GumbelNoise:
         codebook_size: int,
         device: torch.device,
     ) -> None:
-        if generator is None or isinstance(generator, torch.Generator):
-            self._generators = [generator] * num_images
-        else:
-            self._generators = list(generator)
-        if len(self._generators) != num_images:
-            raise ValueError(
-                f"`generator` has {len(self._generators)} generators, but {num_images} images are drawn; give one, or "
-                "one per image (prompts times `num_return_sequences`)."
-            )
+        self._generators = _one_per_image(generator, num_images)
         self._noise = torch.empty(num_images, POSITIONS_PER_DRAW, codebook_size, device=device)
         self._rows = torch.arange(num_images, device=device)
         self._drawn = [0] * num_images  # code positions that each image has passed
@@ -83,9 +76,81 @@ class GumbelNoise:
         return self._noise[self._rows, code_positions % POSITIONS_PER_DRAW]
 
     def _refill(self, row: int) -> None:
-        generator, noise = self._generators[row], self._noise[row]  # (64, codebook_size)
-        if generator is None or generator.device == noise.device:
-            torch.rand(noise.shape, generator=generator, out=noise)
-        else:
-            noise.copy_(torch.rand(noise.shape, generator=generator, device=generator.device))
-        noise.log_().neg_().log_().neg_()
+        _draw_noise(self._generators[row], self._noise[row])
+
+
+class NoiseAhead:
+    r"""The same noise as [`GumbelNoise`], number for number, for code positions that have not come up yet.
+
+    Images of a generator of their own keep what their window needs. Images that share one keep all of their noise,
+    because its blocks must be drawn in the order in which images drawn code by code would come to them.
+
+    Args:
+        generator, codebook_size, device: as there.
+        draws_code: of the [`DrawingPlan`], which says that order.
+        reach: how many codes in a row are needed at one time.
+
+    Raises:
+        ValueError: if there are not as many generators as images.
+    """
+
+    def __init__(
+        self,
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+        codebook_size: int,
+        device: torch.device,
+        draws_code: Sequence[Sequence[bool]],
+        reach: int,
+    ) -> None:
+        num_images = len(draws_code[0])
+        self._generators = _one_per_image(generator, num_images)
+        self._waiting: dict[int, deque[tuple[int, int]]] = {id(item): deque() for item in self._generators}
+        self._drawn = [0] * num_images  # code positions whose noise is there
+        codes = [0] * num_images
+        for draws in draws_code:
+            for row in (row for row, draw in enumerate(draws) if draw):
+                if codes[row] % POSITIONS_PER_DRAW == 0:
+                    self._waiting[id(self._generators[row])].append((row, codes[row]))
+                codes[row] += 1
+        room = max(codes) if len(self._waiting) < num_images else reach + POSITIONS_PER_DRAW
+        blocks = -(-room // POSITIONS_PER_DRAW)
+        self._noise = torch.empty(num_images, blocks * POSITIONS_PER_DRAW, codebook_size, device=device)
+        self._rows = torch.arange(num_images, device=device)[:, None]
+
+    def at(self, codes: torch.Tensor, ends: Sequence[int]) -> torch.Tensor:
+        """Noise `(B, k, codebook_size)` of code positions `(B, k)`.
+
+        Args:
+            codes: raster indices; in each row none is more than `reach` before the largest that was ever asked for.
+            ends: per row, one more than its largest.
+        """
+        for row, end in enumerate(ends):
+            waiting = self._waiting[id(self._generators[row])]
+            while self._drawn[row] < end:
+                image, start = waiting.popleft()
+                first = start % self._noise.shape[1]
+                _draw_noise(self._generators[image], self._noise[image, first : first + POSITIONS_PER_DRAW])
+                self._drawn[image] = start + POSITIONS_PER_DRAW
+        return self._noise[self._rows, codes % self._noise.shape[1]]
+
+
+def _one_per_image(
+    generator: torch.Generator | Sequence[torch.Generator] | None, num_images: int
+) -> list[torch.Generator | None]:
+    if generator is None or isinstance(generator, torch.Generator):
+        return [generator] * num_images
+    if len(generator) != num_images:
+        raise ValueError(
+            f"`generator` has {len(generator)} generators, but {num_images} images are drawn; give one, or "
+            "one per image (prompts times `num_return_sequences`)."
+        )
+    return list(generator)
+
+
+def _draw_noise(generator: torch.Generator | None, noise: torch.Tensor) -> None:
+    """Fills a block `(64, codebook_size)`."""
+    if generator is None or generator.device == noise.device:
+        torch.rand(noise.shape, generator=generator, out=noise)
+    else:
+        noise.copy_(torch.rand(noise.shape, generator=generator, device=generator.device))
+    noise.log_().neg_().log_().neg_()

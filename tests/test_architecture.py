@@ -23,7 +23,7 @@ ALLOWED = {
     "conversion": {"_files", "layout", "processing", "modeling"},
     "training": {"_files", "_version", "layout", "processing", "modeling", "scenes"},
     "evaluation": {"_files", "_version", "scenes", "generation", "processing", "training"},
-    "web": {"_version", "layout", "processing", "pipelines"},
+    "web": {"_version", "generation", "layout", "processing", "pipelines"},
     "_files": set(),
     "_version": set(),
     "_registration": {"modeling", "processing"},

@@ -27,6 +27,12 @@ def serve(
         ),
     ] = None,
     max_batch: Annotated[int, typer.Option(min=1, help="Images or answers computed at once.")] = 8,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            help="Codes of an image that a forward may decide: a number, or auto; the same images. Default: 1."
+        ),
+    ] = None,
     max_wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for others to share a batch with.")] = 0.01,
     max_queue: Annotated[int, typer.Option(min=1, help="Images and answers that may wait; more get 429.")] = 128,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that a request may take, waiting included.")] = 600,
@@ -75,6 +81,7 @@ def serve(
         name=name or _name(model),
         api_keys=tuple(api_key or ()),
         max_batch=max_batch,
+        window=int(window) if window is not None and window.isdigit() else window,
         max_wait=max_wait,
         max_queue=max_queue,
         timeout=timeout,

@@ -54,6 +54,17 @@ def test_models(client):
         client.models.retrieve("gpt-4/o")
 
 
+def test_windows_are_invisible(serve, client):
+    """A server that decides several codes per forward sends the same picture; with no real window it does not start."""
+    asked = {"model": "tiny", "prompt": "a cat", "size": "64x32", "extra_body": {"seed": 5}}
+    plain = client.images.generate(**asked).data[0].b64_json
+    with serve(window=4) as running, openai.OpenAI(base_url=f"{running.url}/v1", api_key="none") as other:
+        assert other.images.generate(**asked).data[0].b64_json == plain
+        assert running.service.engine.window == 4
+    with pytest.raises(ValueError, match="window"), serve(window="lots"):
+        pass
+
+
 def test_draws_what_the_pipeline_draws(client, pipe):
     """Width comes first in OpenAI's sizes; image k has seed + k."""
     answer = client.images.generate(

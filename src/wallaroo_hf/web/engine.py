@@ -19,10 +19,11 @@ class Engine:
 
     Args:
         model, processor: a loaded checkpoint, on its device. Only one thread may call [`~Engine.run`].
+        window: codes of an image that a forward may decide, see `generate`.
     """
 
-    def __init__(self, model: Any, processor: Any) -> None:
-        self.model, self.processor = model, processor
+    def __init__(self, model: Any, processor: Any, window: int | str | None = None) -> None:
+        self.model, self.processor, self.window = model, processor, window
         self._pipe = WallarooPipeline(model=model, processor=processor, device=model.device)
 
     def run(self, jobs: Sequence[Job]) -> None:
@@ -60,6 +61,7 @@ class Engine:
             top_p=settings.top_p,
             generator=[torch.Generator().manual_seed(request.seed) for request in requests],
             callback_on_step_end=on_row,
+            window=self.window,
         )
         size = self.processor.image_token_size
         for job, image in zip(jobs, output.images, strict=True):

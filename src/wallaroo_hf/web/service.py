@@ -41,7 +41,7 @@ class Service:
         self.processor = copy.deepcopy(processor)  # tokenizers must not be shared between threads
         self.special_tokens = tuple(self.processor.tokenizer.get_added_vocab())
         self.preparing = asyncio.Lock()  # of whoever uses the copy
-        self.engine = Engine(model, processor)
+        self.engine = Engine(model, processor, settings.window)
         self.batcher = Batcher(
             self.engine.run,
             settings.max_batch,

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from ..generation.inputs import check_window
+
 MEBIBYTE = 2**20
 
 
@@ -13,6 +15,7 @@ class ServerSettings:
         name: the model's name in requests and answers.
         api_keys: keys of which a request must bring one (`Authorization: Bearer KEY`); none: everyone may ask.
         max_batch: most images or answers computed at once.
+        window: codes of an image that a forward may decide, a number or "auto"; the same images in fewer forwards.
         max_wait: seconds that an idle server waits for more requests of a kind before it begins.
         max_queue: most images and answers that wait; more are refused with 429.
         max_queue_bytes: most memory for images of waiting requests, and as much for the bodies of requests.
@@ -39,6 +42,7 @@ class ServerSettings:
     name: str = "wallaroo"
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     max_batch: int = 8
+    window: int | str | None = None
     max_wait: float = 0.01
     max_queue: int = 128
     max_queue_bytes: int = 1024 * MEBIBYTE
@@ -63,5 +67,6 @@ class ServerSettings:
         for name in ("max_batch", "max_queue", "max_body_bytes", "max_image_pixels", "max_n", "timeout"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but must be positive.")
+        check_window(self.window)
         if any(not key for key in self.api_keys):
             raise ValueError("An API key is empty; give one of at least one character, or none.")

@@ -36,11 +36,17 @@ class EditPlan:
     main: tuple[Combination, ...]
 
 
-def plan_edit(rng: random.Random, operation: str) -> EditPlan:
-    """Draws a source and an edit of it, one of `splits.OPERATIONS`; the instruction fits one object only."""
+def plan_edit(rng: random.Random, operation: str, size: tuple[int, int] | None = None) -> EditPlan:
+    """Draws a source and an edit of it, one of `splits.OPERATIONS`; the instruction fits one object only.
+
+    Args:
+        rng: source of randomness.
+        operation: what is done.
+        size: `(height, width)` in pixels; one of `scene.SIZES` if None.
+    """
     fewest, most = {"add": (1, MAX_OBJECTS - 1), "remove": (2, MAX_OBJECTS)}.get(operation, (1, MAX_OBJECTS))
     while True:
-        plan = _PLANNERS[operation](rng, random_scene(rng, num_objects=rng.randint(fewest, most)))
+        plan = _PLANNERS[operation](rng, random_scene(rng, size, rng.randint(fewest, most)))
         if plan is not None:
             return plan
 

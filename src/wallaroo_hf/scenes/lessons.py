@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 
 from .captions import CAPTION_CATEGORIES, plan_caption, plan_crowd, say_caption
+from .edits import plan_edit, say_edit
 from .phrases import Speaker
-from .splits import admits
+from .splits import OPERATIONS, admits
 from .tasks import Row, turn
 from .words import LANGUAGES
 
@@ -50,4 +51,32 @@ def make_lesson(seed: int, index: int) -> Row:
         "target_scene": plan.scene.to_dict(),
         "spec": plan.spec.to_dict(),
         "combinations": {"main": [list(one) for one in plan.main], "others": [list(one) for one in plan.others]},
+    }
+
+
+def make_edit_lesson(seed: int, index: int) -> Row:
+    """One editing row of the split "train", of 64x64 pixels, without its pictures; see [`make_lesson`].
+
+    With four slots there is less to keep apart, and the way from a place in the source to the same place in the target is
+    short.
+    """
+    rng = random.Random(f"{seed}/{index}/edit-lesson")
+    language, operation = rng.choice(LANGUAGES), rng.choice(OPERATIONS)
+    for _ in range(_MAX_TRIES):
+        plan = plan_edit(rng, operation, SIZE)
+        if admits("train", plan.main):
+            break
+    else:
+        raise RuntimeError(f"no lesson of the operation {operation!r} was found")
+    instruction = say_edit(plan.spec, Speaker(language, rng))
+    return {
+        "messages": [turn("user", None, instruction), turn("assistant", None)],
+        "task": "editing",
+        "category": operation,
+        "language": language,
+        "prompt": instruction,
+        "scene": plan.scene.to_dict(),
+        "target_scene": plan.target.to_dict(),
+        "spec": plan.spec.to_dict(),
+        "combinations": {"main": [list(one) for one in plan.main], "others": []},
     }

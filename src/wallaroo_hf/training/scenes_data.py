@@ -8,14 +8,15 @@ from typing import Any
 from ..scenes import SceneDataset
 from ..scenes.conversations import make_conversation
 from ..scenes.lessons import SIZE as SMALL_SIZE
-from ..scenes.lessons import make_lesson
+from ..scenes.lessons import make_edit_lesson, make_lesson
 from ..scenes.tasks import render_row
 from .datasets import load_rows
 from .mixing import Source, TaskMixture
 from .rows import Row
 from .stages import Stage
 
-LESSONS = "lessons"  # the folder of encoded rows of small pictures
+# Folders of encoded rows of small pictures, by task.
+LESSONS = {"generation": "lessons", "editing": "edit_lessons"}
 
 __all__ = ["LESSONS", "SceneRows", "mixture", "text_corpus"]
 
@@ -50,21 +51,22 @@ class SceneRows(Sequence[Row]):
 
 
 class Lessons(Sequence[Row]):
-    """Small crowded pictures to draw, in the form of training rows.
+    """Small pictures to draw or to edit, in the form of training rows.
 
     Args:
+        task: "generation" or "editing".
         num_rows: how many.
         seed: another seed gives other rows.
     """
 
-    def __init__(self, num_rows: int, seed: int = 0) -> None:
-        self.num_rows, self.seed = num_rows, seed
+    def __init__(self, task: str, num_rows: int, seed: int = 0) -> None:
+        self.make, self.num_rows, self.seed = _LESSON_MAKERS[task], num_rows, seed
 
     def __len__(self) -> int:
         return self.num_rows
 
     def __getitem__(self, index: int) -> Row:  # type: ignore[override]
-        row = render_row(make_lesson(self.seed, index))
+        row = render_row(self.make(self.seed, index))
         return {
             **{key: row[key] for key in ("messages", "images")},
             "height": SMALL_SIZE[0],
@@ -99,6 +101,9 @@ class Conversations(Sequence[Row]):
         return {"messages": row["messages"], "images": row["images"], "name": f"conversation[{index}]"}
 
 
+_LESSON_MAKERS = {"generation": make_lesson, "editing": make_edit_lesson}
+
+
 def text_corpus(num_rows: int, seed: int, templates: Mapping[str, Mapping[str, Sequence[str]]]) -> list[str]:
     """What the tokenizer of the small model learns from: all that is said in rows, templates, and how turns begin."""
     texts = [
@@ -119,13 +124,25 @@ def text_corpus(num_rows: int, seed: int, templates: Mapping[str, Mapping[str, S
 
 
 def mixture(
-    stage: Stage, encoded: Path, seed: int, questions: int, weights: Mapping[str, float] | None = None
+    stage: Stage,
+    encoded: Path,
+    seed: int,
+    questions: int,
+    weights: Mapping[str, float] | None = None,
+    lessons: Sequence[str] = (),
 ) -> TaskMixture:
     """All rows of a stage in training order; within an optimizer step rows of a task stand together.
 
     Understanding rows are made as they are needed, so none comes twice. The others are read from `encoded`, which holds
-    one folder per task (see [`wallaroo_hf.training.encode.encode_rows`]); stages without line breaks take the square ones,
-    and stages of small pictures what is in its folder `lessons`.
+    one folder per task (see [`wallaroo_hf.training.encode.encode_rows`]); stages without line breaks take the square ones.
+
+    Args:
+        stage: decides tasks, their ratio, and how many rows.
+        encoded: the folder.
+        seed: of the order, and of understanding rows.
+        questions: in an understanding row, at most.
+        weights: how often each kind of question is asked.
+        lessons: tasks whose rows are small pictures.
     """
     length = stage.max_steps * stage.global_batch_size
     sources: dict[str, list[Source]] = {}
@@ -135,10 +152,8 @@ def mixture(
         rows: Any
         if task == "understanding":
             rows = Conversations(length, questions, seed, weights)
-        elif task == "generation" and stage.record.buckets == (SMALL_SIZE,):
-            rows = load_rows(encoded / LESSONS)
         else:
-            rows = load_rows(encoded / task)
+            rows = load_rows(encoded / (LESSONS[task] if task in lessons else task))
             if not stage.record.line_breaks:
                 rows = rows.select([place for place, codes in enumerate(rows["image_tokens"]) if _is_square(codes[0])])
         sources[task] = [Source(rows, task)]

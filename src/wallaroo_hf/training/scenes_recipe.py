@@ -35,11 +35,13 @@ class SceneStep:
         name: its folder.
         stage: what it trains and how.
         base: the step whose result it starts from, or None for a new model.
+        lessons: tasks whose rows are small pictures (`scenes.lessons`).
     """
 
     name: str
     stage: Stage
     base: str | None
+    lessons: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +56,8 @@ class SceneRecipe:
         questions: about one picture in an understanding row, at most.
         question_weights: how often each kind is asked after stage 0, 1 if not named; some are learned last, as their
             answers are short and not in the pixels of any patch.
-        encoded_rows: rows per task whose pictures are encoded ahead, those of stages 1 and 2 as `lessons`; drawing and
-            editing repeat them, with other templates and masks each time.
+        encoded_rows: rows per task whose pictures are encoded ahead, small ones as `lessons` and `edit_lessons`; drawing
+            and editing repeat them, with other templates and masks each time.
         global_batch_size: rows per optimizer step; stage 0 takes twice as many.
         per_device_batch_size: rows in one forward; rows of like length are together.
         steps: optimizer steps of each step of training.
@@ -72,7 +74,13 @@ class SceneRecipe:
         default_factory=lambda: {"where": 3.0, "yes_no": 2.0, "how_many": 2.0}
     )
     encoded_rows: Mapping[str, int] = dataclasses.field(
-        default_factory=lambda: {"lessons": 12000, "generation": 16000, "editing": 12000, "interleaved": 3000}
+        default_factory=lambda: {
+            "lessons": 12000,
+            "generation": 16000,
+            "editing": 12000,
+            "interleaved": 3000,
+            "edit_lessons": 10000,
+        }
     )
     global_batch_size: int = 16
     per_device_batch_size: int = 8
@@ -83,8 +91,9 @@ class SceneRecipe:
             "2": 4500,
             "3a": 200,
             "3b": 1200,
-            "4": 2000,
-            "4-cooldown": 1200,
+            "4-lessons": 2000,
+            "4": 700,
+            "4-cooldown": 700,
         }
     )
     previewed: int = 5
@@ -95,7 +104,8 @@ class SceneRecipe:
 
         As in the paper `visual` is frozen from stage 1 on, the image tokenizer always. The learning rates are a small
         model's. The stages' task ratios are the paper's; interleaved rows join in stage 4, so that auto mode is trained
-        too, which the paper does not do. The last step is stage 4 once more with a falling learning rate.
+        too, which the paper does not do. Stage 4 begins with small pictures to edit, and is done once more at the end with
+        a falling learning rate.
         """
         overrides: dict[str, dict[str, Any]] = {
             "0": {"learning_rate": 3e-3, "warmup_steps": 50, "lr_scheduler_type": "cosine"},
@@ -103,18 +113,24 @@ class SceneRecipe:
             "2": {"learning_rate": 2e-3, "warmup_steps": 50},
             "3a": {"learning_rate": 1.5e-3, "warmup_steps": 0},
             "3b": {"learning_rate": 1.5e-3, "warmup_steps": 0},
-            "4": {"learning_rate": 1.5e-3, "warmup_steps": 0, "editing_init": "generation"},
+            "4-lessons": {"learning_rate": 1.5e-3, "warmup_steps": 0, "editing_init": "generation"},
+            "4": {"learning_rate": 1.5e-3, "warmup_steps": 0},
         }
-        ratio = {"understanding": 1, "generation": 1, "editing": 1, "interleaved": 0.25}
-        steps, before = [], None
+        ratios = {
+            "4-lessons": {"understanding": 1, "generation": 1, "editing": 3},
+            "4": {"understanding": 1, "generation": 1, "editing": 1, "interleaved": 0.25},
+        }
+        lessons = {"1": ("generation",), "2": ("generation",), "4-lessons": ("editing",)}
+        steps: list[SceneStep] = []
+        before = None
         for name, settings in overrides.items():
+            base = stage(name.removesuffix("-lessons"))
             chosen = {**_COMMON, **settings, "max_steps": self.steps[name]}
             chosen["global_batch_size"] = self.global_batch_size * (2 if name == "0" else 1)
             small = (SMALL_SIZE,) if name in ("1", "2") else SIZES[:1]
-            chosen["buckets"] = SIZES if stage(name).record.line_breaks else small
-            if name == "4":
-                chosen["task_ratio"] = ratio
-            steps.append(SceneStep(f"stage-{name}", stage(name).override(chosen), before))
+            chosen["buckets"] = SIZES if base.record.line_breaks else small
+            chosen["task_ratio"] = ratios.get(name, base.task_ratio)
+            steps.append(SceneStep(f"stage-{name}", base.override(chosen), before, lessons.get(name, ())))
             before = f"stage-{name}"
         cooldown = steps[-1].stage.override(
             {"lr_scheduler_type": "linear", "learning_rate": 1.5e-3, "max_steps": self.steps["4-cooldown"]}
@@ -127,10 +143,10 @@ def tiny_recipe() -> SceneRecipe:
     return SceneRecipe(
         tokenizer_rows=200,
         vq_steps=2,
-        encoded_rows={"lessons": 12, "generation": 12, "editing": 4, "interleaved": 4},
+        encoded_rows={"lessons": 12, "generation": 12, "editing": 4, "interleaved": 4, "edit_lessons": 4},
         global_batch_size=8,
         per_device_batch_size=8,
-        steps=dict.fromkeys(("0", "1", "2", "3a", "3b", "4", "4-cooldown"), 2),
+        steps=dict.fromkeys(("0", "1", "2", "3a", "3b", "4-lessons", "4", "4-cooldown"), 2),
         previewed=1,
         looks=1,
     )

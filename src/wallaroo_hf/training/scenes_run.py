@@ -191,7 +191,8 @@ class SceneRun:
         vq_model, processor = self._image_tokenizer(), self._processor_for_encoding()
         for task, count in self.recipe.encoded_rows.items():
             seed = self.recipe.seed
-            rows: Any = Lessons(count, seed) if task == LESSONS else SceneRows(task, count, seed)
+            small = next((name for name, folder in LESSONS.items() if folder == task), None)
+            rows: Any = SceneRows(task, count, seed) if small is None else Lessons(small, count, seed)
 
             def show(done: int, task: str = task, count: int = count) -> None:
                 if self._is_out_of_time():
@@ -216,7 +217,7 @@ class SceneRun:
         arguments = self._arguments(step, folder)
         seed = self.recipe.seed + 1 + self.recipe.training().index(step)
         weights = None if step.base is None else self.recipe.question_weights
-        data = mixture(step.stage, self.output / "rows", seed, self.recipe.questions, weights)
+        data = mixture(step.stage, self.output / "rows", seed, self.recipe.questions, weights, step.lessons)
         deadline = _Deadline(self.deadline, self.save_minutes)
         every = max(1, step.stage.max_steps // self.recipe.looks)
         previews = PreviewCallback(processor, self._previews(step), every)

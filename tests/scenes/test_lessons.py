@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 from wallaroo_hf.scenes import render
-from wallaroo_hf.scenes.lessons import SIZE, make_lesson
+from wallaroo_hf.scenes.lessons import SIZE, make_edit_lesson, make_lesson
 from wallaroo_hf.scenes.scene import Scene
-from wallaroo_hf.scenes.splits import Combination, split_of
-from wallaroo_hf.scenes.verify import check_caption
+from wallaroo_hf.scenes.splits import OPERATIONS, Combination, split_of
+from wallaroo_hf.scenes.verify import check_caption, check_edit
 from wallaroo_hf.training.scenes_data import Lessons
 
 ROWS = [make_lesson(0, index) for index in range(200)]
@@ -43,7 +43,20 @@ def test_nothing_held_out_is_drawn():
         assert found and all(split_of(combination) == "train" for combination in found)
 
 
+def test_small_edits_are_done_as_said():
+    rows = [make_edit_lesson(0, index) for index in range(120)]
+    assert rows[7] == make_edit_lesson(0, 7) and {row["category"] for row in rows} == set(OPERATIONS)
+    for row in rows:
+        source, target = (Scene.from_dict(row[key]) for key in ("scene", "target_scene"))
+        assert (source.height, source.width) == SIZE and source != target
+        assert check_edit(source, render(target), row["spec"]), row
+        assert not check_edit(source, render(source), row["spec"]), row
+        assert all(split_of(Combination(*one)) == "train" for one in row["combinations"]["main"])
+
+
 def test_training_rows_say_their_size():
-    row = Lessons(3, seed=0)[2]
-    assert (row["height"], row["width"]) == SIZE and row["messages"] == ROWS[2]["messages"]
-    assert [image.size for image in row["images"]] == [SIZE]
+    for task, pictures in (("generation", 1), ("editing", 2)):
+        row = Lessons(task, 3, seed=0)[2]
+        assert (row["height"], row["width"]) == SIZE
+        assert [image.size for image in row["images"]] == [SIZE] * pictures
+    assert Lessons("generation", 3, seed=0)[2]["messages"] == ROWS[2]["messages"]

@@ -13,11 +13,14 @@ from wallaroo_hf.training.scenes_run import OutOfTime, SceneRun
 
 def test_recipe_follows_the_paper():
     steps = SceneRecipe().training()
-    assert [step.stage.name for step in steps] == ["0", "1", "2", "3a", "3b", "4", "4"]
+    assert [step.stage.name for step in steps] == ["0", "1", "2", "3a", "3b", "4", "4", "4"]
     ratios = {step.name: dict(step.stage.task_ratio) for step in steps}
     assert ratios["stage-2"] == {"understanding": 1, "generation": 4}
     assert ratios["stage-3b"] == {"understanding": 1, "generation": 2}
     assert {ratios["stage-4"][task] for task in ("understanding", "generation", "editing")} == {1}
+    assert {step.name: step.lessons for step in steps if step.lessons} == {
+        "stage-1": ("generation",), "stage-2": ("generation",), "stage-4-lessons": ("editing",),
+    }  # fmt: skip
     assert not any(step.stage.is_trained("model.visual.blocks.0.norm1.weight") for step in steps[1:])
     assert not any(step.stage.is_trained("model.vq_model.quantize.embedding.weight") for step in steps)
 

@@ -22,7 +22,10 @@ ALLOWED = {
     "modeling": {"layout", "generation"},
     "conversion": {"_files", "layout", "processing", "modeling"},
     "training": {"_files", "_version", "layout", "processing", "modeling", "scenes"},
-    "evaluation": {"_files", "_version", "layout", "scenes", "generation", "processing", "training"},
+    "evaluation": {
+        *("_built_in", "_files", "_version", "layout", "scenes"),
+        *("generation", "modeling", "processing", "training"),
+    },
     "_files": set(),
     "_version": set(),
     "_registration": {"modeling", "processing"},

@@ -207,13 +207,21 @@ def _progress_bar(output: Path, place: tuple[int, int]) -> Iterator[Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=place[0] > 0) as progress:
-        task = progress.add_task("", total=None)
-        try:
-            yield lambda name, done, total: progress.update(task, description=name, completed=done, total=total)
-        except KeyboardInterrupt:
-            typer.echo(f"What was drawn is kept in {output}; run the same command to go on.", err=True)
-            raise
+    progress = Progress(*columns, console=Console(stderr=True), transient=True, disable=place[0] > 0)
+    task = progress.add_task("", total=None)
+
+    def update(name: str, done: int, total: int) -> None:
+        progress.start()  # not before there is something to follow
+        progress.update(task, description=name, completed=done, total=total)
+
+    try:
+        yield update
+    except KeyboardInterrupt:
+        typer.echo(f"What was drawn is kept in {output}; run the same command to go on.", err=True)
+        raise
+    finally:
+        if progress.live.is_started:
+            progress.stop()
 
 
 COMMANDS: dict[str, Callable[..., None]] = {"geneval": geneval, "dpg": dpg, "imgedit": imgedit, "verify": verify}

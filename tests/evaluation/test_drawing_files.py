@@ -158,6 +158,14 @@ def test_another_process_may_publish_at_the_same_moment(tmp_path, monkeypatch):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["images", "manifest.json", "samples"]
 
 
+def test_what_a_killed_process_left_goes(tmp_path):
+    (tmp_path / "p.csv").write_text("item_id,text\nwhoops1,a cow")
+    manifest = drawn(read_dpg(tmp_path / "p.csv"), tmp_path / "out")
+    (tmp_path / "out" / ".images-partial-killed").mkdir()
+    assert publish(tmp_path / "out", manifest)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["images", "manifest.json", "samples"]
+
+
 def test_disks_without_links_get_copies(tmp_path, monkeypatch):
     from wallaroo_hf.evaluation import drawing_files
 

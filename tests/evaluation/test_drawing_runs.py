@@ -173,6 +173,26 @@ def test_batches_survive_a_change_of_processes(draw, plan, tmp_path):
     assert content(tmp_path / "many") == content(tmp_path / "one")
 
 
+@pytest.mark.parametrize("published", [False, True])
+def test_pictures_are_those_of_batches_of_one(draw, plan, tmp_path, published):
+    """Also where padding is attended to, as in the authors' scripts, which draw singly; prompts differ in length."""
+    recipe = GENEVAL.changed(published_eval=published)
+    draw(plan, tmp_path / "singly", recipe, batch_size=1)
+    draw(plan, tmp_path / "together", recipe, batch_size=6)
+    assert content(tmp_path / "together" / "images") == content(tmp_path / "singly" / "images")
+
+
+def test_edits_of_the_published_scripts_are_drawn_singly(model, processor, edits, tmp_path, monkeypatch):
+    processor.buckets = [(32, 32)]
+    seeds = []
+    draw_pictures = drawing_runs.draw_pictures
+    monkeypatch.setattr(drawing_runs, "draw_pictures", lambda *a, **k: (seeds.append(a[3]), draw_pictures(*a, **k))[1])
+    recipe = RECIPES["imgedit"]["paper"].changed(published_eval=True)
+    arguments = (model, processor, read_imgedit(edits), tmp_path / "out", recipe)
+    assert draw_benchmark(*arguments, sources=tmp_path / "sources").complete
+    assert sorted(seeds) == [[0], [1], [2]]
+
+
 def test_random_templates_follow_the_seed(draw, plan, tmp_path):
     def templates(seed):
         folder = tmp_path / f"seed{seed}"

@@ -51,6 +51,8 @@ def publish(folder: Path, manifest: Manifest) -> bool:
     except (OSError, ValueError):
         if not target.is_dir():
             raise
+    for litter in folder.glob(f".{IMAGES}-partial-*"):  # of a process that was killed here, or is beaten to it
+        shutil.rmtree(litter, ignore_errors=True)
     return True  # by this process, or by another that was a moment earlier
 
 

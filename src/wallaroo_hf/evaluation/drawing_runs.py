@@ -85,7 +85,7 @@ def draw_benchmark(
     """
     folder = Path(output_dir)
     manifest = _make_manifest(model, processor, plan, recipe, sources, resolution, seed, batch_size)
-    batches = cut_batches(_groups(manifest.drawings), batch_size)
+    batches = cut_batches(_groups(manifest.drawings, processor, recipe), batch_size)
     manifest.write(folder)
     missing = set() if (folder / IMAGES).is_dir() else set(missing_samples(folder, manifest))
     share = batches[place[0] :: place[1]]
@@ -136,7 +136,9 @@ def draw_pictures(
     ).to(model.device, dtype=model.dtype)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     tokens = model.generate(**inputs, generation_mode="image", generator=generators, **recipe.sampling())
-    pixels = model.decode_image_tokens(tokens, inputs["target_grid_hw"])
+    grids = inputs["target_grid_hw"]
+    # one by one, so that equal codes are equal bytes: the image tokenizer rounds differently in a batch
+    pixels = [model.decode_image_tokens(tokens[row, None], grids[row, None])[0] for row in range(len(tokens))]
     images = processor.post_process_multimodal_output(pixels, generation_mode="image")
     if sources is not None and recipe.source_fit == "pad":
         images = processor.fit_back(images, sources, "pad")
@@ -170,12 +172,33 @@ def _draw_anew(
             image.save(partial)
 
 
-def _groups(drawings: Sequence[Drawing]) -> list[list[Drawing]]:
-    """Those with one template together, for the processor has one per batch; similar sizes side by side."""
-    groups: dict[int | str, list[Drawing]] = {}
+def _groups(drawings: Sequence[Drawing], processor: WallarooProcessor, recipe: Recipe) -> list[list[Drawing]]:
+    """Those that may share a batch, similar sizes side by side.
+
+    They have one template, for the processor takes one per batch. With the published padding, which is attended to, they
+    also have prompts of one length: so each is drawn as if alone, which is how the authors' scripts draw.
+    """
+    groups: dict[tuple[str, str], list[Drawing]] = {}
     for drawing in sorted(drawings, key=lambda drawing: (drawing.height * drawing.width, drawing.height)):
-        groups.setdefault(drawing.template, []).append(drawing)
-    return [groups[template] for template in sorted(groups, key=str)]
+        padding = _padding(drawing, processor, recipe) if recipe.published_eval else ""
+        groups.setdefault((str(drawing.template), padding), []).append(drawing)
+    return [groups[key] for key in sorted(groups)]
+
+
+def _padding(drawing: Drawing, processor: WallarooProcessor, recipe: Recipe) -> str:
+    """Equal for drawings that need no padding beside each other; edits are always alone."""
+    if drawing.source is not None:
+        return drawing.name
+    inputs = processor(
+        text=[drawing.prompt],
+        generation_mode="image",
+        height=drawing.height,
+        width=drawing.width,
+        prompt_template=drawing.template,
+        return_tensors="pt",
+        **recipe.preparation(),
+    )
+    return str(inputs["input_ids"].shape[1])
 
 
 def _make_manifest(

@@ -125,7 +125,8 @@ class WallarooLmmsEval(lmms):
             if self.mode == "understanding":
                 return json.dumps(settings, sort_keys=True, default=str)
             edits = bool(self._shown(requests[index].args))
-            return f"{edits} {self._template(context, task, doc_id, edits)}"
+            alone = index if self.recipe.published_eval else ""  # its padding is attended to, so there must be none
+            return f"{edits} {self._template(context, task, doc_id, edits)} {alone}"
 
         kinds = [kind(index) for index in range(len(requests))]
         for _, group in itertools.groupby(sorted(range(len(requests)), key=kinds.__getitem__), key=kinds.__getitem__):

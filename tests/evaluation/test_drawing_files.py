@@ -120,6 +120,17 @@ def test_what_geneval_does_not_look_at_is_no_fault(geneval):
     assert len(geneval_reads(folder / "images")) == 4 and find_faults(folder, manifest) == []
 
 
+def test_grids_are_in_reading_order(dpg):
+    folder, manifest = dpg
+    scored, failed = dpg_reads(folder / "images", {"whoops1", "whoops2"}, 16)
+    assert failed == []
+    assert {item: [cell.getpixel((0, 0))[0] for cell in cells] for item, cells in scored.items()} == {
+        "whoops1": [0, 1, 2, 3],
+        "whoops2": [4, 5, 6, 7],
+    }
+    assert all(cell.size == (16, 16) for cells in scored.values() for cell in cells) and len(manifest.files) == 2
+
+
 def test_dpg_would_count_an_item_twice(dpg):
     folder, manifest = dpg
     (folder / "images" / "dpg-bench_20261126_results.txt").touch()  # the scorer's own, which it then fails to read

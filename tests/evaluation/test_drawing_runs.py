@@ -92,9 +92,9 @@ def test_dpg_accepts_the_folder(draw, tmp_path):
     (tmp_path / "prompts").mkdir()
     for item in ("whoops2", "COCOval2014000000041279"):
         (tmp_path / "prompts" / f"{item}.txt").write_text(f"a picture of {item}")
-    draw(read_dpg(tmp_path / "prompts"), tmp_path / "out", RECIPES["dpg"]["paper"], batch_size=3)
-    scored, failed = dpg_reads(tmp_path / "out" / "images", {"whoops2", "COCOval2014000000041279"}, 32)
-    assert failed == [] and len(scored) == 2
+    draw(read_dpg(tmp_path / "prompts"), tmp_path / "out", RECIPES["dpg"]["paper"], batch_size=3, resolution=64)
+    scored, failed = dpg_reads(tmp_path / "out" / "images", {"whoops2", "COCOval2014000000041279"}, 64)
+    assert failed == [] and len(scored) == 2 and len(set(content(tmp_path / "out" / "samples").values())) == 8
     for item, cells in scored.items():
         for number, cell in enumerate(cells):
             drawn = Image.open(tmp_path / "out" / "samples" / f"{item}-{number}.png")

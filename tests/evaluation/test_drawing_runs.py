@@ -141,16 +141,18 @@ def test_a_batch_with_a_gap_is_drawn_again_as_a_whole(draw, plan, tmp_path, monk
     with pytest.raises(KeyboardInterrupt):
         draw(plan, tmp_path / "parts", progress=interrupt_after(4))
     (tmp_path / "parts" / "samples" / "00000-0001.png").unlink()
-    asked = []
+    asked, there = [], []
     draw_pictures = drawing_runs.draw_pictures
 
     def spy(model, processor, prompts, seeds, *rest, **more):
         asked.append(list(seeds))
+        there.append((tmp_path / "parts" / "samples" / "00000-0000.png").exists())
         return draw_pictures(model, processor, prompts, seeds, *rest, **more)
 
     monkeypatch.setattr(drawing_runs, "draw_pictures", spy)
     draw(plan, tmp_path / "parts")
     assert asked == [[0, 1], [4, 5]]
+    assert there == [False, True]  # what is left of a batch goes first, lest another process takes it for complete
     assert content(tmp_path / "parts") == content(tmp_path / "whole")
     draw(plan, tmp_path / "parts")
     assert len(asked) == 2  # nothing is left to do

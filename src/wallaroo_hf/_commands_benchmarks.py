@@ -139,6 +139,10 @@ def verify(
         typer.echo(fault, err=True)
     if len(faults) > _LISTED_FAULTS:
         typer.echo(f"... and {len(faults) - _LISTED_FAULTS} more", err=True)
+    if faults and (folder / IMAGES).is_dir():
+        typer.echo(
+            f"Remove {folder / IMAGES} and run the command that drew it: it is made anew from the samples.", err=True
+        )
     if faults:
         raise typer.Exit(1)
     typer.echo(f"{folder / IMAGES} is complete: {manifest.benchmark}, {len(manifest.drawings)} pictures.")

@@ -26,6 +26,7 @@ ALLOWED = {
         *("_built_in", "_files", "_version", "layout", "scenes"),
         *("generation", "modeling", "processing", "training"),
     },
+    "web": {"_version", "layout", "processing", "pipelines"},
     "_files": set(),
     "_version": set(),
     "_registration": {"modeling", "processing"},
@@ -36,6 +37,7 @@ ALLOWED = {
     "_commands_train_vq": {"modeling", "training"},
     "_commands_encode": {"_cli_options", "_commands", "_registration", "layout", "processing", "training"},
     "_commands_merge": {"_cli_options", "_registration", "training"},
+    "_commands_serve": {"_cli_options", "_commands", "web"},
     "_commands_evaluate": {"_cli_options", "_commands", "evaluation", "scenes"},
     "_commands_benchmarks": {"_cli_options", "_commands", "evaluation"},
     "_commands_train": {
@@ -44,7 +46,7 @@ ALLOWED = {
     },
     "cli": {
         *("_version", "_registration", "_cli_options", "_commands", "_commands_encode", "_commands_evaluate"),
-        *("_commands_benchmarks", "_commands_merge", "_commands_train"),
+        *("_commands_benchmarks", "_commands_merge", "_commands_serve", "_commands_train"),
         *("conversion", "processing"),
     },
     "pipelines": {"generation", "processing"},

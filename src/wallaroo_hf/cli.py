@@ -12,6 +12,7 @@ from ._cli_options import BUILT_IN, Device, Model, quiet
 from ._commands_benchmarks import COMMANDS as BENCHMARK_COMMANDS
 from ._commands_encode import encode
 from ._commands_merge import merge
+from ._commands_serve import serve
 from ._commands_train import COMMANDS as TRAIN_COMMANDS
 from ._commands_train import train, train_app
 
@@ -219,6 +220,7 @@ for _name, _command in TRAIN_COMMANDS.items():
     train_app.command(_name)(_one_sentence_errors(_command))
 app.command()(_one_sentence_errors(encode))
 app.command()(_one_sentence_errors(merge))
+app.command()(_one_sentence_errors(serve))
 
 evaluate = typer.Typer(help="Score a checkpoint.", no_args_is_help=True)
 app.add_typer(evaluate, name="evaluate")

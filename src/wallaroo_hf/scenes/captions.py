@@ -35,17 +35,31 @@ class CaptionPlan:
     others: tuple[Combination, ...] = ()
 
 
-def plan_caption(rng: random.Random, category: str, held_out: bool = False) -> CaptionPlan:
+def plan_caption(
+    rng: random.Random, category: str, held_out: bool = False, size: tuple[int, int] | None = None
+) -> CaptionPlan:
     """Draws what a caption says and a scene that satisfies it: what the caption leaves open is open in the scene.
 
     Args:
         rng: source of randomness.
         category: one of `CAPTION_CATEGORIES`.
         held_out: for a held-out split: the caption names what makes its combination, so that its prompt is new too.
+        size: `(height, width)` in pixels; one of `scene.SIZES` if None.
     """
-    size, background = random_size(rng), rng.choice(BACKGROUNDS)
+    size, background = size or random_size(rng), rng.choice(BACKGROUNDS)
     named = background if rng.random() < _BACKGROUND_RATE or (held_out and category == "single_object") else None
     return _PLANNERS[category](rng, Scene(*size, background), named, held_out)
+
+
+def plan_crowd(rng: random.Random, size: tuple[int, int], count: int) -> CaptionPlan:
+    """Like the category "colour_attribution", of a given number of objects."""
+    empty = Scene(*size, rng.choice(BACKGROUNDS))
+    named = empty.background if rng.random() < _BACKGROUND_RATE else None
+    shapes = rng.sample(SHAPES, count)
+    kinds = list(zip(shapes, rng.sample(COLOURS, count)))
+    spec = CaptionSpec(tuple(ObjectSpec(*kind) for kind in kinds), background=named)
+    main = tuple(Combination(*kind, "with_other") for kind in kinds)
+    return CaptionPlan(spec, _filled(rng, empty, kinds), main, _pairs(shapes))
 
 
 def _filled(rng: random.Random, empty: Scene, kinds: list[tuple[str, str]]) -> Scene:

@@ -7,13 +7,17 @@ from typing import Any
 
 from ..scenes import SceneDataset
 from ..scenes.conversations import make_conversation
+from ..scenes.lessons import SIZE as SMALL_SIZE
+from ..scenes.lessons import make_lesson
 from ..scenes.tasks import render_row
 from .datasets import load_rows
 from .mixing import Source, TaskMixture
 from .rows import Row
 from .stages import Stage
 
-__all__ = ["SceneRows", "mixture", "text_corpus"]
+LESSONS = "lessons"  # the folder of encoded rows of small pictures
+
+__all__ = ["LESSONS", "SceneRows", "mixture", "text_corpus"]
 
 
 class SceneRows(Sequence[Row]):
@@ -43,6 +47,30 @@ class SceneRows(Sequence[Row]):
             # other sizes than the square one are announced, as `generate` in auto mode draws them when asked to
             training |= {} if square else {"height": target["height"], "width": target["width"]}
         return training
+
+
+class Lessons(Sequence[Row]):
+    """Small crowded pictures to draw, in the form of training rows.
+
+    Args:
+        num_rows: how many.
+        seed: another seed gives other rows.
+    """
+
+    def __init__(self, num_rows: int, seed: int = 0) -> None:
+        self.num_rows, self.seed = num_rows, seed
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def __getitem__(self, index: int) -> Row:  # type: ignore[override]
+        row = render_row(make_lesson(self.seed, index))
+        return {
+            **{key: row[key] for key in ("messages", "images")},
+            "height": SMALL_SIZE[0],
+            "width": SMALL_SIZE[1],
+            "name": f"lesson[{index}]",
+        }
 
 
 class Conversations(Sequence[Row]):
@@ -96,7 +124,8 @@ def mixture(
     """All rows of a stage in training order; within an optimizer step rows of a task stand together.
 
     Understanding rows are made as they are needed, so none comes twice. The others are read from `encoded`, which holds
-    one folder per task (see [`wallaroo_hf.training.encode.encode_rows`]); stages without line breaks take the square ones.
+    one folder per task (see [`wallaroo_hf.training.encode.encode_rows`]); stages without line breaks take the square ones,
+    and stages of small pictures what is in its folder `lessons`.
     """
     length = stage.max_steps * stage.global_batch_size
     sources: dict[str, list[Source]] = {}
@@ -106,6 +135,8 @@ def mixture(
         rows: Any
         if task == "understanding":
             rows = Conversations(length, questions, seed, weights)
+        elif task == "generation" and stage.record.buckets == (SMALL_SIZE,):
+            rows = load_rows(encoded / LESSONS)
         else:
             rows = load_rows(encoded / task)
             if not stage.record.line_breaks:

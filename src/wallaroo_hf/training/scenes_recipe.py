@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ..scenes.lessons import SIZE as SMALL_SIZE
 from ..scenes.scene import SIZES
 from .stages import Stage, stage
 
@@ -16,7 +17,6 @@ PROMPT_TEMPLATES = {
     "editing": {"en": ["Edit: {prompt}", "Edit the image: {prompt}"], "zh": ["编辑：{prompt}", "修改图片：{prompt}"]},
 }
 INDICATOR_SIZES = tuple(sorted({edge for size in SIZES for edge in size}))
-SQUARE = SIZES[:1]
 PIXEL_LIMITS = {"shortest_edge": 32 * 32, "longest_edge": 128 * 128}
 
 # What every stage shares. A stage's own numbers come after; the precision follows from the machine.
@@ -54,8 +54,8 @@ class SceneRecipe:
         questions: about one picture in an understanding row, at most.
         question_weights: how often each kind is asked after stage 0, 1 if not named; some are learned last, as their
             answers are short and not in the pixels of any patch.
-        encoded_rows: rows per task whose pictures are encoded ahead; drawing and editing repeat them, with other templates
-            and masks each time.
+        encoded_rows: rows per task whose pictures are encoded ahead, those of stages 1 and 2 as `lessons`; drawing and
+            editing repeat them, with other templates and masks each time.
         global_batch_size: rows per optimizer step; stage 0 takes twice as many.
         per_device_batch_size: rows in one forward; rows of like length are together.
         steps: optimizer steps of each step of training.
@@ -72,7 +72,7 @@ class SceneRecipe:
         default_factory=lambda: {"where": 3.0, "yes_no": 2.0, "how_many": 2.0}
     )
     encoded_rows: Mapping[str, int] = dataclasses.field(
-        default_factory=lambda: {"generation": 16000, "editing": 12000, "interleaved": 3000}
+        default_factory=lambda: {"lessons": 12000, "generation": 16000, "editing": 12000, "interleaved": 3000}
     )
     global_batch_size: int = 16
     per_device_batch_size: int = 8
@@ -80,11 +80,11 @@ class SceneRecipe:
         default_factory=lambda: {
             "0": 2500,
             "1": 150,
-            "2": 1500,
-            "3a": 100,
-            "3b": 1500,
-            "4": 6500,
-            "4-cooldown": 1000,
+            "2": 4500,
+            "3a": 200,
+            "3b": 1200,
+            "4": 2000,
+            "4-cooldown": 1200,
         }
     )
     previewed: int = 5
@@ -110,7 +110,8 @@ class SceneRecipe:
         for name, settings in overrides.items():
             chosen = {**_COMMON, **settings, "max_steps": self.steps[name]}
             chosen["global_batch_size"] = self.global_batch_size * (2 if name == "0" else 1)
-            chosen["buckets"] = SQUARE if name in ("0", "1", "2", "3a") else SIZES
+            small = (SMALL_SIZE,) if name in ("1", "2") else SIZES[:1]
+            chosen["buckets"] = SIZES if stage(name).record.line_breaks else small
             if name == "4":
                 chosen["task_ratio"] = ratio
             steps.append(SceneStep(f"stage-{name}", stage(name).override(chosen), before))
@@ -126,7 +127,7 @@ def tiny_recipe() -> SceneRecipe:
     return SceneRecipe(
         tokenizer_rows=200,
         vq_steps=2,
-        encoded_rows={"generation": 12, "editing": 4, "interleaved": 4},
+        encoded_rows={"lessons": 12, "generation": 12, "editing": 4, "interleaved": 4},
         global_batch_size=8,
         per_device_batch_size=8,
         steps=dict.fromkeys(("0", "1", "2", "3a", "3b", "4", "4-cooldown"), 2),

@@ -26,7 +26,7 @@ from .encode import encode_rows
 from .preparation import prepare_for_stage
 from .previews import Preview, PreviewCallback
 from .reports import plot_losses
-from .scenes_data import SceneRows, mixture, text_corpus
+from .scenes_data import LESSONS, Lessons, SceneRows, mixture, text_corpus
 from .scenes_recipe import INDICATOR_SIZES, PROMPT_TEMPLATES, SceneRecipe, SceneStep
 from .small_model import install_image_tokenizer, new_small_model, train_tokenizer
 from .trainer import WallarooTrainer
@@ -190,7 +190,8 @@ class SceneRun:
         """Encodes drawn pictures and sources ahead, so that training need not."""
         vq_model, processor = self._image_tokenizer(), self._processor_for_encoding()
         for task, count in self.recipe.encoded_rows.items():
-            rows = SceneRows(task, count, self.recipe.seed)
+            seed = self.recipe.seed
+            rows: Any = Lessons(count, seed) if task == LESSONS else SceneRows(task, count, seed)
 
             def show(done: int, task: str = task, count: int = count) -> None:
                 if self._is_out_of_time():
@@ -210,25 +211,9 @@ class SceneRun:
         # a cooldown is its stage once more, so it keeps the stage's name
         prepare_for_stage(model, processor, step.stage)
         if self._torch_device().type == "cpu":
-            model.set_attn_implementation(
-                "eager"
-            )  # for short rows the fastest there, above all its backward in bfloat16
-        bf16 = _computes_in_bf16(self._torch_device())
-        arguments = WallarooTrainingArguments.for_stage(
-            step.stage,
-            str(folder),
-            self.recipe.per_device_batch_size,
-            use_muon=True,
-            use_cpu=self.device == "cpu",
-            seed=self.recipe.seed,
-            bf16=bf16,
-            report_to=[],
-            disable_tqdm=True,
-            logging_steps=max(1, min(10, step.stage.max_steps // 10)),
-            save_strategy="steps",
-            save_steps=10**9,  # the clock says when
-            save_total_limit=1,
-        )
+            # for short rows the fastest there, above all its backward in bfloat16
+            model.set_attn_implementation("eager")
+        arguments = self._arguments(step, folder)
         seed = self.recipe.seed + 1 + self.recipe.training().index(step)
         weights = None if step.base is None else self.recipe.question_weights
         data = mixture(step.stage, self.output / "rows", seed, self.recipe.questions, weights)
@@ -256,7 +241,7 @@ class SceneRun:
                 "stage": dataclasses.asdict(step.stage),
                 "steps": trainer.state.global_step,
                 "rows": trainer.state.global_step * step.stage.global_batch_size,
-                "precision": "bfloat16 autocast" if bf16 else "float32",
+                "precision": "bfloat16 autocast" if arguments.bf16 else "float32",
                 "process_seconds": round(time.process_time() - began + self._seconds_before(step.name, checkpoint), 1),
                 "last_losses": {key: value for key, value in _last(history).items() if "loss" in key},
             },
@@ -266,6 +251,23 @@ class SceneRun:
         with new_folder(folder / "final") as final:
             trainer.wallaroo.save_pretrained(final)
             processor.save_pretrained(final)
+
+    def _arguments(self, step: SceneStep, folder: Path) -> WallarooTrainingArguments:
+        return WallarooTrainingArguments.for_stage(
+            step.stage,
+            str(folder),
+            self.recipe.per_device_batch_size,
+            use_muon=True,
+            use_cpu=self.device == "cpu",
+            seed=self.recipe.seed,
+            bf16=_computes_in_bf16(self._torch_device()),
+            report_to=[],
+            disable_tqdm=True,
+            logging_steps=max(1, min(10, step.stage.max_steps // 10)),
+            save_strategy="steps",
+            save_steps=10**9,  # the clock says when
+            save_total_limit=1,
+        )
 
     def _seconds_before(self, name: str, checkpoint: Path | None) -> float:
         """What earlier calls spent on this part."""
@@ -336,7 +338,8 @@ class SceneRun:
                 if task == "understanding":
                     previews.append(Preview(question=row["prompt"], image=image))
                 else:
-                    previews.append(Preview(row["prompt"], None, image, scene["height"], scene["width"]))
+                    height, width = step.stage.record.buckets[0] if square else (scene["height"], scene["width"])
+                    previews.append(Preview(row["prompt"], None, image, height, width))
         return previews
 
     # ------------------------------------------------------------------------------------------------------- numbers

@@ -1,0 +1,248 @@
+"""`/v1/chat/completions`: answers about images, and images between words where the request allows them."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Request
+from PIL import Image
+
+from .batching import Job
+from .errors import ApiError
+from .images import data_uri, encode
+from .requests import Answer, Ending, Picture, Text, TextSettings
+from .schemas import ChatBody, ImagePart, Message
+from .service import Service, first_seed, make_jobs
+from .streaming import sse, stream
+
+DEFAULT_NEW_TOKENS = 512
+_CHARS_PER_TOKEN = 8  # text with more characters than this per allowed token is not even tokenized
+
+
+def chat_routes(service: Service) -> APIRouter:
+    """The routes of a service."""
+    routes = APIRouter()
+
+    @routes.post("/v1/chat/completions")
+    async def completions(request: Request, body: ChatBody) -> Any:
+        """Answers a chat; `modalities` says whether it may, or must, draw."""
+        service.check_model(body.model)
+        turns, images = await _read_messages(service, body.messages)
+        if set(body.modalities) == {"image"}:
+            jobs = _drawings(service, body, turns, images)
+        else:
+            jobs = await _answers(service, body, turns, images)
+        if body.stream:
+            return await stream(_chunks(service, request, body, jobs))
+        return await _whole(service, request, body, jobs)
+
+    return routes
+
+
+async def _read_messages(service: Service, messages: list[Message]) -> tuple[list[dict[str, Any]], list[Image.Image]]:
+    """Messages for the chat template, and their images in order.
+
+    The last image that an assistant's turn showed becomes part of the user's next turn, where the model was trained to find
+    what it shall edit (as `processor.continue_chat` does).
+    """
+    limit = service.settings.max_prompt_tokens * _CHARS_PER_TOKEN
+    turns: list[dict[str, Any]] = []
+    urls: list[tuple[str, str]] = []
+    shown: tuple[str, str] | None = None
+    for number, message in enumerate(messages):
+        content: list[dict[str, Any]] = []
+        where = f"messages.{number}"
+        if message.role == "user" and shown is not None:
+            content.append({"type": "image"})
+            urls.append(shown)
+            shown = None
+        for part_number, part in enumerate(message.content):
+            param = f"{where}.content.{part_number}"
+            if isinstance(part, ImagePart) and message.role != "user":
+                raise ApiError(400, "Only messages of role 'user' may hold images.", param, "invalid_value")
+            if isinstance(part, ImagePart):
+                content.append({"type": "image"})
+                urls.append((part.image_url.url, param))
+            else:
+                service.check_text("message", part.text, param, limit)
+                content.append({"type": "text", "text": part.text})
+        if message.images:
+            if message.role != "assistant":
+                raise ApiError(
+                    400, "`images` are of role 'assistant'; a user's go into `content`.", where, "invalid_value"
+                )
+            shown = (message.images[-1].image_url.url, f"{where}.images")
+        role = "system" if message.role == "developer" else message.role
+        turns.append({"role": role, "content": content})
+    if len(urls) > service.settings.max_images:
+        raise ApiError(
+            400,
+            f"The chat holds {len(urls)} images, but may hold {service.settings.max_images}; leave some out.",
+            "messages",
+            "invalid_value",
+        )
+    if not any(part["type"] == "image" or part["text"].strip() for part in turns[-1]["content"]):
+        raise ApiError(400, "The last message is empty; ask something.", "messages", "invalid_value")
+    return turns, [await service.images.open_url(url, param) for url, param in urls]
+
+
+def _drawings(service: Service, body: ChatBody, turns: list[dict[str, Any]], images: list[Image.Image]) -> list[Job]:
+    """Drawings from the last message alone; its image, if it has one, is edited."""
+    content = turns[-1]["content"]
+    own = [part for part in content if part["type"] == "image"]
+    if len(own) > 1:
+        raise ApiError(
+            400, f"The last message holds {len(own)} images, but an edit takes one.", "messages", "invalid_value"
+        )
+    prompt = "\n".join(part["text"] for part in content if part["type"] == "text")
+    return service.drawings(body, prompt, images[-1] if own else None)
+
+
+async def _answers(
+    service: Service, body: ChatBody, turns: list[dict[str, Any]], images: list[Image.Image]
+) -> list[Job]:
+    """Jobs for the answers that a request asks for."""
+    service.check_count(body.n)
+    service.check_text("negative prompt", body.negative_prompt, "negative_prompt", service.settings.max_prompt_chars)
+    mode = "auto" if "image" in body.modalities else "text"
+    options: dict[str, Any] = {}
+    if mode == "auto":
+        options = {**service.size(body), "negative_prompt": body.negative_prompt or None}
+    elif body.size != "auto" or body.aspect_ratio or body.negative_prompt or body.guidance_scale is not None:
+        raise ApiError(
+            400,
+            "`size`, `aspect_ratio`, `guidance_scale` and `negative_prompt` are for drawing; add 'image' to `modalities`.",
+            "modalities",
+            "invalid_value",
+        )
+    async with service.preparing:
+        try:
+            inputs = await asyncio.to_thread(_prepare, service.processor, turns, images, mode, options)
+        except ValueError as error:
+            raise ApiError(400, str(error), "messages", "invalid_value") from error
+    settings = TextSettings(body.temperature or 0.0, body.top_k, body.top_p)
+    if settings.temperature == 0:
+        settings = TextSettings()  # nothing is sampled, so all such answers go together
+    seed, budget = first_seed(body.seed), _budget(service, body, inputs["input_ids"].shape[1])
+    requests = [
+        Answer(inputs, mode, seed + k, settings, budget, tuple(body.stop), body.guidance_scale) for k in range(body.n)
+    ]
+    return make_jobs(requests, _num_bytes(inputs))
+
+
+def _prepare(
+    processor: Any, turns: list[dict[str, Any]], images: list[Image.Image], mode: str, options: dict[str, Any]
+) -> Any:
+    text = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    return processor(text=[text], images=list(images) or None, generation_mode=mode, return_tensors="pt", **options)
+
+
+def _budget(service: Service, body: ChatBody, num_prompt_tokens: int) -> int:
+    """How many tokens the answer may have.
+
+    Raises:
+        ApiError: 400 if the chat or what is asked for does not fit.
+    """
+    room = service.config.text_config.max_position_embeddings - num_prompt_tokens
+    if num_prompt_tokens > service.settings.max_prompt_tokens or room < 1:
+        most = min(service.settings.max_prompt_tokens, service.config.text_config.max_position_embeddings - 1)
+        raise ApiError(
+            400,
+            f"The chat has {num_prompt_tokens} tokens, images included, but may have {most}; shorten it.",
+            "messages",
+            "context_length_exceeded",
+        )
+    asked = body.max_completion_tokens or body.max_tokens
+    most = min(service.settings.max_new_tokens, room)
+    if asked is not None and asked > most:
+        raise ApiError(
+            400,
+            f"`max_tokens` is {asked}, but may be {most} here; ask for less.",
+            "max_tokens",
+            "context_length_exceeded",
+        )
+    return asked or min(DEFAULT_NEW_TOKENS, most)
+
+
+def _num_bytes(inputs: Any) -> int:
+    tensors = [item for value in inputs.values() for item in (value if isinstance(value, list) else [value])]
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+async def _as_image_part(event: Picture, index: int) -> dict[str, Any]:
+    return {"type": "image_url", "index": index, "image_url": {"url": data_uri(await encode(event.image))}}
+
+
+def _usage(endings: list[Ending]) -> dict[str, int]:
+    prompt = endings[0].num_prompt_tokens if endings else 0
+    written = sum(ending.num_new_tokens for ending in endings)
+    return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+
+
+async def _whole(service: Service, request: Request, body: ChatBody, jobs: list[Job]) -> dict[str, Any]:
+    """The answer in one piece."""
+    words: list[list[str]] = [[] for _ in jobs]
+    images: list[list[dict[str, Any]]] = [[] for _ in jobs]
+    endings: dict[int, Ending] = {}
+    async with service.working(request, jobs) as events:
+        async for index, event in events:
+            service.count(event)
+            if isinstance(event, Text):
+                words[index].append(event.text)
+            elif isinstance(event, Picture):
+                images[index].append(await _as_image_part(event, len(images[index])))
+                endings.setdefault(index, Ending("stop", 0, event.num_codes))
+            elif isinstance(event, Ending):
+                endings[index] = event
+    choices = []
+    for index in range(len(jobs)):
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(words[index]), "refusal": None}
+        if images[index]:
+            message |= {"content": message["content"] or None, "images": images[index]}
+        choices.append({"index": index, "message": message, "finish_reason": endings[index].reason, "logprobs": None})
+    head = _head(service, "chat.completion")
+    return {**head, "choices": choices, "usage": _usage(list(endings.values()))}
+
+
+async def _chunks(service: Service, request: Request, body: ChatBody, jobs: list[Job]) -> AsyncIterator[str]:
+    """The answer piece by piece."""
+    head = _head(service, "chat.completion.chunk")
+    begun: set[int] = set()
+    num_images = [0] * len(jobs)
+    endings: dict[int, Ending] = {}
+
+    def chunk(index: int, delta: dict[str, Any], reason: str | None = None) -> str:
+        if index not in begun:
+            begun.add(index)
+            delta = {"role": "assistant", "content": "", **delta}
+        choice = {"index": index, "delta": delta, "finish_reason": reason, "logprobs": None}
+        return sse({**head, "choices": [choice]})
+
+    async with service.working(request, jobs) as events:
+        async for index, event in events:
+            service.count(event)
+            if isinstance(event, Text):
+                yield chunk(index, {"content": event.text})
+            elif isinstance(event, Picture):
+                yield chunk(index, {"images": [await _as_image_part(event, num_images[index])]})
+                num_images[index] += 1
+                if not isinstance(jobs[index].request, Answer):  # a drawing ends with its picture
+                    endings[index] = Ending("stop", 0, event.num_codes)
+                    yield chunk(index, {}, "stop")
+            elif isinstance(event, Ending):
+                endings[index] = event
+                yield chunk(index, {}, event.reason)
+    if body.stream_options.include_usage:
+        yield sse({**head, "choices": [], "usage": _usage(list(endings.values()))})
+    yield "data: [DONE]\n\n"
+
+
+def _head(service: Service, kind: str) -> dict[str, Any]:
+    return {
+        "id": f"chatcmpl-{uuid.uuid4().hex}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": service.settings.name,
+    }

@@ -1,0 +1,178 @@
+"""`/v1/images/generations` and `/v1/images/edits`."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Request
+from PIL import Image
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+from starlette.responses import Response
+
+from .batching import Job
+from .errors import ApiError, from_validation
+from .images import encode
+from .requests import Picture, Preview
+from .schemas import EditBody, GenerationBody, ImageOptions
+from .service import Service
+from .streaming import sse, stream
+
+_MAX_FILES, _MAX_FIELDS = 2, 40
+
+
+def image_routes(service: Service) -> APIRouter:
+    """The routes of a service."""
+    routes = APIRouter()
+
+    @routes.post("/v1/images/generations")
+    async def generations(request: Request, body: GenerationBody) -> Any:
+        """Draws images from a prompt."""
+        service.check_model(body.model)
+        return await _draw(service, request, body, None)
+
+    form = {"multipart/form-data": {"schema": {"type": "object"}}, "application/json": {"schema": {"type": "object"}}}
+
+    @routes.post("/v1/images/edits", openapi_extra={"requestBody": {"content": form}})
+    async def edits(request: Request) -> Any:
+        """Edits an image; multipart with a file, or JSON with a data: URI."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "multipart/form-data":
+            body, image = await _read_form(service, request)
+        elif kind == "application/json":
+            body, image = await _read_json(service, request)
+        else:
+            raise ApiError(
+                415,
+                f"The content type is '{kind[:60]}', but must be multipart/form-data or application/json.",
+                code="unsupported_content_type",
+            )
+        return await _draw(service, request, body, image)
+
+    return routes
+
+
+async def _read_form(service: Service, request: Request) -> tuple[EditBody, Image.Image]:
+    """The fields of a form, and the picture in its file."""
+    async with request.form(max_files=_MAX_FILES, max_fields=_MAX_FIELDS, max_part_size=2**20) as form:
+        fields: dict[str, Any] = {}
+        uploads = []
+        for name, value in form.multi_items():
+            if name in ("image", "image[]"):
+                uploads.append(value)
+            elif name in fields or isinstance(value, UploadFile):
+                refuse_mask(name)
+                raise ApiError(
+                    400, f"`{name}` must be one value, but is a file or given twice.", name, "invalid_value"
+                )
+            else:
+                fields[name] = value
+        body = _validate(fields)
+        service.check_model(body.model)
+        if len(uploads) != 1 or not isinstance(uploads[0], UploadFile):
+            raise _one_image(len(uploads))
+        upload = uploads[0]
+        # one byte beyond the limit is enough to know; the reader then says so
+        data = await upload.read(service.settings.max_image_bytes + 1)
+    return body, await service.images.open_bytes(data, "image")
+
+
+async def _read_json(service: Service, request: Request) -> tuple[EditBody, Image.Image]:
+    """The fields of a JSON object, and the picture behind its data: URI."""
+    try:
+        fields = await request.json()
+    except (ValueError, RecursionError) as error:
+        raise ApiError(
+            400, f"The body is not JSON ({str(error)[:100]}); send a JSON object.", code="invalid_json"
+        ) from error
+    if isinstance(fields, dict) and "mask" in fields:
+        refuse_mask("mask")
+    body = _validate(fields)
+    service.check_model(body.model)
+    given = [*_as_list(body.image), *_as_list(body.images)]
+    urls = [item.get("image_url") if isinstance(item, dict) else item for item in given]
+    if len(urls) != 1 or not isinstance(urls[0], str):
+        raise _one_image(len(urls))
+    return body, await service.images.open_url(urls[0], "image")
+
+
+def refuse_mask(name: str) -> None:
+    """The model edits by words alone.
+
+    Raises:
+        ApiError: 400, if this is about a mask.
+    """
+    if name == "mask":
+        raise ApiError(400, "`mask` is not supported; say in the prompt what to change.", "mask", "invalid_value")
+
+
+def _validate(fields: Any) -> EditBody:
+    try:
+        return EditBody.model_validate(fields)
+    except ValidationError as error:
+        raise from_validation(error.errors()) from error
+
+
+def _as_list(value: Any) -> list[Any]:
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
+def _one_image(count: int) -> ApiError:
+    return ApiError(
+        400,
+        f"{count} images were given, but an edit takes exactly one: a file, or a data: URI in JSON.",
+        "image",
+        "invalid_value",
+    )
+
+
+async def _draw(service: Service, request: Request, body: ImageOptions, source: Image.Image | None) -> Any:
+    """Draws and answers, streaming or not."""
+    jobs = service.drawings(body, body.prompt, source, body.partial_images if body.stream else 0)
+    if body.stream:
+        kind = "image_generation" if source is None else "image_edit"
+        return await stream(_chunks(service, request, body, jobs, kind))
+    pictures: list[Any] = [None] * len(jobs)
+    async with service.working(request, jobs) as events:
+        async for index, event in events:
+            service.count(event)
+            if isinstance(event, Picture):
+                pictures[index] = event.image
+    data = [
+        {"b64_json": await encode(picture, body.output_format, body.output_compression), "seed": job.request.seed}
+        for picture, job in zip(pictures, jobs, strict=True)
+    ]
+    answer = {"created": int(time.time()), "data": data, **_looks(body, pictures[0])}
+    return Response(json.dumps(answer), media_type="application/json")  # much text: no second look at it
+
+
+async def _chunks(
+    service: Service, request: Request, body: ImageOptions, jobs: list[Job], kind: str
+) -> AsyncIterator[str]:
+    """Previews and images as OpenAI's events; with several images, `index` and `seed` say which one it is."""
+    async with service.working(request, jobs) as events:
+        async for index, event in events:
+            service.count(event)
+            if not isinstance(event, (Preview, Picture)):
+                continue
+            data = {
+                "b64_json": await encode(event.image, body.output_format, body.output_compression),
+                "created_at": int(time.time()),
+                "index": index,
+                "seed": jobs[index].request.seed,
+                **_looks(body, event.image),
+            }
+            name = f"{kind}.{'completed' if isinstance(event, Picture) else 'partial_image'}"
+            if isinstance(event, Preview):
+                data["partial_image_index"] = event.index
+            yield sse({"type": name, **data}, name)
+
+
+def _looks(body: ImageOptions, image: Image.Image) -> dict[str, str]:
+    return {
+        "size": f"{image.width}x{image.height}",
+        "output_format": body.output_format,
+        "background": "opaque",
+        "quality": "auto",
+    }

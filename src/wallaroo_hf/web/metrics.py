@@ -1,0 +1,45 @@
+"""What the server counts, for Prometheus."""
+
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Metrics:
+    """Counters of one app, in a registry of its own.
+
+    Args:
+        waiting: how many images and answers wait now.
+        running: how many are being computed now.
+    """
+
+    def __init__(self, waiting: Callable[[], float], running: Callable[[], float]) -> None:
+        self.registry = CollectorRegistry()
+        with_registry: Any = {"registry": self.registry}
+        self.requests = Counter("wallaroo_requests", "Answered requests.", ("route", "status"), **with_registry)
+        self.seconds = Histogram(
+            "wallaroo_request_seconds",
+            "Seconds from request to answer.",
+            ("route",),
+            buckets=_SECONDS,
+            **with_registry,
+        )
+        self.batches = Histogram(
+            "wallaroo_batch_size", "Images or answers of a batch.", ("task",), buckets=_SIZES, **with_registry
+        )
+        self.batch_seconds = Histogram(
+            "wallaroo_batch_seconds", "Seconds of a batch.", ("task",), buckets=_SECONDS, **with_registry
+        )
+        self.cancelled = Counter("wallaroo_cancelled", "Images and answers given up.", ("reason",), **with_registry)
+        self.images = Counter("wallaroo_images", "Images drawn.", **with_registry)
+        self.tokens = Counter("wallaroo_text_tokens", "Tokens of answers, image codes included.", **with_registry)
+        Gauge("wallaroo_waiting", "Images and answers in the queue.", **with_registry).set_function(waiting)
+        Gauge("wallaroo_running", "Images and answers being computed.", **with_registry).set_function(running)
+
+    def render(self) -> bytes:
+        """All of it in Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,128 @@
+"""What the worker is asked to do, and what it reports."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+_SHORT = 512  # tokens: chats up to here may all go together
+
+
+@dataclass(frozen=True)
+class DrawingSettings:
+    """What drawings of one batch have in common; None = the checkpoint's default.
+
+    Attributes:
+        size: `(height, width)` in pixels.
+        fits_source: the size was not asked for: an edit comes back at its source's size.
+        guidance_scale, temperature, top_k, top_p: see `generate`.
+    """
+
+    size: tuple[int, int]
+    fits_source: bool = False
+    guidance_scale: float | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One image to draw.
+
+    Attributes:
+        prompt: what to draw, or how to edit.
+        seed: of its own generator.
+        settings: what it shares with others of its batch.
+        source: the image to edit, or None.
+        negative_prompt: what to steer away from.
+        num_previews: how many unfinished states to report, at most.
+    """
+
+    prompt: str
+    seed: int
+    settings: DrawingSettings
+    source: Image.Image | None = None
+    negative_prompt: str = ""
+    num_previews: int = 0
+
+    @property
+    def group(self) -> Hashable:
+        """Drawings of equal groups can be drawn together."""
+        return "editing" if self.source is not None else "generation", self.settings
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """How text is sampled; a temperature of 0 takes the likeliest token."""
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer to a chat.
+
+    Attributes:
+        inputs: the processor's tensors for this one row.
+        mode: `"text"`, or `"auto"` where the model may draw.
+        seed: of its own generator.
+        settings: what it shares with others of its batch.
+        max_new_tokens: most tokens of text.
+        stop: strings at which the answer ends.
+        guidance_scale: of drawings.
+    """
+
+    inputs: Any
+    mode: str
+    seed: int
+    settings: TextSettings
+    max_new_tokens: int
+    stop: Sequence[str] = ()
+    guidance_scale: float | None = None
+
+    @property
+    def group(self) -> Hashable:
+        """Answers of equal groups can be computed together; long chats only with others of about their length."""
+        length = max(_SHORT, self.inputs["input_ids"].shape[1])
+        return "answering", self.mode, self.settings, (length - 1).bit_length()
+
+
+@dataclass(frozen=True)
+class Preview:
+    """An unfinished image."""
+
+    image: Image.Image
+    index: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished image."""
+
+    image: Image.Image
+    num_codes: int
+
+
+@dataclass(frozen=True)
+class Text:
+    """A piece of an answer."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Ending:
+    """An answer is complete.
+
+    Attributes:
+        reason: `"stop"` (the model or a stop string ended it) or `"length"`.
+        num_prompt_tokens, num_new_tokens: what was read and written, image codes included.
+    """
+
+    reason: str
+    num_prompt_tokens: int
+    num_new_tokens: int

@@ -1,0 +1,67 @@
+"""What can be set about the server."""
+
+from dataclasses import dataclass, field
+
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Limits and options of the server.
+
+    Attributes:
+        name: the model's name in requests and answers.
+        api_keys: keys of which a request must bring one (`Authorization: Bearer KEY`); none: everyone may ask.
+        max_batch: most images or answers computed at once.
+        max_wait: seconds that an idle server waits for more requests of a kind before it begins.
+        max_queue: most images and answers that wait; more are refused with 429.
+        max_queue_bytes: most memory for images of waiting requests, and as much for the bodies of requests.
+        timeout: seconds that a request may take, waiting included.
+        body_timeout: seconds that a client may take to send a request.
+        max_body_bytes: largest request.
+        max_image_bytes: largest image file in a request.
+        max_image_pixels: largest width times height of an image in a request.
+        max_images: most images in one chat.
+        max_output_pixels: largest width times height to draw.
+        max_n: most images or answers of one request.
+        max_prompt_chars: longest prompt to draw from, in characters.
+        max_prompt_tokens: longest chat, images included.
+        max_new_tokens: longest answer.
+        url_hosts: hosts (`images.example.org`, or with a port) that images may be fetched from by URL; none: URLs are
+            refused.
+        url_timeout: seconds for one URL, redirects included.
+        allowed_hosts: names by which clients may call the server (the `Host` header); none: any. Keeps web pages from
+            reaching a server on this machine under a name of their own (DNS rebinding).
+        cors_origins: origins of web pages (`https://chat.example.org`) that may use the server.
+        shutdown_timeout: seconds that running work may take after the server was told to stop.
+    """
+
+    name: str = "wallaroo"
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    max_batch: int = 8
+    max_wait: float = 0.01
+    max_queue: int = 128
+    max_queue_bytes: int = 1024 * MEBIBYTE
+    timeout: float = 600.0
+    body_timeout: float = 60.0
+    max_body_bytes: int = 32 * MEBIBYTE
+    max_image_bytes: int = 20 * MEBIBYTE
+    max_image_pixels: int = 2**24
+    max_images: int = 8
+    max_output_pixels: int = 2**20
+    max_n: int = 10
+    max_prompt_chars: int = 4000
+    max_prompt_tokens: int = 8192
+    max_new_tokens: int = 4096
+    url_hosts: tuple[str, ...] = ()
+    url_timeout: float = 10.0
+    allowed_hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    shutdown_timeout: float = 300.0
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch", "max_queue", "max_body_bytes", "max_image_pixels", "max_n", "timeout"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`{name}` is {getattr(self, name)}, but must be positive.")
+        if any(not key for key in self.api_keys):
+            raise ValueError("An API key is empty; give one of at least one character, or none.")

@@ -22,7 +22,10 @@ ALLOWED = {
     "modeling": {"layout", "generation"},
     "conversion": {"_files", "layout", "processing", "modeling"},
     "training": {"_files", "_version", "layout", "processing", "modeling", "scenes"},
-    "evaluation": {"_files", "_version", "scenes", "generation", "processing", "training"},
+    "evaluation": {
+        *("_built_in", "_files", "_version", "layout", "scenes"),
+        *("generation", "modeling", "processing", "training"),
+    },
     "web": {"_version", "generation", "layout", "processing", "pipelines"},
     "_files": set(),
     "_version": set(),
@@ -36,13 +39,14 @@ ALLOWED = {
     "_commands_merge": {"_cli_options", "_registration", "training"},
     "_commands_serve": {"_cli_options", "_commands", "web"},
     "_commands_evaluate": {"_cli_options", "_commands", "evaluation", "scenes"},
+    "_commands_benchmarks": {"_cli_options", "_commands", "evaluation"},
     "_commands_train": {
         *("_cli_options", "_commands_train_vq", "_registration", "_training_progress"),
         *("processing", "modeling", "training"),
     },
     "cli": {
         *("_version", "_registration", "_cli_options", "_commands", "_commands_encode", "_commands_evaluate"),
-        *("_commands_merge", "_commands_serve", "_commands_train"),
+        *("_commands_benchmarks", "_commands_merge", "_commands_serve", "_commands_train"),
         *("conversion", "processing"),
     },
     "pipelines": {"generation", "processing"},

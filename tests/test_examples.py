@@ -129,3 +129,31 @@ def _pixels(path: Path) -> np.ndarray:
 
 def test_the_data_of_finetuning_is_small():
     assert sum(path.stat().st_size for path in (EXAMPLES / "finetune").rglob("*.*") if path.suffix != ".pyc") < 300_000
+
+
+def test_vlmevalkit(compact, tmp_path, monkeypatch, capsys):
+    """The launcher puts the model where VLMEvalKit's run.py finds it, and answers its messages (a stand-in's here)."""
+    (tmp_path / "vlmeval" / "vlm").mkdir(parents=True)
+    (tmp_path / "vlmeval" / "__init__.py").touch()
+    (tmp_path / "vlmeval" / "config.py").write_text("supported_VLM = {}\n")
+    (tmp_path / "vlmeval" / "vlm" / "__init__.py").touch()
+    (tmp_path / "vlmeval" / "vlm" / "base.py").write_text("class BaseModel:\n    INTERLEAVE = False\n")
+    picture(1).save(tmp_path / "seen.png")
+    (tmp_path / "run.py").write_text(
+        "import sys\nfrom vlmeval.config import supported_VLM\nmodel = supported_VLM[sys.argv[2]]()\n"
+        f"message = [dict(type='image', value={str(tmp_path / 'seen.png')!r}), dict(type='text', value='What is it?')]\n"
+        "print('answer:', model.generate_inner(message, dataset='MMBench'))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("WALLAROO_MODEL", str(compact.folder))
+    monkeypatch.setattr(sys, "argv", ["vlmevalkit.py", str(tmp_path / "run.py"), "--model", "wallaroo"])
+    generate = type(compact.model).generate
+    asked = []
+
+    def briefly(self, **kwargs):
+        asked.append(kwargs["max_new_tokens"])
+        return generate(self, **{**kwargs, "max_new_tokens": 4})
+
+    monkeypatch.setattr(type(compact.model), "generate", briefly)
+    runpy.run_path(str(EXAMPLES / "vlmevalkit.py"), run_name="__main__")
+    assert capsys.readouterr().out.startswith("answer: ") and asked == [1024]

@@ -9,6 +9,7 @@ import typer
 
 from . import _commands_evaluate
 from ._cli_options import BUILT_IN, Device, Model, quiet
+from ._commands_benchmarks import COMMANDS as BENCHMARK_COMMANDS
 from ._commands_encode import encode
 from ._commands_merge import merge
 from ._commands_serve import serve
@@ -231,6 +232,8 @@ evaluate = typer.Typer(help="Score a checkpoint.", no_args_is_help=True)
 app.add_typer(evaluate, name="evaluate")
 evaluate.command(epilog=_commands_evaluate.PROMPT_HELP)(_one_sentence_errors(_commands_evaluate.scenes))
 evaluate.command()(_one_sentence_errors(_commands_evaluate.sweep))
+for _name, _command in BENCHMARK_COMMANDS.items():
+    evaluate.command(_name)(_one_sentence_errors(_command))
 
 
 def _version(wanted: bool) -> None:

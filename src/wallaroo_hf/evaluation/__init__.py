@@ -1,24 +1,46 @@
-"""Benchmarks. `scenes.py`: the built-in scenes with their exact judge; `sweep.py`: sampling settings, chosen on validation.
+"""Benchmarks. `scenes.py`: the built-in scenes with their exact judge; `sweep.py`: sampling settings, chosen on validation;
+`geneval.py`, `dpg.py`, `imgedit.py`: pictures for the paper's benchmarks, which have scorers of their own.
+
+Of the scenes:
 
 - `items.py`: what is asked; `outputs.py`: what a model makes of it; `results.py`: the file of verdicts
 - `scores.py`: from verdicts to numbers; `reports.py`: numbers and pictures for people
-- `identity.py`: which checkpoint it was; `model_card.py`: the card of the built-in one
+- `model_card.py`: the card of the built-in checkpoint
+
+Of the paper's benchmarks:
+
+- `drawing_plans.py`: what a benchmark asks for; `recipes.py`: how it is drawn
+- `drawing_runs.py`: drawing it, `shares.py`: by several processes; `drawing_manifest.py`: the record of it
+- `drawing_files.py`: the scorer's folder, and what may be wrong with it
+
+Of all: `identity.py` (which checkpoint it was), `answers.py`. For lmms-eval: `lmms_eval_plugin.py`, `lmms_eval_model.py`.
 """
 
+from .dpg import read_dpg
+from .drawing_runs import DrawingRun, draw_benchmark
+from .geneval import read_geneval
+from .imgedit import read_imgedit
 from .items import TASKS, Item, scene_items
+from .recipes import RECIPES
 from .scenes import evaluate_scenes
 from .scores import Breakdown, SceneScores, Score
 from .sweep import Sweep, SweepEntry, sweep_sampling
 
 __all__ = [
+    "RECIPES",
     "TASKS",
     "Breakdown",
+    "DrawingRun",
     "Item",
     "SceneScores",
     "Score",
     "Sweep",
     "SweepEntry",
+    "draw_benchmark",
     "evaluate_scenes",
+    "read_dpg",
+    "read_geneval",
+    "read_imgedit",
     "scene_items",
     "sweep_sampling",
 ]

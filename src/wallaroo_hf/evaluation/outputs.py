@@ -13,6 +13,7 @@ from PIL import Image
 from ..generation.mixin import DEFAULT_GUIDANCE_SCALE
 from ..processing.processor import WallarooProcessor
 from ..scenes import render
+from .answers import answer
 from .items import Item
 
 
@@ -136,15 +137,8 @@ def _draw(subject: Subject, items: Sequence[Item]) -> list[Image.Image]:
 
 
 def _answer(subject: Subject, items: Sequence[Item]) -> list[str]:
-    model, processor = subject.model, subject.processor
-    chats = [
-        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": words}]}] for words in _words(items)
-    ]
-    texts = [processor.apply_chat_template(chat, add_generation_prompt=True) for chat in chats]
-    inputs = processor(text=texts, images=_pictures(items), return_tensors="pt").to(model.device, dtype=model.dtype)
-    tokens = model.generate(**inputs, do_sample=False, max_new_tokens=subject.max_new_tokens)
-    answers = processor.post_process_image_text_to_text(tokens[:, inputs["input_ids"].shape[1] :])
-    return [answer.strip() for answer in answers]
+    questions = list(zip(_pictures(items), _words(items), strict=True))
+    return answer(subject.model, subject.processor, questions, do_sample=False, max_new_tokens=subject.max_new_tokens)
 
 
 def _words(items: Sequence[Item]) -> list[str]:

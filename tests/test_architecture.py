@@ -25,7 +25,7 @@ ALLOWED = {
     "evaluation": {"_files", "_version", "scenes", "generation", "processing", "training"},
     "_files": set(),
     "_version": set(),
-    "_registration": {"modeling", "processing"},
+    "_registration": {"_built_in", "modeling", "pipelines", "processing"},
     "_commands": {"_version", "_registration", "modeling", "pipelines", "processing"},
     "_built_in": set(),
     "_training_progress": set(),

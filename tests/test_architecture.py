@@ -20,9 +20,10 @@ ALLOWED = {
     "processing": {"layout"},
     "generation": {"layout"},
     "modeling": {"layout", "generation"},
-    "conversion": {"_files", "layout", "processing", "modeling"},
+    "conversion": {"_checkpoint_files", "_files", "layout", "processing", "modeling"},
     "training": {"_files", "_version", "layout", "processing", "modeling", "scenes"},
     "evaluation": {"_files", "_version", "scenes", "generation", "processing", "training"},
+    "_checkpoint_files": set(),
     "_files": set(),
     "_version": set(),
     "_registration": {"_built_in", "modeling", "pipelines", "processing"},
@@ -32,6 +33,7 @@ ALLOWED = {
     "_cli_options": {"_built_in"},
     "_commands_train_vq": {"modeling", "training"},
     "_commands_encode": {"_cli_options", "_commands", "_registration", "layout", "processing", "training"},
+    "_commands_export": {"_cli_options", "_commands", "_registration", "conversion", "pipelines", "training"},
     "_commands_merge": {"_cli_options", "_registration", "training"},
     "_commands_evaluate": {"_cli_options", "_commands", "evaluation", "scenes"},
     "_commands_train": {
@@ -40,7 +42,7 @@ ALLOWED = {
     },
     "cli": {
         *("_version", "_registration", "_cli_options", "_commands", "_commands_encode", "_commands_evaluate"),
-        *("_commands_merge", "_commands_train"),
+        *("_commands_export", "_commands_merge", "_commands_train"),
         *("conversion", "processing"),
     },
     "pipelines": {"generation", "processing"},

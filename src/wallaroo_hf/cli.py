@@ -10,6 +10,7 @@ import typer
 from . import _commands_evaluate
 from ._cli_options import BUILT_IN, Device, Model, quiet
 from ._commands_encode import encode
+from ._commands_export import export
 from ._commands_merge import merge
 from ._commands_train import COMMANDS as TRAIN_COMMANDS
 from ._commands_train import train, train_app
@@ -218,6 +219,7 @@ for _name, _command in TRAIN_COMMANDS.items():
     train_app.command(_name)(_one_sentence_errors(_command))
 app.command()(_one_sentence_errors(encode))
 app.command()(_one_sentence_errors(merge))
+app.command()(_one_sentence_errors(export))
 
 evaluate = typer.Typer(help="Score a checkpoint.", no_args_is_help=True)
 app.add_typer(evaluate, name="evaluate")

@@ -60,7 +60,7 @@ def test_unusual_files_are_read(tmp_path):
     "given", ["nowhere.png", "ftp://host/x.png", "x" * 5000, "a\0b", object(), np.zeros((2, 2, 7))]
 )
 def test_what_is_no_image(given):
-    with pytest.raises(ValueError, match="^The image"):
+    with pytest.raises(ValueError, match=r"^The image"):
         open_image(given)
 
 

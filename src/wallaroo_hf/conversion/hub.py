@@ -27,7 +27,7 @@ AUTO_MAP = {
 }
 _REMOTE_CODE = '''"""The classes of this checkpoint, which the package wallaroo-hf provides.
 
-transformers reads this file when the checkpoint is loaded with `trust_remote_code=True` and the package was not imported.
+transformers reads this file when the checkpoint is loaded with `trust_remote_code=True` and without the package imported.
 """
 
 try:
@@ -67,8 +67,9 @@ def export_hub(
 ) -> Path:
     """Copies a checkpoint into a folder that is ready for the Hub.
 
-    Added are a card (`README.md`; a card that the checkpoint has is kept, and its missing entries are filled in) and a small
-    module that transformers loads with `trust_remote_code=True`: it uses the installed package, or says how to install it.
+    Added are a card (`README.md`; one that the checkpoint has is kept, and its missing entries are filled in) and a small
+    module that transformers loads with `trust_remote_code=True`: it uses the installed package, or says how to
+    install it.
 
     Args:
         checkpoint: folder or Hub id.

@@ -11,9 +11,9 @@ __all__ = ["WholeCheckpointMixin"]
 class WholeCheckpointMixin(Pipeline):
     """Saves model and processor, so that the folder loads again by itself.
 
-    transformers' own `save_pretrained` leaves the processor out, and for a registered task it writes the pipeline's source
-    and a `custom_pipelines` entry into the folder; the task then asks for `trust_remote_code` wherever it is loaded, although
-    the installed package has it registered.
+    transformers' own `save_pretrained` leaves the processor out, and for a registered task it writes the pipeline's
+    source and a `custom_pipelines` entry into the folder; the task then asks for `trust_remote_code` wherever it is
+    loaded, although the installed package has it registered.
     """
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:

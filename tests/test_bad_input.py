@@ -1,4 +1,4 @@
-"""What a user, or a stranger through a user, can do wrong at the pipeline and at the command line: one clear sentence each."""
+"""What can be given wrongly to the pipeline and to the command line: one clear sentence each."""
 
 from __future__ import annotations
 

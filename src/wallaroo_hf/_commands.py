@@ -1,7 +1,6 @@
 """What the commands of `cli.py` do, once torch may be imported."""
 
 import json
-import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -11,15 +10,13 @@ from typing import Any
 import torch
 from huggingface_hub.errors import HFValidationError
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError
 from transformers import TextStreamer
 
 from . import _registration  # noqa: F401  the command line postpones it
-from ._files import new_file
-from ._version import __version__
+from ._saved_pictures import save_png, slug
 from .modeling.model import WallarooForConditionalGeneration
 from .pipelines import WallarooPipeline
 from .processing.processor import WallarooProcessor
@@ -180,31 +177,6 @@ def _draw_batch(
     except KeyboardInterrupt:
         return [previews[image]() if image in previews else None for image in range(len(batch))], False
     return list(output.images), True
-
-
-def save_png(
-    image: Image.Image, path: Path, prompt: str, seed: int, settings: dict[str, Any], replace: bool = False
-) -> Path:
-    """Saves a PNG that says how it was made (text chunks `prompt`, `seed`, `settings`, `software`).
-
-    The file appears whole or not at all. Unless `replace`, it never replaces another one: a number is added to its name.
-    """
-    info = PngInfo()
-    info.add_itxt("prompt", prompt)
-    info.add_text("seed", str(seed))
-    info.add_itxt("settings", json.dumps(settings, ensure_ascii=False, sort_keys=True))
-    info.add_text("software", f"wallaroo-hf {__version__}")
-    free, number = path, 2
-    while free.exists() and not replace:
-        free, number = path.with_stem(f"{path.stem}-{number}"), number + 1
-    with new_file(free) as partial:
-        image.save(partial, format="PNG", pnginfo=info)
-    return free
-
-
-def slug(prompt: str) -> str:
-    """A file name that recalls the prompt."""
-    return re.sub(r"\W+", "-", prompt.lower()).strip("-")[:48].rstrip("-") or "image"
 
 
 def answer(

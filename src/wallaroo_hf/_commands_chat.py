@@ -116,7 +116,7 @@ class _Loop:
             self._say(line)
 
     def _say(self, text: str) -> None:
-        from ._commands import save_png, slug
+        from ._saved_pictures import save_png, slug
         from ._terminal_images import show_image
 
         seed = self.conversation.seed

@@ -10,6 +10,7 @@ import typer
 
 from . import _commands_evaluate
 from ._cli_options import BUILT_IN, AsJson, Device, Model, quiet
+from ._commands_app import serve_page
 from ._commands_chat import chat
 from ._commands_encode import encode
 from ._commands_export import export
@@ -260,6 +261,7 @@ app.command()(_one_sentence_errors(merge))
 app.command()(_one_sentence_errors(export))
 app.command()(_one_sentence_errors(info))
 app.command()(_one_sentence_errors(chat))
+app.command("app")(_one_sentence_errors(serve_page))
 
 evaluate = typer.Typer(help="Score a checkpoint.", no_args_is_help=True)
 app.add_typer(evaluate, name="evaluate")

@@ -1,4 +1,4 @@
-"""`Conversation`: a chat in which the model answers and draws, told piece by piece as it comes. Terminal and web page use it."""
+"""`Conversation`: a chat in which the model answers and draws, told piece by piece as it comes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -48,8 +48,8 @@ class Conversation:
             text: the user's words.
             images: shown with them.
             on_text: called with each new bit of the answer's text.
-            on_row: called as `on_row(preview, rows, of)` after each row that is drawn, where `preview()` is a picture of the
-                rows so far; returning False stops the answer.
+            on_row: called as `on_row(preview, rows, of)` after each row that is drawn, where `preview()` is a picture of
+                the rows so far; returning False stops the answer.
 
         Returns:
             The answer: texts and pictures, in order.
@@ -73,7 +73,8 @@ class Conversation:
         rows, cols = (int(edge) for edge in inputs["target_grid_hw"][0])
         if length + rows * (cols + 1) + 16 > longest:
             raise ValueError(
-                f"The chat has {length} tokens, which leaves no room for an answer in the model's {longest}; start a new one."
+                f"The chat has {length} tokens, which leaves no room for an answer in the model's {longest}; start a new "
+                "one."
             )
         room = longest - length - rows * (cols + 1)
         streamer = _ChatStreamer(self.model, self.processor, inputs["target_grid_hw"], on_text, on_row)

@@ -34,8 +34,8 @@ try:
     from wallaroo_hf import WallarooConfig, WallarooForConditionalGeneration, WallarooModel, WallarooProcessor
 except ImportError as error:
     raise ImportError(
-        "This checkpoint needs the package wallaroo-hf, which is not installed here; run `pip install wallaroo-hf` and load "
-        "it again."
+        "This checkpoint needs the package wallaroo-hf, which is not installed here; run `pip install wallaroo-hf` and "
+        "load it again."
     ) from error
 
 __all__ = ["WallarooConfig", "WallarooForConditionalGeneration", "WallarooModel", "WallarooProcessor"]

@@ -138,7 +138,7 @@ def draw_images(
                 path = path.with_stem(f"{path.stem}-partial")
             if image is not None:
                 saved = save_png(image, path, prompt, image_seed, metadata)
-                yield Drawn(saved, prompt, image_seed, *image.size, complete=complete)
+                yield Drawn(saved, prompt, image_seed, image.width, image.height, complete)
         if not complete:
             raise KeyboardInterrupt
 

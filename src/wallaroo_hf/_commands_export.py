@@ -46,7 +46,12 @@ def export(
     max_shard_size: Annotated[str, typer.Option(help="qwen2.5-vl: largest weight file.")] = "5GB",
 ) -> None:
     """Write a checkpoint for the Hub, or its understanding half for other engines."""
-    only_hub = {"--push": push, "--private": private, "--base-model": base_model, "--license": license}
+    only_hub: dict[str, object] = {
+        "--push": push,
+        "--private": private,
+        "--base-model": base_model,
+        "--license": license,
+    }
     only_hub |= {"--recipe": recipe, "--sample": sample}
     if to is Target.QWEN:
         for name in [name for name, value in only_hub.items() if value]:

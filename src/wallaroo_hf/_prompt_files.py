@@ -104,7 +104,7 @@ def plan_batches(
     Raises:
         ValueError: if two images would have one name.
     """
-    jobs = []
+    jobs: list[PromptJob] = []
     for line, entry in entries:
         for copy in range(num_images):
             own = entry["seed"] + copy if "seed" in entry else seed + len(jobs)

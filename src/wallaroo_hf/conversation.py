@@ -1,7 +1,7 @@
 """`Conversation`: a chat in which the model answers and draws, told piece by piece as it comes."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from PIL import Image
@@ -10,9 +10,9 @@ from .generation import ImageStreamer
 
 __all__ = ["Conversation"]
 
-Piece = str | Image.Image
+Piece: TypeAlias = str | Image.Image
 # Called with a function that gives the rows so far as a picture, with their number, and with the number of all.
-RowCallback = Callable[[Callable[[], Image.Image | None], int, int], bool | None]
+RowCallback: TypeAlias = Callable[[Callable[[], Image.Image | None], int, int], bool | None]
 
 
 class Conversation:

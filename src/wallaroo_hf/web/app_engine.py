@@ -46,7 +46,7 @@ class Drawing:
         rows, of: rows that the slowest picture has, and rows of all.
         seconds: since it began.
         finished, stopped: whether it is over, and whether before its end.
-        files: the saved pictures, when it is over.
+        files: the saved pictures by their number, when it is over.
     """
 
     images: list[Image.Image | None]
@@ -55,7 +55,7 @@ class Drawing:
     seconds: float = 0.0
     finished: bool = False
     stopped: bool = False
-    files: list[Path] = field(default_factory=list)
+    files: dict[int, Path] = field(default_factory=dict)
 
 
 class Engine:
@@ -106,7 +106,7 @@ class Engine:
             stop.set()
             self._stops.pop(session, None)
         output = future.result()
-        images = [image for image in output.images if image is not None]
+        images = list(output.images)
         yield Drawing(
             images,
             state.rows,
@@ -114,7 +114,9 @@ class Engine:
             time.monotonic() - began,
             finished=True,
             stopped=not output.complete,
-            files=[self._save(image, settings, index) for index, image in enumerate(images)],
+            files={
+                index: self._save(image, settings, index) for index, image in enumerate(images) if image is not None
+            },
         )
 
     def ask(self, session: str, image: Any, question: str) -> Iterator[str]:

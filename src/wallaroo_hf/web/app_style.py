@@ -1,4 +1,4 @@
-"""How the web page looks: a theme of system fonts, a style sheet, and the pieces of HTML that gradio has no component for."""
+"""How the web page looks: fonts, a style sheet, and the pieces of HTML that gradio has no component for."""
 
 import base64
 import html
@@ -12,6 +12,13 @@ from .app_engine import Drawing, on_canvas
 from .app_texts import text
 
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Noto Sans", "Noto Sans CJK SC", "PingFang SC", "sans-serif")
+PLAIN_TITLES = {
+    "background_fill": "transparent",
+    "background_fill_dark": "transparent",
+    "padding": "0",
+    "text_color": "*body_text_color",
+    "text_weight": "600",
+}
 _PREVIEW_SIDE = 640  # pixels; previews are sent no larger than they are shown
 
 LOGO = """<svg viewBox="0 0 48 48" width="46" height="46" aria-hidden="true"><rect width="48" height="48" rx="13"
@@ -21,7 +28,8 @@ stop-color="#1f5d4c"/></linearGradient></defs><path d="M11 12c-1 6 1 10 5 12-2 8
 r="1.9" fill="#1f3d33"/><path d="M22 31h4l-2 2.4z" fill="#1f3d33"/></svg>"""
 
 CSS = """
-.gradio-container { max-width: 1180px !important; margin: 0 auto !important; padding: 0 20px 28px !important; }
+.gradio-container { width: 100% !important; max-width: 1180px !important; margin: 0 auto !important;
+  padding: 0 20px 28px !important; }
 footer { display: none !important; }
 body, gradio-app { background: radial-gradient(1100px 480px at 12% -8%, #d9ebdf 0, transparent 62%),
   radial-gradient(900px 420px at 96% -4%, #f3e6cf 0, transparent 60%), #f7f6f1 !important; }
@@ -31,20 +39,33 @@ body, gradio-app { background: radial-gradient(1100px 480px at 12% -8%, #d9ebdf 
 #brand h1 { font-size: 26px; line-height: 1.1; font-weight: 720; letter-spacing: -.02em; margin: 0; }
 #brand p { margin: 3px 0 0; opacity: .68; font-size: 14.5px; }
 #brand .model { font-size: 12px; opacity: .55; margin-left: 8px; font-weight: 500; letter-spacing: 0; }
-#language { border: 0; background: transparent; box-shadow: none; padding: 0; min-width: 190px; }
-#language .wrap { justify-content: flex-end; gap: 6px; }
-#language label { border-radius: 999px; padding: 4px 14px; }
-.panel { background: var(--background-fill-primary); border: 1px solid var(--border-color-primary);
-  border-radius: 18px !important; padding: 18px !important; box-shadow: 0 8px 30px rgba(40, 60, 50, .06); }
-.panel .form, .panel .block:not(.plain) { box-shadow: none; }
-button.primary { border-radius: 12px !important; font-weight: 650 !important; box-shadow: 0 4px 14px rgba(31, 93, 76, .25); }
-#prompt textarea, #instruction textarea, #question textarea { font-size: 17px; line-height: 1.45; }
-.chips { gap: 8px !important; flex-wrap: wrap; }
+#language { border: 0; background: transparent; box-shadow: none; padding: 0; min-width: 200px !important; }
+#language .wrap { flex-wrap: nowrap; justify-content: flex-end; gap: 6px; background: transparent; }
+#language label { border-radius: 999px; padding: 5px 15px; border: 1px solid rgba(47, 125, 91, .2); }
+#language label input { display: none; }
+#language label span { margin: 0; }
+.sheet { background: #fff !important; border: 1px solid rgba(40, 60, 50, .09) !important; gap: 14px !important;
+  border-radius: 20px !important; padding: 20px !important; box-shadow: 0 10px 34px rgba(40, 60, 50, .07) !important; }
+.dark .sheet { background: #1b2326 !important; border-color: #2c383b !important; }
+.sheet .form { background: transparent; border: 0; box-shadow: none; gap: 14px; }
+.sheet .block { padding: 0 !important; }
+.sheet textarea, .sheet input[type=number], .sheet input[type=text] { border: 1px solid rgba(40, 60, 50, .15) !important;
+  border-radius: 12px !important; background: #fbfaf7 !important; box-shadow: none !important; }
+.dark .sheet textarea, .dark .sheet input { background: #141b1d !important; }
+.sheet textarea:focus { border-color: #3f9a72 !important; box-shadow: 0 0 0 3px rgba(63, 154, 114, .18) !important; }
+#edited { font-size: 13px; opacity: .75; }
+#source, #asked, #gallery { border-radius: 14px; background: #f6f8f5 !important; }
+.dark #source, .dark #asked, .dark #gallery { background: #141b1d !important; }
+button.primary { border-radius: 12px !important; font-weight: 650 !important;
+  box-shadow: 0 4px 14px rgba(31, 93, 76, .25); }
+#prompt textarea, #instruction textarea, #question textarea { font-size: 17px; line-height: 1.45; padding: 11px 14px; }
+.chips { gap: 6px !important; flex-wrap: wrap; }
 .chips button { flex: 0 1 auto !important; min-width: 0 !important; border-radius: 999px !important;
-  font-weight: 480 !important; font-size: 13px !important; padding: 5px 13px !important; }
+  font-weight: 480 !important; font-size: 12.5px !important; padding: 4px 12px !important; box-shadow: none !important;
+  background: rgba(63, 154, 114, .1) !important; }
 .shape .wrap { gap: 8px; align-items: stretch; }
 .shape label { flex-direction: column; justify-content: flex-end; align-items: center; gap: 6px; padding: 10px 10px 7px;
-  border-radius: 12px; min-width: 66px; }
+  border-radius: 12px; min-width: 66px; border: 1px solid rgba(40, 60, 50, .12); box-shadow: none; }
 .shape label input { display: none; }
 .shape label span { display: flex; flex-direction: column; align-items: center; gap: 7px; font-size: 12px; margin: 0;
   font-variant-numeric: tabular-nums; }
@@ -54,7 +75,7 @@ button.primary { border-radius: 12px !important; font-weight: 650 !important; bo
 .stage.many { grid-template-columns: 1fr 1fr; }
 .stage figure { margin: 0; position: relative; width: 100%; border-radius: 14px; overflow: hidden;
   background: rgba(47, 125, 91, .07); box-shadow: inset 0 0 0 1px rgba(47, 125, 91, .16); }
-.stage figure img { display: block; width: 100%; max-height: 62vh; object-fit: contain; margin: 0; }
+.stage figure img { display: block; width: 100%; height: auto; max-height: 62vh; object-fit: contain; margin: 0; }
 .stage figure.live::after { content: ""; position: absolute; inset: 0; pointer-events: none;
   background: linear-gradient(105deg, transparent 38%, rgba(255, 255, 255, .38) 50%, transparent 62%);
   background-size: 240% 100%; animation: shimmer 1.6s linear infinite; }
@@ -116,7 +137,7 @@ def stage(drawing: Drawing | None, language: str, seeds: Sequence[int] = (), rat
         elif not drawing.finished:
             image = on_canvas(image, image.width * ratio / image.height)
         caption = f"<span>{text('seed', language)} {seeds[index]}</span>" if index < len(seeds) else ""
-        if drawing.finished and index < len(drawing.files):
+        if index in drawing.files:
             name = html.escape(drawing.files[index].name, quote=True)
             caption += f'<a download="{name}" href="{_uri(image, "PNG")}">{text("save", language)}</a>'
         shown = _uri(_shown(image), "PNG" if max(image.size) <= 256 else "JPEG")

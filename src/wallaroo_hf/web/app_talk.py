@@ -1,0 +1,100 @@
+"""The web page's third and fourth tab: asking about pictures, and chatting."""
+
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from . import app_style as style
+from .app_engine import Engine
+from .app_parts import EVENT, Part, Words, answers, stopper, tab
+from .app_texts import LANGUAGES, text
+
+__all__ = ["ask_tab", "chat_tab"]
+
+
+def ask_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
+    """The tab in which questions about pictures are answered."""
+    with tab("ask", words), gr.Row(equal_height=False):
+        with gr.Column(scale=5, elem_classes="sheet"):
+            picture = gr.Image(
+                type="filepath",
+                label=text("picture", "en"),
+                height=340,
+                elem_id="asked",
+                sources=["upload", "clipboard"],
+            )
+            words.label(picture, "picture")
+        with gr.Column(scale=6, elem_classes="sheet"):
+            question = gr.Textbox(label=text("question", "en"), lines=2, elem_id="question")
+            words.label(question, "question", "question_hint")
+            go = words.value(gr.Button(text("ask_now", "en"), variant="primary", elem_id="ask"), "ask_now")
+            answer = gr.HTML(style.answer(None, "en"), elem_id="answer")
+
+    def ask(path: str | None, said: str, name: str, request: gr.Request) -> Iterator[str]:
+        if path is None:
+            raise gr.Error(text("no_picture", LANGUAGES[name]))
+        for so_far in answers(engine.ask(request.session_hash or "", path, said)):
+            yield style.answer(so_far, LANGUAGES[name])
+
+    gr.on([go.click, question.submit], ask, [picture, question, language], answer, **EVENT)
+    return Part({}, picture)
+
+
+def chat_tab(engine: Engine, words: Words) -> None:
+    """The tab in which the model answers and draws as it sees fit."""
+    with tab("chat", words), gr.Column(elem_classes="sheet"):
+        chatbot = gr.Chatbot(
+            height=520,
+            show_label=False,
+            elem_id="chatbot",
+            buttons=[],
+            placeholder=text("chat_empty", "en"),
+            layout="bubble",
+        )
+        words.updates.append((chatbot, lambda code: gr.update(placeholder=text("chat_empty", code))))
+        box = gr.MultimodalTextbox(
+            show_label=False,
+            file_types=["image"],
+            file_count="multiple",
+            placeholder=text("chat_hint", "en"),
+            elem_id="say",
+        )
+        words.updates.append((box, lambda code: gr.update(placeholder=text("chat_hint", code))))
+        with gr.Row():
+            new = words.value(gr.Button(text("new_chat", "en"), size="sm"), "new_chat")
+            stop = words.value(gr.Button(text("stop", "en"), size="sm"), "stop")
+    conversation = gr.State(None)
+
+    def say(message: dict[str, Any], shown: list[Any], going: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        said, files = message.get("text") or "", message.get("files") or []
+        going = going or engine.conversation(secrets.randbelow(2**31))
+        seed = going.seed
+        shown = [*shown, *({"role": "user", "content": {"path": path}} for path in files)]
+        shown.append({"role": "user", "content": said})
+        yield shown, gr.update(value=None, interactive=False), going
+        pieces: list[Any] = []
+        for pieces in answers(engine.say(request.session_hash or "", going, said, files)):
+            yield [*shown, *map(_message, pieces)], gr.update(interactive=False), going
+        for piece in pieces:
+            if isinstance(piece, Image.Image):
+                engine.save(piece, said, seed)
+        yield [*shown, *map(_message, pieces)], gr.update(interactive=True), going
+
+    box.submit(say, [box, chatbot, conversation], [chatbot, box, conversation], **EVENT)
+    stop.click(stopper(engine), show_progress="hidden")
+    new.click(
+        lambda: ([], gr.update(value=None, interactive=True), None),
+        None,
+        [chatbot, box, conversation],
+        show_progress="hidden",
+    )
+
+
+def _message(piece: str | Image.Image) -> dict[str, Any]:
+    if isinstance(piece, str):
+        return {"role": "assistant", "content": piece}
+    image = gr.Image(style.enlarged(piece, 320), show_label=False, format="png", buttons=["download", "fullscreen"])
+    return {"role": "assistant", "content": image}

@@ -87,7 +87,9 @@ def _recipe(path: Path) -> str:
     """A section with what is short enough to be read; all of it is in the file."""
     lines = ["## How it was made", "", f"All numbers are in `{path.name}`."]
     content = read_json(path) if path.suffix == ".json" else {}
-    plain = {key: value for key, value in content.items() if isinstance(value, int | float | str) and value != ""}
+    plain: dict[str, Any] = {
+        key: value for key, value in content.items() if isinstance(value, int | float | str) and value != ""
+    }
     history = [entry for entry in content.get("log_history") or [] if "loss" in entry]
     if history:
         plain["last losses"] = {key: value for key, value in history[-1].items() if "loss" in key}

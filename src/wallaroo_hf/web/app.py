@@ -18,7 +18,7 @@ __all__ = ["build_app", "launch"]
 
 _READS_LANGUAGE = "() => navigator.language.toLowerCase().startsWith('zh') ? '中文' : 'English'"
 # (a gr.Tabs(selected=...) makes gradio 6.31 show one tab twice)
-_OPENS_TAB = "(path) => { if (path) document.querySelectorAll('#tabs button[role=tab]')[%d].click() }"
+_OPENS_TAB = "(picture) => { if (picture) document.getElementById('tab-%s-button').click() }"
 
 
 def build_app(engine: Engine) -> gr.Blocks:
@@ -81,7 +81,7 @@ def launch(engine: Engine, host: str, port: int | None, open_browser: bool) -> t
     return page, str(url)
 
 
-def _theme() -> Any:
+def _theme() -> gr.themes.Base:
     hue = gr.themes.Color(
         *("#f0f8f4", "#dcefe4", "#bbdfcc", "#8fc9ab", "#62b08a", "#3f9a72"),
         *("#2f7d5b", "#266649", "#1f5d4c", "#183f35", "#0f2a23"),
@@ -94,8 +94,8 @@ def _theme() -> Any:
 
 def _connect_tabs(drawing: Part, editing: Part, asking: Part) -> None:
     """Buttons that carry a drawn picture to another tab."""
-    for number, (name, part) in enumerate((("edit", editing), ("ask", asking)), 1):
+    for name, part in (("edit", editing), ("ask", asking)):
         carried = drawing.buttons[name].click(
             lambda path: gr.update() if path is None else path, drawing.chosen, part.picture, show_progress="hidden"
         )
-        carried.then(None, drawing.chosen, None, js=_OPENS_TAB % number)
+        carried.then(None, part.picture, None, js=_OPENS_TAB % name)

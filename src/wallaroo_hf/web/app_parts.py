@@ -24,18 +24,20 @@ class Words:
 
     def label(self, component: Any, key: str, hint: str | None = None) -> Any:
         """A component whose label (and placeholder) are in the page's language."""
-        more: dict[str, Any] = {} if hint is None else {"placeholder": hint}
+        keys = {"label": key} if hint is None else {"label": key, "placeholder": hint}
         if hint is not None:
             component.placeholder = text(hint, "en")
-        self.updates.append(
-            (component, lambda code: gr.update(label=text(key, code), **{k: text(v, code) for k, v in more.items()}))
-        )
+        self.updates.append((component, lambda code: gr.update(**_in_language(keys, code))))
         return component
 
     def value(self, component: Any, key: str) -> Any:
         """A component, such as a button, whose value is in the page's language."""
         self.updates.append((component, lambda code: gr.update(value=text(key, code))))
         return component
+
+
+def _in_language(keys: dict[str, str], language: str) -> dict[str, Any]:
+    return {name: text(key, language) for name, key in keys.items()}
 
 
 def tab(key: str, words: Words) -> gr.Tab:

@@ -1,4 +1,4 @@
-"""Writes a checkpoint for the Hub, and its understanding half as Qwen2.5-VL: `python examples/export.py --output FOLDER`."""
+"""Writes a checkpoint for the Hub, and its understanding half as Qwen2.5-VL: `python examples/export.py`."""
 
 import argparse
 from pathlib import Path

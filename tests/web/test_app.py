@@ -43,11 +43,13 @@ def test_drawing_is_followed_row_by_row(engine, monkeypatch):
 
 def test_stopping_keeps_what_is_there(engine):
     drawing = engine.draw("me", Settings(PROMPT, seed=5, height=128, width=64))
+    last = next(drawing)
+    engine.stop("somebody else")
+    engine.stop("me")
     for step in drawing:
-        engine.stop("me")
-        engine.stop("somebody else")
-    assert step.finished and step.stopped and step.rows < 8
-    assert step.images[0] is None or step.images[0].height < 128
+        last = step
+    assert last.finished and last.stopped and last.rows < 8
+    assert last.images[0] is None or last.images[0].height < 128
 
 
 def test_edits_have_their_sources_size(engine):

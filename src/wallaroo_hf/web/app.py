@@ -17,7 +17,6 @@ from .app_texts import LANGUAGES
 __all__ = ["build_app", "launch"]
 
 _READS_LANGUAGE = "() => navigator.language.toLowerCase().startsWith('zh') ? '中文' : 'English'"
-# (a gr.Tabs(selected=...) makes gradio 6.31 show one tab twice)
 _OPENS_TAB = "(picture) => { if (picture) document.getElementById('tab-%s-button').click() }"
 
 
@@ -31,7 +30,15 @@ def build_app(engine: Engine) -> gr.Blocks:
     with gr.Blocks(title="Wallaroo", analytics_enabled=False) as page:
         with gr.Row(elem_id="top"):
             head = gr.HTML(style.header("en", engine.name))
-            language = gr.Radio(list(LANGUAGES), value="English", show_label=False, elem_id="language", scale=0)
+            language = gr.Radio(
+                list(LANGUAGES),
+                value="English",
+                show_label=False,
+                elem_id="language",
+                scale=0,
+                min_width=240,
+                container=False,
+            )
         words.updates.append((head, lambda code: gr.update(value=style.header(code, engine.name))))
         with gr.Tabs(elem_id="tabs"):
             drawing = draw_tab(engine, language, words)

@@ -20,6 +20,7 @@ _KEPT = 60  # pictures on the shelf
 def draw_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
     """The tab in which pictures are drawn."""
     with tab("draw", words):
+        history, chosen = gr.State([]), gr.State(None)
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, elem_classes="sheet"):
                 controls, go, stop = _controls(engine, words)
@@ -38,7 +39,6 @@ def draw_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
                 elem_id="gallery",
             )
     words.label(gallery, "gallery")
-    history, chosen = gr.State([]), gr.State(None)
     seed = controls[4]
 
     def draw(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:

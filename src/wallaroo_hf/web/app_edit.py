@@ -52,7 +52,7 @@ def edit_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
             )
             line = words.value(gr.HTML(text("compare", "en"), elem_id="edited"), "compare")
             again = words.value(gr.Button(text("again", "en")), "again")
-    result = gr.State(None)
+            result = gr.State(None)
 
     def edit(
         path: str | None,

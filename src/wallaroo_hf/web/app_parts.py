@@ -41,8 +41,11 @@ def _in_language(keys: dict[str, str], language: str) -> dict[str, Any]:
 
 
 def tab(key: str, words: Words) -> gr.Tab:
-    """A tab whose name is in the page's language."""
-    made = gr.Tab(text(key, "en"), id=key, elem_id=f"tab-{key}")
+    """A tab whose name is in the page's language.
+
+    All that belongs to it must be made within it, states too: gradio counts what stands between tabs as tabs.
+    """
+    made = gr.Tab(text(key, "en"), elem_id=f"tab-{key}")
     words.updates.append((made, lambda code: gr.update(label=text(key, code))))
     return made
 

@@ -40,7 +40,7 @@ body, gradio-app { background: radial-gradient(1100px 480px at 12% -8%, #d9ebdf 
 #brand p { margin: 3px 0 0; opacity: .68; font-size: 14.5px; }
 #brand .model { font-size: 12px; opacity: .55; margin-left: 8px; font-weight: 500; letter-spacing: 0; }
 #language { border: 0; background: transparent; box-shadow: none; padding: 0; min-width: 240px !important; }
-#language, #language div, #language > span { background: transparent !important; overflow: visible !important; }
+#language, #language div, #top .form, #language > span { background: transparent !important; overflow: visible !important; }
 #language .wrap { flex-wrap: nowrap; justify-content: flex-end; gap: 6px; background: transparent; }
 #language label { border-radius: 999px; padding: 5px 15px; border: 1px solid rgba(47, 125, 91, .2); }
 #language label input { display: none; }

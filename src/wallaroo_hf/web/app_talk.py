@@ -66,7 +66,7 @@ def chat_tab(engine: Engine, words: Words) -> None:
         with gr.Row():
             new = words.value(gr.Button(text("new_chat", "en"), size="sm"), "new_chat")
             stop = words.value(gr.Button(text("stop", "en"), size="sm"), "stop")
-    conversation = gr.State(None)
+        conversation = gr.State(None)
 
     def say(message: dict[str, Any], shown: list[Any], going: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         said, files = message.get("text") or "", message.get("files") or []

@@ -2,11 +2,13 @@
 
 import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
 from PIL import Image
 
+from ..conversation import Conversation
 from . import app_style as style
 from .app_engine import Engine
 from .app_parts import EVENT, Part, Words, answers, stopper, tab
@@ -43,6 +45,14 @@ def ask_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
     return Part({}, picture)
 
 
+@dataclass
+class _Talk:
+    """A chat, and what the page shows of it."""
+
+    conversation: Conversation
+    shown: list[dict[str, Any]] = field(default_factory=list)
+
+
 def chat_tab(engine: Engine, words: Words) -> None:
     """The tab in which the model answers and draws as it sees fit."""
     with tab("chat", words), gr.Column(elem_classes="sheet"):
@@ -66,35 +76,37 @@ def chat_tab(engine: Engine, words: Words) -> None:
         with gr.Row():
             new = words.value(gr.Button(text("new_chat", "en"), size="sm"), "new_chat")
             stop = words.value(gr.Button(text("stop", "en"), size="sm"), "stop")
-        conversation = gr.State(None)
+        talk = gr.State(None)
 
-    def say(message: dict[str, Any], shown: list[Any], going: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+    def say(message: dict[str, Any], going: _Talk | None, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         said, files = message.get("text") or "", message.get("files") or []
-        going = going or engine.conversation(secrets.randbelow(2**31))
-        seed = going.seed
-        shown = [*shown, *({"role": "user", "content": {"path": path}} for path in files)]
-        shown.append({"role": "user", "content": said})
-        yield shown, gr.update(value=None, interactive=False), going
-        pieces: list[Any] = []
-        for pieces in answers(engine.say(request.session_hash or "", going, said, files)):
-            yield [*shown, *map(_message, pieces)], gr.update(interactive=False), going
+        going = going or _Talk(engine.conversation(secrets.randbelow(2**31)))
+        asked = [{"role": "user", "content": {"path": path}} for path in files]
+        asked.append({"role": "user", "content": said})
+        seed, before = going.conversation.seed, [*going.shown, *asked]
+        yield before, gr.update(value=None, interactive=False), going
+        pieces: list[str | Image.Image] = []
+        for pieces in answers(engine.say(request.session_hash or "", going.conversation, said, files)):
+            yield [*before, *map(_preview, pieces)], gr.update(interactive=False), going
+        going.shown = before
         for piece in pieces:
-            if isinstance(piece, Image.Image):
-                engine.save(piece, said, seed)
-        yield [*shown, *map(_message, pieces)], gr.update(interactive=True), going
+            content = piece if isinstance(piece, str) else {"path": str(engine.save(piece, said, seed))}
+            going.shown.append({"role": "assistant", "content": content})
+        yield going.shown, gr.update(interactive=True), going
 
-    box.submit(say, [box, chatbot, conversation], [chatbot, box, conversation], **EVENT)
+    box.submit(say, [box, talk], [chatbot, box, talk], **EVENT)
     stop.click(stopper(engine), show_progress="hidden")
     new.click(
         lambda: ([], gr.update(value=None, interactive=True), None),
         None,
-        [chatbot, box, conversation],
+        [chatbot, box, talk],
         show_progress="hidden",
     )
 
 
-def _message(piece: str | Image.Image) -> dict[str, Any]:
+def _preview(piece: str | Image.Image) -> dict[str, Any]:
+    """A piece of an answer that is not over; its picture has no file yet."""
     if isinstance(piece, str):
         return {"role": "assistant", "content": piece}
-    image = gr.Image(style.enlarged(piece, 320), show_label=False, format="png", buttons=["download", "fullscreen"])
+    image = gr.Image(style.enlarged(piece, 320), show_label=False, format="png", buttons=[])
     return {"role": "assistant", "content": image}

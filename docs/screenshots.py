@@ -70,7 +70,7 @@ def _chat(page: browser.Page) -> None:
     page.click("#tab-chat-button")
     for number, words in enumerate(("画一个红色的圆形", "把它变成蓝色"), 1):
         page.write("#say textarea", f"{words}\ue007")
-        page.wait(lambda number=number: len(page.all("#chatbot img")) >= number, "a picture")
+        page.wait(lambda number=number: len(page.all("#chatbot .bot-row")) >= number, "an answer")
         page.wait(lambda: page.find("#say textarea").is_enabled(), "the end of the answer")
 
 

@@ -78,16 +78,15 @@ class Conversation:
             )
         room = longest - length - rows * (cols + 1)
         streamer = _ChatStreamer(self.model, self.processor, inputs["target_grid_hw"], on_text, on_row)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)  # the text's; images have a generator of their own
-            tokens = self.model.generate(
-                **inputs,
-                generation_mode="auto",
-                do_sample=True,
-                max_new_tokens=min(self.max_new_tokens, room),
-                generator=torch.Generator().manual_seed(self.seed),
-                streamer=streamer,
-            )
+        tokens = self.model.generate(
+            **inputs,
+            generation_mode="auto",
+            do_sample=True,
+            top_k=1,  # of the text, which is the likeliest one; images have settings of their own
+            max_new_tokens=min(self.max_new_tokens, room),
+            generator=torch.Generator().manual_seed(self.seed),
+            streamer=streamer,
+        )
         answer = self._pieces(tokens[0, length:], streamer)
         self.messages, self._answered = messages, answer
         self.seed += 1

@@ -137,7 +137,7 @@ def test_a_person_draws_edits_asks_and_chats(address, engine):
         page.wait(lambda: page.find("#tab-chat-button").text == "聊天", "Chinese")
         page.click("#tab-chat-button")
         page.write("#say textarea", "画一个红色的圆形\ue007")
-        page.find("#chatbot img")
+        page.wait(lambda: page.find("#chatbot .bot").text.strip(), "what the model says")
         elsewhere = [name for name in page.requests() if not name.startswith((address, "data:", "blob:"))]
         assert elsewhere == []
 

@@ -98,7 +98,8 @@ button.primary { border-radius: 12px !important; font-weight: 650 !important;
   background: linear-gradient(160deg, rgba(63, 154, 114, .12), rgba(217, 164, 65, .10)); }
 .answer.waiting { opacity: .5; font-size: 15px; display: grid; place-items: center; }
 #chatbot { border-radius: 14px; }
-#chatbot img { border-radius: 12px; min-width: 260px; }
+#chatbot img { border-radius: 12px; width: 280px !important; height: auto !important; max-width: 100%;
+  object-fit: contain !important; }
 #chatbot button[aria-label*=hare] { display: none; }
 #say textarea { border: 0 !important; padding: 8px 12px !important; background: transparent !important; }
 #say { border: 1px solid rgba(40, 60, 50, .15); border-radius: 14px; padding: 6px !important; }

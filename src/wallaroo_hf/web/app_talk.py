@@ -86,8 +86,12 @@ def chat_tab(engine: Engine, words: Words) -> None:
         seed, before = going.conversation.seed, [*going.shown, *asked]
         yield before, gr.update(value=None, interactive=False), going
         pieces: list[str | Image.Image] = []
-        for pieces in answers(engine.say(request.session_hash or "", going.conversation, said, files)):
-            yield [*before, *map(_preview, pieces)], gr.update(interactive=False), going
+        try:
+            for pieces in answers(engine.say(request.session_hash or "", going.conversation, said, files)):
+                yield [*before, *map(_preview, pieces)], gr.update(interactive=False), going
+        except gr.Error:  # what was said can be corrected
+            yield going.shown, gr.update(value=message, interactive=True), going
+            raise
         going.shown = before
         for piece in pieces:
             content = piece if isinstance(piece, str) else {"path": str(engine.save(piece, said, seed))}

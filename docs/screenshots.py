@@ -68,10 +68,9 @@ def _chat(page: browser.Page) -> None:
     page.driver.find_elements("css selector", "#language label")[1].click()
     page.wait(lambda: page.find("#tab-chat-button").text == "聊天", "Chinese")
     page.click("#tab-chat-button")
-    for number, words in enumerate(("画一个红色的圆形", "把它变成蓝色"), 1):
-        page.write("#say textarea", f"{words}\ue007")
-        page.wait(lambda number=number: len(page.all("#chatbot .bot-row")) >= number, "an answer")
-        page.wait(lambda: page.find("#say textarea").is_enabled(), "the end of the answer")
+    page.write("#say textarea", "画一个红色的圆形\ue007")
+    page.find("#chatbot .bot")
+    page.wait(lambda: page.find("#say textarea").is_enabled(), "the end of the answer")
 
 
 def _save(page: browser.Page, path: Path) -> None:

@@ -20,27 +20,7 @@ def edit_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
     """The tab in which pictures are edited."""
     with tab("edit", words), gr.Row(equal_height=False):
         with gr.Column(scale=5, elem_classes="sheet"):
-            source = gr.Image(
-                type="filepath",
-                label=text("source", "en"),
-                height=300,
-                elem_id="source",
-                sources=["upload", "clipboard"],
-            )
-            words.label(source, "source")
-            instruction = gr.Textbox(label=text("instruction", "en"), lines=2, elem_id="instruction")
-            words.label(instruction, "instruction", "instruction_hint")
-            with gr.Row():
-                seed = words.label(gr.Number(1, precision=0, minimum=0, label=text("seed", "en")), "seed")
-                fresh = words.label(gr.Checkbox(True, label=text("random", "en")), "random")
-            more = words.label(gr.Accordion(text("more", "en"), open=False), "more")
-            with more:
-                guidance, temperature = sampling(engine, words)
-            with gr.Row():
-                go = words.value(
-                    gr.Button(text("edit_now", "en"), variant="primary", elem_id="edit", scale=3), "edit_now"
-                )
-                stop = words.value(gr.Button(text("stop", "en"), scale=1), "stop")
+            controls, go, stop = _controls(engine, words)
         with gr.Column(scale=6, elem_classes="sheet"):
             slider = gr.ImageSlider(
                 show_label=False,
@@ -53,6 +33,8 @@ def edit_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
             line = words.value(gr.HTML(text("compare", "en"), elem_id="edited"), "compare")
             again = words.value(gr.Button(text("again", "en")), "again")
             result = gr.State(None)
+
+    source, instruction, seed = controls[:3]
 
     def edit(
         path: str | None,
@@ -80,11 +62,34 @@ def edit_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
                 update[result] = str(step.files[0])
             yield update
 
-    inputs = [source, instruction, seed, fresh, guidance, temperature, language]
-    gr.on([go.click, instruction.submit], edit, inputs, [slider, line, seed, result], **EVENT)
+    gr.on([go.click, instruction.submit], edit, [*controls, language], [slider, line, seed, result], **EVENT)
     stop.click(stopper(engine), show_progress="hidden")
     again.click(lambda path: gr.update() if path is None else path, result, source, show_progress="hidden")
     return Part({}, source)
+
+
+def _controls(engine: Engine, words: Words) -> tuple[list[Any], gr.Button, gr.Button]:
+    """Everything that an edit is asked for with, and the two buttons."""
+    source = gr.Image(
+        type="filepath",
+        label=text("source", "en"),
+        height=300,
+        elem_id="source",
+        sources=["upload", "clipboard"],
+    )
+    words.label(source, "source")
+    instruction = gr.Textbox(label=text("instruction", "en"), lines=2, elem_id="instruction")
+    words.label(instruction, "instruction", "instruction_hint")
+    with gr.Row():
+        seed = words.label(gr.Number(1, precision=0, minimum=0, label=text("seed", "en")), "seed")
+        fresh = words.label(gr.Checkbox(True, label=text("random", "en")), "random")
+    more = words.label(gr.Accordion(text("more", "en"), open=False), "more")
+    with more:
+        guidance, temperature = sampling(engine, words)
+    with gr.Row():
+        go = words.value(gr.Button(text("edit_now", "en"), variant="primary", elem_id="edit", scale=3), "edit_now")
+        stop = words.value(gr.Button(text("stop", "en"), scale=1), "stop")
+    return [source, instruction, seed, fresh, guidance, temperature], go, stop
 
 
 def _after(engine: Engine, image: Image.Image, before: Image.Image, step: Drawing) -> Image.Image:

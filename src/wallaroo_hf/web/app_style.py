@@ -100,7 +100,7 @@ button.primary { border-radius: 12px !important; font-weight: 650 !important;
 #chatbot { border-radius: 14px; }
 #chatbot img { border-radius: 12px; width: 280px !important; height: auto !important; max-width: 100%;
   object-fit: contain !important; }
-#chatbot button[aria-label*=hare] { display: none; }
+#chatbot button[aria-label*=hare], #chatbot .top-panel { display: none; }
 #say textarea { border: 0 !important; padding: 8px 12px !important; background: transparent !important; }
 #say { border: 1px solid rgba(40, 60, 50, .15); border-radius: 14px; padding: 6px !important; }
 """

@@ -24,7 +24,7 @@ class _Terminal(io.StringIO):
         ({"TERM_PROGRAM": "WezTerm"}, Protocol.ITERM2),
         ({"TERM": "xterm-256color"}, Protocol.FILES),
         ({"TERM": "screen-256color", "TERM_PROGRAM": "iTerm.app"}, Protocol.FILES),
-        ({"TERM": "xterm-kitty", "TMUX": "/tmp/tmux"}, Protocol.FILES),
+        ({"TERM": "xterm-kitty", "TMUX": "1"}, Protocol.FILES),
     ],
 )
 def test_detection(environment, protocol):

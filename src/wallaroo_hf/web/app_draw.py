@@ -57,6 +57,7 @@ def draw_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
     targets = [shown, seed, history, chosen, shelf, gallery]
     gr.on([go.click, controls[0].submit], draw, [*controls, history, language], targets, **EVENT)
     stop.click(stopper(engine), show_progress="hidden")
+    language.change(_empty_stage, [language, chosen], shown, show_progress="hidden")
     gallery.select(_take_up, history, [*controls, chosen], show_progress="hidden")
     return Part({"edit": to_edit, "ask": to_ask}, None, chosen)
 
@@ -91,6 +92,11 @@ def _controls(engine: Engine, words: Words) -> tuple[list[Any], gr.Button, gr.Bu
 
 def _example(number: int, language: str) -> Any:
     return gr.update(value=PROMPTS[language][number])
+
+
+def _empty_stage(name: str, path: str | None) -> Any:
+    """The words where nothing was drawn yet; a drawing stays as it is."""
+    return style.stage(None, LANGUAGES[name]) if path is None else gr.update()
 
 
 def _settings(wishes: list[Any]) -> Settings:

@@ -27,6 +27,13 @@ def run(*arguments, code=0):
     return result.output
 
 
+def json_lines(*arguments):
+    """What a command with --json prints for scripts; bars and notes go elsewhere."""
+    result = runner.invoke(app, [str(argument) for argument in (*arguments, "--json")])
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
 @pytest.fixture
 def common(compact):
     return ("--model", compact.folder, "--height", 64, "--width", 96, "--device", "cpu")

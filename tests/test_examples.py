@@ -1,8 +1,11 @@
 """Every example runs on the tiny checkpoint."""
 
 import importlib
+import os
 import runpy
+import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +82,64 @@ def test_demo(run, tmp_path):
     out = run("demo", "--output", tmp_path)
     assert "demo.png" in out and "How many circles" in out
     assert Image.open(tmp_path / "demo.png").width > 300
+
+
+def test_pipeline(monkeypatch, capsys, tmp_path):
+    """With the built-in checkpoint: the tiny one would draw its first size, which takes long."""
+    monkeypatch.setattr(sys, "argv", ["pipeline.py", "--output", str(tmp_path)])
+    runpy.run_path(str(EXAMPLES / "pipeline.py"), run_name="__main__")
+    assert Image.open(tmp_path / "heart.png").size == Image.open(tmp_path / "blue.png").size == (96, 96)
+
+
+def test_any_to_any(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["any_to_any.py", "--output", str(tmp_path / "drawing.png")])
+    runpy.run_path(str(EXAMPLES / "any_to_any.py"), run_name="__main__")
+    assert Image.open(tmp_path / "drawing.png").size == (96, 96) and capsys.readouterr().out.strip()
+
+
+def test_export(run, tmp_path):
+    out = run("export", "--output", tmp_path)
+    assert out.split() == [str(tmp_path / "hub"), str(tmp_path / "qwen2.5-vl")]
+    assert (tmp_path / "hub" / "wallaroo_remote.py").exists()
+    assert (tmp_path / "qwen2.5-vl" / "preprocessor_config.json").exists()
+
+
+def test_chat(tmp_path):
+    """The shell script, with a `wallaroo` of this environment on its path."""
+    command = tmp_path / "bin" / "wallaroo"
+    command.parent.mkdir()
+    starts = "import wallaroo_hf_launcher; wallaroo_hf_launcher.main()"
+    command.write_text(f"#!{sys.executable}\n{starts}\n", encoding="utf-8")
+    command.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}", "PYTHONPATH": str(SOURCE.parent)}
+    (tmp_path / "chat").mkdir()
+    done = subprocess.run(
+        ["bash", str(EXAMPLES / "chat.sh"), str(tmp_path / "chat")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "draw-a-red-circle-1.png" in done.stdout and len(list((tmp_path / "chat" / "drawn").glob("*.png"))) == 2
+
+
+def test_app(run, monkeypatch):
+    gradio = pytest.importorskip("gradio", reason="the web page needs gradio: pip install 'wallaroo-hf[app]'")
+    reached = []
+
+    def visit(page):
+        with urllib.request.urlopen(page.local_url) as answer:
+            reached.append(answer.status)
+        page.close()
+
+    monkeypatch.setattr(gradio.Blocks, "block_thread", visit)
+    assert "Serving at http://127.0.0.1:" in run("app") and reached == [200]
+
+
+@pytest.mark.parametrize("name", ["pipeline.py", "any_to_any.py", "chat.sh", "app.py", "export.py"])
+def test_a_door_takes_less_than_twenty_lines(name):
+    assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) < 20
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from .modeling.configuration import WallarooConfig, WallarooVQConfig
     from .modeling.model import WallarooForConditionalGeneration
     from .modeling.vq import WallarooVQModel
-    from .pipelines import WallarooPipeline
+    from .pipelines import WallarooAnyToAnyPipeline, WallarooPipeline
     from .processing.image_processor import WallarooImageProcessor
     from .processing.processor import WallarooProcessor
 
 _HOMES = {
+    "WallarooAnyToAnyPipeline": "pipelines",
     "WallarooConfig": "modeling.configuration",
     "WallarooForConditionalGeneration": "modeling.model",
     "WallarooImageProcessor": "processing.image_processor",
@@ -31,6 +32,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "WallarooAnyToAnyPipeline",
     "WallarooConfig",
     "WallarooForConditionalGeneration",
     "WallarooImageProcessor",

@@ -22,6 +22,7 @@ BUILT_IN = str(FOLDER)
 Device = Annotated[
     str | None, typer.Option(help="Where to compute, e.g. cpu or cuda:0. Default: an accelerator if there is one.")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts: one object per line.")]
 
 
 def quiet() -> None:

@@ -1,10 +1,7 @@
 """What the commands of `cli.py` do, once torch may be imported."""
 
 import json
-import os
-import re
 import secrets
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,13 +10,13 @@ from typing import Any
 import torch
 from huggingface_hub.errors import HFValidationError
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError
 from transformers import TextStreamer
 
 from . import _registration  # noqa: F401  the command line postpones it
-from ._version import __version__
+from ._saved_pictures import save_png, slug
 from .modeling.model import WallarooForConditionalGeneration
 from .pipelines import WallarooPipeline
 from .processing.processor import WallarooProcessor
@@ -59,6 +56,24 @@ class Checkpoint:
     name: str
     model: WallarooForConditionalGeneration
     processor: WallarooProcessor
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One image that was saved."""
+
+    path: Path
+    prompt: str
+    seed: int
+    width: int
+    height: int
+    complete: bool = True
+
+    def report(self, as_json: bool) -> str:
+        """A line about it, for people or for scripts."""
+        if as_json:
+            return json.dumps({**asdict(self), "path": str(self.path)}, ensure_ascii=False)
+        return f"{self.path} (seed {self.seed})"
 
 
 def load_checkpoint(name: str, device: str | None, dtype: str) -> Checkpoint:
@@ -102,11 +117,11 @@ def draw_images(
     seed: int | None,
     batch_size: int,
     output: Path,
-) -> Iterator[tuple[Path, int]]:
+) -> Iterator[Drawn]:
     """Draws `num_images` per prompt and saves each as soon as it is there; image k gets seed `seed + k`.
 
     Yields:
-        The file and the seed of each image.
+        Each image that was saved.
 
     Raises:
         ValueError: see the processor and `generate`; also if one file is named for several images.
@@ -116,20 +131,27 @@ def draw_images(
         raise ValueError(f"{total} images cannot be saved to the one file '{output}'; give a folder as --output.")
     first_seed = secrets.randbelow(2**31) if seed is None else seed
     jobs = [(prompt, first_seed + index) for index, prompt in enumerate(p for p in prompts for _ in range(num_images))]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     for start in range(0, total, batch_size):
         batch = jobs[start : start + batch_size]
-        with Progress(*columns, transient=True) as progress:
+        with progress_bar() as progress:
             images, complete = _draw_batch(checkpoint, batch, source, options, progress)
         for (prompt, image_seed), image in zip(batch, images, strict=True):
-            path = output if output.suffix.lower() == ".png" else output / f"{_slug(prompt)}-{image_seed}.png"
+            path = output if output.suffix.lower() == ".png" else output / f"{slug(prompt)}-{image_seed}.png"
             metadata = {"model": checkpoint.name, **asdict(options)}
             if not complete:
                 path = path.with_stem(f"{path.stem}-partial")
             if image is not None:
-                yield save_png(image, path, prompt, image_seed, metadata), image_seed
+                saved = save_png(image, path, prompt, image_seed, metadata)
+                yield Drawn(saved, prompt, image_seed, image.width, image.height, complete)
         if not complete:
             raise KeyboardInterrupt
+
+
+def progress_bar(disable: bool = False) -> Progress:
+    """A bar on standard error, so that standard output holds results only; none where nobody watches."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, transient=True, console=console, disable=disable or not console.is_terminal)
 
 
 def _draw_batch(
@@ -161,47 +183,25 @@ def _draw_batch(
     return list(output.images), True
 
 
-def save_png(image: Image.Image, path: Path, prompt: str, seed: int, settings: dict[str, Any]) -> Path:
-    """Saves a PNG that says how it was made (text chunks `prompt`, `seed`, `settings`, `software`).
-
-    The file appears whole or not at all, and never replaces another one: a number is added to its name.
-    """
-    info = PngInfo()
-    info.add_itxt("prompt", prompt)
-    info.add_text("seed", str(seed))
-    info.add_itxt("settings", json.dumps(settings, ensure_ascii=False, sort_keys=True))
-    info.add_text("software", f"wallaroo-hf {__version__}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    free, number = path, 2
-    while free.exists():
-        free, number = path.with_stem(f"{path.stem}-{number}"), number + 1
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".png", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            image.save(file, format="PNG", pnginfo=info)
-        Path(temporary).chmod(0o644)
-        Path(temporary).rename(free)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    return free
-
-
-def _slug(prompt: str) -> str:
-    """A file name that recalls the prompt."""
-    return re.sub(r"\W+", "-", prompt.lower()).strip("-")[:48].rstrip("-") or "image"
-
-
-def answer(checkpoint: Checkpoint, images: Sequence[str], question: str, max_new_tokens: int, sample: bool) -> str:
-    """Answers a question about images, printing as it goes; returns the whole answer."""
+def answer(
+    checkpoint: Checkpoint,
+    images: Sequence[str],
+    question: str,
+    max_new_tokens: int,
+    sample: bool,
+    show: bool = True,
+) -> str:
+    """Answers a question about images, printing as it goes (unless not to `show`); returns the whole answer."""
     content = [{"type": "image"} for _ in images] + [{"type": "text", "text": question}]
     text = checkpoint.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     inputs = checkpoint.processor(text=[text], images=list(images) or None, return_tensors="pt")
     model = checkpoint.model
+    streamer = TextStreamer(checkpoint.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
     tokens = model.generate(
         **inputs.to(model.device, dtype=model.dtype),
         generation_mode="text",
         do_sample=sample,
         max_new_tokens=max_new_tokens,
-        streamer=TextStreamer(checkpoint.processor.tokenizer, skip_prompt=True, skip_special_tokens=True),
+        streamer=streamer if show else None,
     )
     return checkpoint.processor.post_process_image_text_to_text(tokens[:, inputs["input_ids"].shape[1] :])[0]

@@ -1,4 +1,4 @@
-"""Registers Wallaroo with transformers' Auto classes, by being imported: the only place that does."""
+"""Registers Wallaroo with transformers' Auto classes and pipelines, by being imported: the only place that does."""
 
 from transformers import (
     AutoConfig,
@@ -8,11 +8,14 @@ from transformers import (
     AutoModelForMultimodalLM,
     AutoProcessor,
 )
+from transformers.pipelines import PIPELINE_REGISTRY
 
+from ._built_in import FOLDER
 from .modeling.backbone import WallarooModel
 from .modeling.configuration import WallarooConfig, WallarooVQConfig
 from .modeling.model import WallarooForConditionalGeneration
 from .modeling.vq import WallarooVQModel
+from .pipelines.drawing import WallarooPipeline
 from .processing.image_processor import WallarooImageProcessor
 from .processing.processor import WallarooProcessor
 
@@ -24,3 +27,16 @@ AutoModelForImageTextToText.register(WallarooConfig, WallarooForConditionalGener
 AutoModelForMultimodalLM.register(WallarooConfig, WallarooForConditionalGeneration, exist_ok=True)
 AutoImageProcessor.register(WallarooConfig, image_processor_classes={"pil": WallarooImageProcessor}, exist_ok=True)
 AutoProcessor.register(WallarooConfig, WallarooProcessor, exist_ok=True)
+
+for _task in (
+    "text-to-image",
+    "image-editing",
+):  # transformers has neither; a task of that name of another package stays
+    if _task not in PIPELINE_REGISTRY.get_supported_tasks():
+        PIPELINE_REGISTRY.register_pipeline(
+            _task,
+            pipeline_class=WallarooPipeline,
+            pt_model=AutoModelForMultimodalLM,
+            default={"model": (str(FOLDER), "main")},
+            type="multimodal",
+        )

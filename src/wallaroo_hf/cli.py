@@ -1,6 +1,7 @@
 """The `wallaroo` command. torch is imported by the commands that need it, so that `--help` answers at once."""
 
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,9 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from . import _commands_evaluate
-from ._cli_options import BUILT_IN, Device, Model, quiet
+from ._cli_options import BUILT_IN, AsJson, Device, Model, quiet
+from ._commands_app import serve_page
 from ._commands_benchmarks import COMMANDS as BENCHMARK_COMMANDS
+from ._commands_chat import chat
 from ._commands_encode import encode
+from ._commands_export import export
+from ._commands_info import info
 from ._commands_merge import merge
 from ._commands_serve import serve
 from ._commands_train import COMMANDS as TRAIN_COMMANDS
@@ -78,14 +83,39 @@ def _draw(arguments: dict[str, Any], prompts: list[str], image: str | None) -> N
     settings = {name: value for name, value in arguments.items() if name in options}
     checkpoint = _commands.load_checkpoint(arguments["model"], arguments["device"], arguments["dtype"])
     job = {name: arguments[name] for name in ("num_images", "seed", "batch_size", "output")}
-    for path, seed in _commands.draw_images(checkpoint, prompts, source, _commands.DrawingOptions(**settings), **job):
-        typer.echo(f"{path} (seed {seed})")
+    for drawn in _commands.draw_images(checkpoint, prompts, source, _commands.DrawingOptions(**settings), **job):
+        typer.echo(drawn.report(arguments["as_json"]))
+
+
+def _draw_file(arguments: dict[str, Any]) -> None:
+    """Draws what `generate --prompts` was asked for."""
+    from . import _commands, _commands_prompts
+
+    quiet()
+    options = _commands.DrawingOptions.__dataclass_fields__
+    settings = _commands.DrawingOptions(**{name: value for name, value in arguments.items() if name in options})
+    job = {name: arguments[name] for name in ("model", "device", "dtype", "num_images", "batch_size", "output")}
+    seed = arguments["seed"] or 0
+    for drawn in _commands_prompts.draw_prompts(arguments["prompts_file"], options=settings, seed=seed, **job):
+        typer.echo(drawn.report(arguments["as_json"]))
 
 
 @app.command()
 @_one_sentence_errors
 def generate(
-    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What to draw.", show_default=False)],
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT...", help="What to draw.", show_default=False)
+    ] = None,
+    prompts_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts",
+            metavar="FILE",
+            help="Draw every line of a file; with .jsonl each is an object with a prompt and, if need be, name, seed, "
+            "negative_prompt, height, width, aspect_ratio. The same command again goes on where it stopped; torchrun and "
+            "accelerate launch share the work. --seed is 0 here unless given.",
+        ),
+    ] = None,
     model: Model = BUILT_IN,
     output: Output = Path("."),
     num_images: NumImages = 1,
@@ -104,9 +134,15 @@ def generate(
     batch_size: BatchSize = 4,
     device: Device = None,
     dtype: Dtype = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Draw images from prompts, in English or Chinese."""
-    _draw(locals(), prompts, image=None)
+    if bool(prompts) == (prompts_file is not None):
+        raise ValueError("Give either prompts or --prompts with a file of them.")
+    if prompts_file is not None:
+        _draw_file(locals())
+    else:
+        _draw(locals(), prompts or [], image=None)
 
 
 @app.command()
@@ -143,6 +179,7 @@ def edit(
     batch_size: BatchSize = 4,
     device: Device = None,
     dtype: Dtype = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Edit an image by an instruction. The result has the image's size, unless another one is asked for."""
     _draw(locals(), [instruction], image)
@@ -161,6 +198,7 @@ def ask(
     ] = False,
     device: Device = None,
     dtype: Dtype = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Ask a question about images."""
     from . import _commands
@@ -168,7 +206,9 @@ def ask(
     quiet()
     *paths, question = images
     checkpoint = _commands.load_checkpoint(model, device, dtype)
-    _commands.answer(checkpoint, paths, question, max_new_tokens, sample)
+    said = _commands.answer(checkpoint, paths, question, max_new_tokens, sample, show=not as_json)
+    if as_json:
+        typer.echo(json.dumps({"images": paths, "question": question, "answer": said}, ensure_ascii=False))
 
 
 @app.command()
@@ -227,6 +267,10 @@ for _name, _command in TRAIN_COMMANDS.items():
 app.command()(_one_sentence_errors(encode))
 app.command()(_one_sentence_errors(merge))
 app.command()(_one_sentence_errors(serve))
+app.command()(_one_sentence_errors(export))
+app.command()(_one_sentence_errors(info))
+app.command()(_one_sentence_errors(chat))
+app.command("app")(_one_sentence_errors(serve_page))
 
 evaluate = typer.Typer(help="Score a checkpoint.", no_args_is_help=True)
 app.add_typer(evaluate, name="evaluate")

@@ -163,6 +163,11 @@ class WallarooGenerationMixin(GenerationMixin):
         input_ids = inputs if inputs is not None else kwargs.get("input_ids")
         if input_ids is not None and kwargs.get("mm_token_type_ids") is None:
             kwargs["mm_token_type_ids"] = self.model.mm_token_type_ids(input_ids)
+        longest = self.config.text_config.max_position_embeddings
+        if input_ids is not None and input_ids.shape[1] > longest:
+            raise ValueError(
+                f"The prompt has {input_ids.shape[1]} tokens, but the model has {longest} positions; shorten it."
+            )
         return super().generate(inputs, generation_config, **kwargs)
 
     # ----------------------------------------------------------------------------------------------------- drawing

@@ -32,6 +32,9 @@ BUCKETS_512 = (
     (704, 352),
 )
 
+# 64 times what the released model was trained to draw; larger grids would only fill memory.
+MAX_IMAGE_TOKENS = 2**16
+
 
 def nearest_bucket(height: float, width: float, buckets: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """The listed `(height, width)` whose rounded ratio is nearest to that of `height` x `width`; ties take the first."""
@@ -74,7 +77,7 @@ def check_size(height: int, width: int, factor: int, plain_grid: bool) -> tuple[
         plain_grid: whether the checkpoint draws without line breaks, and therefore only square images.
 
     Raises:
-        ValueError: if the size is not made of whole image tokens, or not square on the plain grid.
+        ValueError: if the size is not made of whole image tokens, too large, or not square on the plain grid.
     """
     for name, value in (("height", height), ("width", width)):
         if not isinstance(value, int) or value <= 0 or value % factor:
@@ -83,6 +86,11 @@ def check_size(height: int, width: int, factor: int, plain_grid: bool) -> tuple[
                 f"`{name}` is {value!r}, but must be a positive multiple of {factor} pixels; "
                 f"try {below} or {below + factor}."
             )
+    if height * width > MAX_IMAGE_TOKENS * factor**2:
+        raise ValueError(
+            f"A size of {height}x{width} (height x width) has {height * width // factor**2:,} image tokens, but at most "
+            f"{MAX_IMAGE_TOKENS:,} can be drawn; ask for a smaller image."
+        )
     if plain_grid and height != width:
         raise ValueError(
             f"A size of {height}x{width} (height x width) was asked for, but this checkpoint draws square images only "

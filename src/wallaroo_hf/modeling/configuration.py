@@ -150,6 +150,7 @@ class WallarooConfig(Qwen2_5_VLConfig):
     generate_image_token_id: int = 151670
 
     def __post_init__(self, **kwargs: Any) -> None:
+        kwargs.pop("auto_map", None)  # for those without this package; kept, it would be saved without its code
         if self.text_config is not None:
             for key in (
                 (_field_names(Qwen2_5_VLTextConfig) & set(kwargs)) - _field_names(type(self)) - _SET_BY_TRAINERS
@@ -169,6 +170,13 @@ class WallarooConfig(Qwen2_5_VLConfig):
                 f"`codebook_size` is {self.codebook_size}, but the image tokenizer (`vq_config`) has "
                 f"{self.vq_config.codebook_size} codes; make them equal, or leave `codebook_size` out."
             )
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
+        """Does nothing: the class comes with an installed package, so saving must not copy its code into the folder.
+
+        transformers calls it when a checkpoint from the Hub is loaded with `trust_remote_code=True`.
+        """
 
     def _drop_repeated(self, key: str, value: Any) -> None:
         """Configurations saved by transformers 4.5x repeat text settings beside `text_config`; they must say the same."""

@@ -1,61 +1,24 @@
 """Both image streams: NaViT patches to understand an image, and plain pixels for the image tokenizer (VQ)."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
-from transformers.image_transforms import to_pil_image
-from transformers.image_utils import load_image
+from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from ..layout.grid import contain_and_pad, cover_and_crop
+from .opening import flatten_images, open_image
 
 FITS = ("crop", "pad")
 
 __all__ = ["WallarooImageProcessor", "flatten_images", "open_image"]
 
 
-def open_image(image: Any) -> Image.Image:
-    """Loads one image as RGB.
-
-    Args:
-        image: a PIL image, a path, a URL, base64 text, or an array or tensor of shape `(H, W, 3)` or `(3, H, W)`.
-
-    Raises:
-        ValueError: if it cannot be found or decoded; the message names it.
-    """
-    if hasattr(image, "__fspath__"):
-        image = image.__fspath__()
-    if isinstance(image, str) and len(image) < 1024 and "://" not in image and not os.path.exists(image):
-        # base64 text of an image is longer than this
-        raise ValueError(f"The image '{image}' does not exist; give the path of an image file, a URL or a PIL image.")
-    try:
-        if not isinstance(image, (str, Image.Image)) and hasattr(image, "shape"):
-            image = to_pil_image(image)
-        return load_image(image).convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError, TypeError, SyntaxError) as error:
-        name = f"'{image[:200]}'" if isinstance(image, str) else f"of type {type(image).__name__}"
-        raise ValueError(
-            f"The image {name} could not be read ({str(error).splitlines()[0][:200]}); give a path, URL or PIL image "
-            "of an undamaged file."
-        ) from error
-
-
 def check_fit(fit: str) -> None:
     """Raises unless `fit` names a way to bring an image to a size."""
     if fit not in FITS:
         raise ValueError(f"`source_fit` is {fit!r}, but must be 'crop' (as in training) or 'pad' (loses nothing).")
-
-
-def flatten_images(images: Any) -> list[Image.Image]:
-    """Loads one image or (nested) lists of images into one flat list, in order; `None` entries are skipped."""
-    if images is None:
-        return []
-    if isinstance(images, (list, tuple)):
-        return [image for item in images for image in flatten_images(item)]
-    return [open_image(images)]
 
 
 class WallarooImageProcessor(Qwen2VLImageProcessorPil):

@@ -112,6 +112,10 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
         check_folder_agreement(processor, pretrained_model_name_or_path, kwargs)
         return processor
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoProcessor") -> None:
+        """Does nothing, as for the configuration: saving must not copy the package's code into the folder."""
+
     # ------------------------------------------------------------------------------------------------ to the model
 
     def __call__(

@@ -12,6 +12,9 @@ from ..layout.grid import nearest_bucket, parse_aspect_ratio
 from ..layout.special_tokens import IM_START, IMAGE_PAD, VISION_END, VISION_START
 from .image_processor import flatten_images, open_image
 
+# Far beyond the 4,096 tokens that rows of any training stage had; longer prompts would only fill memory.
+MAX_PROMPT_CHARACTERS = 20_000
+
 
 @dataclasses.dataclass(frozen=True)
 class DrawingRequest:
@@ -67,6 +70,11 @@ class DrawingRequest:
         if not prompt and target is None:
             raise ValueError("The prompt is empty; say what to draw (the unconditional branch is added by itself).")
         for what, words in (("prompt", prompt), ("negative prompt", negative)):
+            if len(words) > MAX_PROMPT_CHARACTERS:
+                raise ValueError(
+                    f"The {what} has {len(words):,} characters, but at most {MAX_PROMPT_CHARACTERS:,} can be drawn from; "
+                    "shorten it."
+                )
             refuse_special_tokens(what, words, special_tokens)
         return cls(
             prompt, source, target, size, negative.strip(), prompts.prompt_language(prompt or negative), history

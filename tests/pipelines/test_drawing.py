@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from PIL import ImageChops
 
-from helpers import generators, picture
+from helpers import generators, picture, same_picture
 from wallaroo_hf import WallarooPipeline
 from wallaroo_hf.generation import NullPromptCache
 
@@ -16,17 +15,13 @@ def pipe(model, processor):
     return WallarooPipeline(model=model, processor=processor, device="cpu")
 
 
-def _same(one, other):
-    return max(high for _, high in ImageChops.difference(one, other).getextrema()) <= 1
-
-
 def test_draws(pipe, model, processor):
     image = pipe("a cat", generator=generators(1), **SIZE).images[0]
     inputs = processor(text="a cat", generation_mode="image", return_tensors="pt", **SIZE)
     tokens = model.generate(**inputs, generation_mode="image", generator=generators(1))
     pixels = model.decode_image_tokens(tokens)
     assert image.size == (96, 64)
-    assert _same(image, processor.post_process_multimodal_output(pixels, generation_mode="image")[0])
+    assert same_picture(image, processor.post_process_multimodal_output(pixels, generation_mode="image")[0])
 
 
 def test_batches_and_copies(pipe):
@@ -34,7 +29,7 @@ def test_batches_and_copies(pipe):
     together = pipe(prompts, num_images_per_prompt=2, generator=generators(1, 2, 3, 4), **SIZE)
     assert together.complete and len(together.images) == 4
     alone = pipe(prompts[1], generator=generators(4), **SIZE).images[0]
-    assert _same(together.images[3], alone)
+    assert same_picture(together.images[3], alone)
 
 
 def test_an_edit_has_its_sources_size(pipe, tmp_path):
@@ -49,7 +44,7 @@ def test_an_edit_has_its_sources_size(pipe, tmp_path):
 
 def test_drawings_and_edits_in_one_batch(pipe):
     output = pipe(["a cat", "make it blue"], image=[None, picture(1)], generator=generators(1, 2), **SIZE)
-    assert _same(output.images[0], pipe("a cat", generator=generators(1), **SIZE).images[0])
+    assert same_picture(output.images[0], pipe("a cat", generator=generators(1), **SIZE).images[0])
 
 
 def test_output_types(pipe):
@@ -105,7 +100,7 @@ def test_callback_can_stop(pipe, way):
     assert not output.complete and output.images[0].size == (96, 32)
     assert whole.size == (96, 64)
     again = pipe("a cat", generator=generators(1), **SIZE)
-    assert again.complete and _same(again.images[0], whole)
+    assert again.complete and same_picture(again.images[0], whole)
 
 
 def test_callback_that_raises(pipe):
@@ -124,7 +119,7 @@ def test_guidance_options(pipe):
     pipe("blue", image=source, null_prompt_cache=store, **SIZE)
     assert len(store) == 1
     images = [pipe("a cat", guidance_scale=scale, do_sample=False, **SIZE).images[0] for scale in (1.0, 5.0)]
-    assert not _same(*images)
+    assert not same_picture(*images)
 
 
 def test_refused(pipe):

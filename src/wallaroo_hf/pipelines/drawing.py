@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import Pipeline
 
-from .generation import ImageStreamer, NullPromptCache
-from .processing.image_processor import open_image
+from ..generation import ImageStreamer, NullPromptCache
+from ..processing.image_processor import open_image
+from .saving import WholeCheckpointMixin
 
 __all__ = ["WallarooPipeline", "WallarooPipelineOutput"]
 
@@ -32,11 +32,13 @@ class WallarooPipelineOutput:
     complete: bool = True
 
 
-class WallarooPipeline(Pipeline):
-    r"""Draws pictures from prompts, or edits pictures.
+class WallarooPipeline(WholeCheckpointMixin):
+    r"""Draws pictures from prompts, or edits pictures. Importing the package registers it with transformers, so that
+    `pipeline("text-to-image")` and `pipeline("image-editing")` make one, of the built-in checkpoint unless `model=` says
+    otherwise.
 
     ```python
-    pipe = WallarooPipeline(model=model, processor=processor)
+    pipe = pipeline("text-to-image", model=folder)  # or WallarooPipeline(model=model, processor=processor)
     image = pipe("a red fox in the snow", height=384, width=640).images[0]
     winter = pipe("make it winter", image=photo).images[0]  # of the photo's size
     ```
@@ -86,6 +88,8 @@ class WallarooPipeline(Pipeline):
             raise ValueError(
                 f"{len(images)} images were given for {len(prompts)} prompts; give one for all or one each."
             )
+        if self.task == "image-editing" and None in images:
+            raise ValueError('The task "image-editing" needs the picture to edit; pass it as `image`.')
         sources = [None if item is None else open_image(item) for item in images]
         return super().__call__({"prompt": prompts, "image": sources}, **kwargs)
 

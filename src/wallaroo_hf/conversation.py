@@ -1,0 +1,154 @@
+"""`Conversation`: a chat in which the model answers and draws, told piece by piece as it comes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from PIL import Image
+
+from .generation import ImageStreamer
+
+__all__ = ["Conversation"]
+
+Piece: TypeAlias = str | Image.Image
+# Called with a function that gives the rows so far as a picture, with their number, and with the number of all.
+RowCallback: TypeAlias = Callable[[Callable[[], Image.Image | None], int, int], bool | None]
+
+
+class Conversation:
+    """A chat with a model, in `generation_mode="auto"`: the model decides when to draw.
+
+    An image that the model drew last, or that the user gives, is the source of what the user asks for next.
+
+    Args:
+        model, processor: of one checkpoint.
+        seed: of the first answer; the next one has the next seed.
+        max_new_tokens: longest answer, in text tokens.
+        size: `height`, `width` or `aspect_ratio` of what is drawn; default: the most square size.
+    """
+
+    def __init__(
+        self, model: Any, processor: Any, seed: int = 0, max_new_tokens: int = 512, size: dict[str, Any] | None = None
+    ) -> None:
+        self.model, self.processor = model, processor
+        self.seed, self.max_new_tokens, self.size = seed, max_new_tokens, dict(size or {})
+        self.messages: list[dict[str, Any]] = []
+        self._answered: list[Piece] = []
+
+    def say(
+        self,
+        text: str,
+        images: Sequence[Image.Image] = (),
+        on_text: Callable[[str], None] | None = None,
+        on_row: RowCallback | None = None,
+    ) -> list[Piece]:
+        """Says something and gets the answer.
+
+        Args:
+            text: the user's words.
+            images: shown with them.
+            on_text: called with each new bit of the answer's text.
+            on_row: called as `on_row(preview, rows, of)` after each row that is drawn, where `preview()` is a picture of
+                the rows so far; returning False stops the answer.
+
+        Returns:
+            The answer: texts and pictures, in order.
+
+        Raises:
+            ValueError: if the words are empty, or chat and answer do not fit into the model; the chat then stays as it was.
+        """
+        if not text.strip():
+            raise ValueError("The message is empty; say something.")
+        messages = self._with(text, images)
+        inputs = self.processor.apply_chat_template(
+            messages,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            add_generation_prompt=True,
+            processor_kwargs={"generation_mode": "auto", **self.size},
+        ).to(self.model.device, dtype=self.model.dtype)
+        length = inputs["input_ids"].shape[1]
+        longest = self.model.config.text_config.max_position_embeddings
+        rows, cols = (int(edge) for edge in inputs["target_grid_hw"][0])
+        if length + rows * (cols + 1) + 16 > longest:
+            raise ValueError(
+                f"The chat has {length} tokens, which leaves no room for an answer in the model's {longest}; start a new "
+                "one."
+            )
+        room = longest - length - rows * (cols + 1)
+        streamer = _ChatStreamer(self.model, self.processor, inputs["target_grid_hw"], on_text, on_row)
+        tokens = self.model.generate(
+            **inputs,
+            generation_mode="auto",
+            do_sample=True,
+            top_k=1,  # of the text, which is the likeliest one; images have settings of their own
+            max_new_tokens=min(self.max_new_tokens, room),
+            generator=torch.Generator().manual_seed(self.seed),
+            streamer=streamer,
+        )
+        answer = self._pieces(tokens[0, length:], streamer)
+        self.messages, self._answered = messages, answer
+        self.seed += 1
+        return answer
+
+    def _with(self, text: str, images: Sequence[Image.Image]) -> list[dict[str, Any]]:
+        """The chat with the user's next message."""
+        given: list[dict[str, Any]] = [{"type": "image", "image": image} for image in images]
+        if not self.messages:
+            return [{"role": "user", "content": [*given, {"type": "text", "text": text}]}]
+        messages = self.processor.continue_chat(self.messages, self._answered, text)
+        if given:  # what the user shows replaces what was drawn
+            messages[-1]["content"] = [*given, {"type": "text", "text": text}]
+        return messages
+
+    def _pieces(self, tokens: torch.Tensor, streamer: "_ChatStreamer") -> list[Piece]:
+        if streamer.stopped:  # the last image is not whole
+            partial = streamer.preview()
+            return [*([streamer.said] if streamer.said.strip() else []), *([partial] if partial is not None else [])]
+        pieces: list[Piece] = []
+        for piece in self.processor.split_output(tokens):
+            if isinstance(piece, str):
+                pieces.append(piece)
+                continue
+            with torch.no_grad():
+                codes = torch.from_numpy(piece)[None].to(self.model.device)
+                pixels = self.model.vq_model.decode(codes)
+            pieces += self.processor.post_process_multimodal_output(pixels, generation_mode="image")
+        return pieces
+
+
+class _ChatStreamer(ImageStreamer):
+    """Follows an answer of one row: its text as it comes, and the rows of its images."""
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        target_grid_hw: torch.Tensor,
+        on_text: Callable[[str], None] | None,
+        on_row: RowCallback | None,
+    ) -> None:
+        super().__init__(model, processor, target_grid_hw, on_row=self._report_row)
+        self.on_text, self.on_preview = on_text, on_row
+        self.said = ""
+        self._text: list[int] = []
+
+    def put(self, value: torch.Tensor) -> None:
+        """Takes the prompt `(1, L)` first, then the next ids `(1,)`."""
+        is_prompt = not self._drawing
+        super().put(value)
+        token = None if is_prompt else int(value[0])
+        if token is None or token >= self.model.config.text_config.vocab_size:
+            return
+        self._text.append(token)
+        text = self.processor.tokenizer.decode(self._text, skip_special_tokens=True)
+        if len(text) > len(self.said) and not text.endswith("\ufffd"):  # a character may take several tokens
+            if self.on_text is not None:
+                self.on_text(text[len(self.said) :])
+            self.said = text
+
+    def _report_row(self, _: ImageStreamer, image: int, rows: int) -> bool | None:
+        if self.on_preview is None:
+            return None
+        return self.on_preview(lambda: self.preview(image), rows, self.grid(image)[0])

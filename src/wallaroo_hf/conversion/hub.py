@@ -1,0 +1,167 @@
+"""Checkpoints for the Hub: with a card, and with a module for people who do not have this package."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+from .._checkpoint_files import INDEX, SETTINGS, find_checkpoint, read_json, weight_files
+from .._files import new_folder
+from .card import card_text, find_recipe
+
+__all__ = ["REMOTE_MODULE", "CardEntries", "export_hub", "push_to_hub"]
+
+REMOTE_MODULE = "wallaroo_remote"
+AUTO_MAP = {
+    "AutoConfig": "WallarooConfig",
+    "AutoModel": "WallarooModel",
+    "AutoModelForImageTextToText": "WallarooForConditionalGeneration",
+    "AutoModelForMultimodalLM": "WallarooForConditionalGeneration",
+    "AutoProcessor": "WallarooProcessor",
+}
+_REMOTE_CODE = '''"""The classes of this checkpoint, which the package wallaroo-hf provides.
+
+transformers reads this file when the checkpoint is loaded with `trust_remote_code=True` and without the package imported.
+"""
+
+try:
+    from wallaroo_hf import WallarooConfig, WallarooForConditionalGeneration, WallarooModel, WallarooProcessor
+except ImportError as error:
+    raise ImportError(
+        "This checkpoint needs the package wallaroo-hf, which is not installed here; run `pip install wallaroo-hf` and "
+        "load it again."
+    ) from error
+
+__all__ = ["WallarooConfig", "WallarooForConditionalGeneration", "WallarooModel", "WallarooProcessor"]
+'''
+
+
+@dataclass(frozen=True)
+class CardEntries:
+    """What only the publisher knows and the card should say.
+
+    Attributes:
+        base_model: Hub id of the model that this one was trained from.
+        license: of the weights, as the Hub spells it (`apache-2.0`).
+        recipe: a file that says how the checkpoint was made; it goes along. Default: what the trainers of this package
+            left in the checkpoint's folder or its run's.
+        samples: a picture with what the checkpoint drew.
+        prompts: what was drawn on it, in order.
+    """
+
+    base_model: str | None = None
+    license: str | None = None
+    recipe: Path | None = None
+    samples: Path | None = None
+    prompts: Sequence[str] = ()
+
+
+def export_hub(
+    checkpoint: str | Path, output: str | Path, revision: str | None = None, entries: CardEntries | None = None
+) -> Path:
+    """Copies a checkpoint into a folder that is ready for the Hub.
+
+    Added are a card (`README.md`; one that the checkpoint has is kept, and its missing entries are filled in) and a small
+    module that transformers loads with `trust_remote_code=True`: it uses the installed package, or says how to
+    install it.
+
+    Args:
+        checkpoint: folder or Hub id.
+        output: the folder to write; must not exist, or be empty. It appears when it is whole.
+        revision: of a checkpoint on the Hub.
+        entries: for the card.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        ValueError: if the checkpoint is damaged or lacks files; nothing is left at `output` then.
+    """
+    source = find_checkpoint(checkpoint, revision)
+    with new_folder(Path(output)) as folder:
+        _fill(folder, source, entries or CardEntries(), link=False)
+    return Path(output)
+
+
+def push_to_hub(
+    checkpoint: str | Path,
+    repo_id: str,
+    revision: str | None = None,
+    entries: CardEntries | None = None,
+    private: bool | None = None,
+    commit_message: str = "Upload Wallaroo checkpoint",
+    token: str | None = None,
+) -> str:
+    """Uploads a checkpoint as [`export_hub`] makes it.
+
+    Args:
+        checkpoint, revision, entries: see [`export_hub`].
+        repo_id: where to, such as `org/name`; the repository is made where it is not there.
+        private: whether a new repository is private.
+        commit_message: of the upload.
+        token: of the Hub; default: the one that is logged in.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        ValueError: if the checkpoint is damaged, or the Hub refuses.
+    """
+    source = find_checkpoint(checkpoint, revision)
+    with tempfile.TemporaryDirectory(prefix="wallaroo-push-") as folder:
+        _fill(Path(folder), source, entries or CardEntries(), link=True)
+        try:
+            api = HfApi(token=token)
+            repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message=commit_message).commit_url)
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"The checkpoint could not be uploaded to '{repo_id}' ({reason}); check its name and `hf auth login`."
+            ) from error
+
+
+def _fill(folder: Path, source: Path, entries: CardEntries, link: bool) -> None:
+    for given in (entries.recipe, entries.samples):
+        if given is not None and not given.is_file():
+            raise ValueError(f"The file '{given}' does not exist; check its path.")
+    weights = weight_files(source)
+    settings = [path for pattern in SETTINGS for path in sorted(source.glob(pattern)) if path.name != INDEX]
+    for path in (*settings, *([source / INDEX] if (source / INDEX).is_file() else [])):
+        shutil.copyfile(path, folder / path.name)
+    for path in weights:
+        _place(path, folder / path.name, link)
+    auto_map = {name: f"{REMOTE_MODULE}.{target}" for name, target in AUTO_MAP.items()}
+    _add(folder / "config.json", {"auto_map": auto_map})
+    _add(folder / "processor_config.json", {"auto_map": {"AutoProcessor": auto_map["AutoProcessor"]}})
+    (folder / f"{REMOTE_MODULE}.py").write_text(_REMOTE_CODE, encoding="utf-8")
+    recipe = entries.recipe or find_recipe(source)
+    if recipe is not None and recipe.parent != source:
+        recipe = Path(shutil.copyfile(recipe, folder / recipe.name))
+    if entries.samples is not None:
+        shutil.copyfile(entries.samples, folder / "samples.png")
+    prompts = list(entries.prompts) if entries.samples is not None else None
+    card = card_text(folder, source / "README.md", entries.base_model, entries.license, recipe, prompts)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _place(source: Path, target: Path, link: bool) -> None:
+    """A copy, or a second name of the same file where the file system can."""
+    if link:
+        try:
+            os.link(source.resolve(), target)
+            return
+        except OSError:
+            pass  # another file system
+    shutil.copyfile(source, target)
+
+
+def _add(path: Path, entries: dict[str, dict[str, str]]) -> None:
+    text = json.dumps(read_json(path) | entries, indent=2, ensure_ascii=False, sort_keys=True)
+    path.write_text(text + "\n", encoding="utf-8")

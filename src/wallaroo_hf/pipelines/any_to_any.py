@@ -1,0 +1,52 @@
+"""`WallarooAnyToAnyPipeline`: transformers' any-to-any pipeline where torchvision is missing."""
+
+from typing import Any
+
+from transformers import Pipeline
+from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+from transformers.pipelines.any_to_any import AnyToAnyPipeline
+
+from .saving import WholeCheckpointMixin
+
+__all__ = ["WallarooAnyToAnyPipeline"]
+
+
+class WallarooAnyToAnyPipeline(WholeCheckpointMixin, AnyToAnyPipeline):
+    r"""transformers' any-to-any pipeline, with two differences: it needs no torchvision (our processor never does), and
+    `generation_mode="image"` reaches the processor, so that drawing needs no `processor_kwargs`.
+
+    ```python
+    pipe = pipeline("any-to-any", model=folder, pipeline_class=WallarooAnyToAnyPipeline)
+    pipe(text="a red circle", generation_mode="image")[0]["generated_image"]
+    ```
+
+    The stock pipeline, where torchvision works, wants `processor_kwargs={"generation_mode": "image"}` beside it.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # not AnyToAnyPipeline's: all it adds is the requirement of torchvision for models that take images
+        Pipeline.__init__(self, *args, **kwargs)
+        self.check_model_type(MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES)
+
+    def _sanitize_parameters(
+        self,
+        *,
+        generation_mode: str | None = None,
+        processor_kwargs: dict[str, Any] | None = None,
+        generate_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if generation_mode == "image":
+            processor_kwargs = {"generation_mode": "image", **(processor_kwargs or {})}
+        return super()._sanitize_parameters(
+            generation_mode=generation_mode,
+            processor_kwargs=processor_kwargs,
+            generate_kwargs=None if generate_kwargs is None else dict(generate_kwargs),  # the parent writes into it
+            **kwargs,
+        )
+
+    def preprocess(self, inputs: Any = None, **kwargs: Any) -> Any:
+        """Text, pictures and chats to tensors; see transformers."""
+        if kwargs.get("processor_kwargs") is not None:
+            kwargs["processor_kwargs"] = dict(kwargs["processor_kwargs"])  # `apply_chat_template` writes into it
+        return super().preprocess(inputs, **kwargs)

@@ -1,0 +1,104 @@
+"""The web page's second tab: editing."""
+
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from ..processing.image_processor import open_image
+from . import app_style as style
+from .app_engine import Drawing, Engine, Settings
+from .app_parts import EVENT, Part, Words, answers, sampling, stopper, tab
+from .app_texts import LANGUAGES, text
+
+__all__ = ["edit_tab"]
+
+
+def edit_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
+    """The tab in which pictures are edited."""
+    with tab("edit", words), gr.Row(equal_height=False):
+        with gr.Column(scale=5, elem_classes="sheet"):
+            controls, go, stop = _controls(engine, words)
+        with gr.Column(scale=6, elem_classes="sheet"):
+            slider = gr.ImageSlider(
+                show_label=False,
+                type="pil",
+                elem_id="compare",
+                max_height=560,
+                format="png",
+                interactive=False,
+            )
+            line = words.value(gr.HTML(text("compare", "en"), elem_id="edited"), "compare")
+            again = words.value(gr.Button(text("again", "en")), "again")
+            result = gr.State(None)
+
+    source, instruction, seed = controls[:3]
+
+    def edit(
+        path: str | None,
+        said: str,
+        number: float,
+        new: bool,
+        scale: float,
+        heat: float,
+        name: str,
+        request: gr.Request,
+    ) -> Iterator[dict[Any, Any]]:
+        code = LANGUAGES[name]
+        if path is None:
+            raise gr.Error(text("no_picture", code))
+        first = secrets.randbelow(2**31) if new else int(number or 0)
+        before = None
+        settings = Settings(said, first, 1, guidance_scale=scale, temperature=heat)
+        for step in answers(engine.draw(request.session_hash or "", settings, path)):
+            before = before or style.enlarged(open_image(path))
+            update: dict[Any, Any] = {line: style.progress(step, code), seed: first}
+            image = step.images[0] if step.images else None
+            if image is not None and step.rows:
+                update[slider] = (before, _after(engine, image, before, step))
+            if step.files:
+                update[result] = str(step.files[0])
+            yield update
+
+    gr.on([go.click, instruction.submit], edit, [*controls, language], [slider, line, seed, result], **EVENT)
+    stop.click(stopper(engine), show_progress="hidden")
+    again.click(lambda path: gr.update() if path is None else path, result, source, show_progress="hidden")
+    return Part({}, source)
+
+
+def _controls(engine: Engine, words: Words) -> tuple[list[Any], gr.Button, gr.Button]:
+    """Everything that an edit is asked for with, and the two buttons."""
+    source = gr.Image(
+        type="filepath",
+        label=text("source", "en"),
+        height=300,
+        elem_id="source",
+        sources=["upload", "clipboard"],
+    )
+    words.label(source, "source")
+    instruction = gr.Textbox(label=text("instruction", "en"), lines=2, elem_id="instruction")
+    words.label(instruction, "instruction", "instruction_hint")
+    with gr.Row():
+        seed = words.label(gr.Number(1, precision=0, minimum=0, label=text("seed", "en")), "seed")
+        fresh = words.label(gr.Checkbox(True, label=text("random", "en")), "random")
+    more = words.label(gr.Accordion(text("more", "en"), open=False), "more")
+    with more:
+        guidance, temperature = sampling(engine, words)
+    with gr.Row():
+        go = words.value(gr.Button(text("edit_now", "en"), variant="primary", elem_id="edit", scale=3), "edit_now")
+        stop = words.value(gr.Button(text("stop", "en"), scale=1), "stop")
+    return [source, instruction, seed, fresh, guidance, temperature], go, stop
+
+
+def _after(engine: Engine, image: Image.Image, before: Image.Image, step: Drawing) -> Image.Image:
+    """The edit at the size of what it is compared with; rows that are missing show the source."""
+    if step.finished and not step.stopped:
+        return image.resize(before.size, Image.Resampling.LANCZOS)
+    height = round(image.height * step.of / step.rows)
+    canvas, drawn = (Image.new("RGB", (image.width, height)) for _ in range(2))
+    canvas.paste(image)
+    drawn.paste("white", (0, 0, *image.size))
+    after, mask = engine.processor.fit_back([canvas, drawn], [before, before], "pad")
+    return Image.composite(after, before, mask.convert("L"))

@@ -1,0 +1,260 @@
+"""What the web page asks of the model: one thing at a time, followed while it is made, and stopped when asked to."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import TextStreamer
+
+from .._saved_pictures import save_png, slug
+from ..conversation import Conversation
+from ..pipelines import WallarooPipeline
+from ..processing.image_processor import open_image
+
+__all__ = ["Drawing", "Engine", "Settings", "on_canvas"]
+
+_PREVIEW_PAUSE = 0.12  # seconds between two looks at one image: decoding rows costs time
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a drawing or an edit was asked for; None = the checkpoint's default."""
+
+    prompt: str
+    seed: int
+    count: int = 1
+    negative_prompt: str | None = None
+    height: int | None = None
+    width: int | None = None
+    guidance_scale: float | None = None
+    temperature: float | None = None
+
+
+@dataclass
+class Drawing:
+    """How far a drawing is.
+
+    Attributes:
+        images: one per picture: the rows so far, or None before the first one.
+        rows, of: rows that the slowest picture has, and rows of all.
+        seconds: since it began.
+        finished, stopped: whether it is over, and whether before its end.
+        files: the saved pictures by their number, when it is over.
+    """
+
+    images: list[Image.Image | None]
+    rows: int = 0
+    of: int = 1
+    seconds: float = 0.0
+    finished: bool = False
+    stopped: bool = False
+    files: dict[int, Path] = field(default_factory=dict)
+
+
+class Engine:
+    """A model behind a page. Requests of several people wait for one another.
+
+    Args:
+        model, processor: of one checkpoint.
+        name: what the checkpoint is called, for the files' metadata.
+        output: the folder that pictures are saved in.
+    """
+
+    def __init__(self, model: Any, processor: Any, name: str, output: Path) -> None:
+        self.model, self.processor, self.name, self.output = model, processor, name, output
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="wallaroo")
+        self._stops: dict[str, threading.Event] = {}
+
+    def stop(self, session: str) -> None:
+        """Ends what a session is having made, after the current row."""
+        if session in self._stops:
+            self._stops[session].set()
+
+    def draw(self, session: str, settings: Settings, source: Any = None) -> Iterator[Drawing]:
+        """Draws, or edits a `source` (a path or picture); yields after each new row, and at last with the files.
+
+        Raises:
+            ValueError: for settings or a source that will not do.
+        """
+        picture = None if source is None else open_image(source)
+        state = Drawing([None] * settings.count)
+        rows = [0] * settings.count
+        looked = [0.0] * settings.count
+        stop, began = self._start(session), time.monotonic()
+
+        def follow(pipe: WallarooPipeline, step: int, num_steps: int, details: dict[str, Any]) -> bool:
+            image = details["image"]
+            rows[image], state.of = step + 1, num_steps
+            if time.monotonic() - looked[image] > _PREVIEW_PAUSE or step + 1 == num_steps:
+                state.images[image], looked[image] = details["preview"](), time.monotonic()
+            state.rows, state.seconds = min(rows), time.monotonic() - began
+            news.put(Drawing(list(state.images), state.rows, state.of, state.seconds))
+            return not stop.is_set()
+
+        news: queue.SimpleQueue[Drawing] = queue.SimpleQueue()
+        future = self._worker.submit(self._pipeline_call, settings, picture, follow)
+        try:
+            yield from _latest(news, future)
+        finally:  # the page was closed, perhaps
+            stop.set()
+            self._stops.pop(session, None)
+        output = future.result()
+        images = list(output.images)
+        yield Drawing(
+            images,
+            state.rows,
+            state.of,
+            time.monotonic() - began,
+            finished=True,
+            stopped=not output.complete,
+            files={
+                index: self._save(image, settings, index) for index, image in enumerate(images) if image is not None
+            },
+        )
+
+    def ask(self, session: str, image: Any, question: str) -> Iterator[str]:
+        """Answers a question about a picture (a path or picture; None = without one); yields the answer so far.
+
+        Raises:
+            ValueError: for a picture or a question that will not do.
+        """
+        if not question.strip():
+            raise ValueError("The question is empty; ask something.")
+        images = [] if image is None else [open_image(image)]
+        news: queue.SimpleQueue[str] = queue.SimpleQueue()
+        future = self._worker.submit(self._answer, images, question, news)
+        said = ""
+        for bit in _all(news, future):
+            said += bit
+            yield said
+        future.result()
+        yield said.strip()
+
+    def say(
+        self, session: str, conversation: Conversation, text: str, images: Sequence[Any]
+    ) -> Iterator[list[str | Image.Image]]:
+        """The next answer of a chat; yields its pieces so far. The last one may be a picture of which rows are missing.
+
+        Raises:
+            ValueError: see [`Conversation.say`].
+        """
+        opened = [open_image(image) for image in images]
+        pieces: list[str | Image.Image] = []
+        news: queue.SimpleQueue[list[str | Image.Image]] = queue.SimpleQueue()
+        stop = self._start(session)
+        drawing = False
+
+        def on_text(bit: str) -> None:
+            if pieces and isinstance(pieces[-1], str):
+                pieces[-1] += bit
+            else:
+                pieces.append(bit)
+            news.put(list(pieces))
+
+        def on_row(preview: Callable[[], Image.Image | None], rows: int, of: int) -> bool:
+            nonlocal drawing
+            image = preview()
+            if image is not None:
+                pieces[len(pieces) - drawing :] = [on_canvas(image, of / rows)]
+                drawing = rows < of
+                news.put(list(pieces))
+            return not stop.is_set()
+
+        future = self._worker.submit(conversation.say, text, opened, on_text, on_row)
+        try:
+            yield from _latest(news, future)
+        finally:
+            stop.set()
+            self._stops.pop(session, None)
+        yield future.result()
+
+    def conversation(self, seed: int) -> Conversation:
+        """A new chat."""
+        return Conversation(self.model, self.processor, seed)
+
+    def save(self, image: Image.Image, prompt: str, seed: int) -> Path:
+        """Saves a picture that a chat drew."""
+        return save_png(image, self.output / f"{slug(prompt)}-{seed}.png", prompt, seed, {"model": self.name})
+
+    def _start(self, session: str) -> threading.Event:
+        """The event that stops what a session asks for now."""
+        self._stops[session] = threading.Event()
+        return self._stops[session]
+
+    def _pipeline_call(self, settings: Settings, source: Image.Image | None, follow: Callable[..., bool]) -> Any:
+        pipe = WallarooPipeline(model=self.model, processor=self.processor, device=self.model.device)
+        return pipe(
+            settings.prompt,
+            image=source,
+            negative_prompt=settings.negative_prompt or None,
+            height=settings.height,
+            width=settings.width,
+            guidance_scale=settings.guidance_scale,
+            temperature=settings.temperature,
+            num_images_per_prompt=settings.count,
+            generator=[torch.Generator().manual_seed(settings.seed + index) for index in range(settings.count)],
+            callback_on_step_end=follow,
+        )
+
+    def _save(self, image: Image.Image, settings: Settings, index: int) -> Path:
+        seed = settings.seed + index
+        about = {key: value for key, value in vars(settings).items() if key not in ("prompt", "seed", "count")}
+        path = self.output / f"{slug(settings.prompt)}-{seed}.png"
+        return save_png(image, path, settings.prompt, seed, {"model": self.name, **about})
+
+    def _answer(self, images: list[Image.Image], question: str, news: "queue.SimpleQueue[str]") -> None:
+        content = [{"type": "image"} for _ in images] + [{"type": "text", "text": question}]
+        chat = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        inputs = self.processor(text=[chat], images=images or None, return_tensors="pt")
+        self.model.generate(
+            **inputs.to(self.model.device, dtype=self.model.dtype),
+            do_sample=False,
+            max_new_tokens=512,
+            streamer=_Teller(self.processor.tokenizer, news),
+        )
+
+
+class _Teller(TextStreamer):
+    """Passes an answer on as it comes."""
+
+    def __init__(self, tokenizer: Any, news: "queue.SimpleQueue[str]") -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self.news = news
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        """Called with each whole word."""
+        self.news.put(text)
+
+
+def _all(news: "queue.SimpleQueue[Any]", future: "Future[Any]") -> Iterator[Any]:
+    """Everything that is put into a queue until a future is done."""
+    while not future.done() or not news.empty():
+        try:
+            yield news.get(timeout=0.05)
+        except queue.Empty:
+            continue
+
+
+def _latest(news: "queue.SimpleQueue[Any]", future: "Future[Any]") -> Iterator[Any]:
+    """The newest thing in a queue, again and again until a future is done: who looks slowly misses what is between."""
+    for item in _all(news, future):
+        while not news.empty():
+            item = news.get()
+        yield item
+
+
+def on_canvas(image: Image.Image, factor: float) -> Image.Image:
+    """The first rows of a picture on a canvas of its whole height, which is `factor` times theirs."""
+    height = round(image.height * factor)
+    if height <= image.height:
+        return image
+    canvas = Image.new("RGB", (image.width, height), (226, 232, 226))
+    canvas.paste(image, (0, 0))
+    return canvas

@@ -1,0 +1,116 @@
+"""The web page's third and fourth tab: asking about pictures, and chatting."""
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from ..conversation import Conversation
+from . import app_style as style
+from .app_engine import Engine
+from .app_parts import EVENT, Part, Words, answers, stopper, tab
+from .app_texts import LANGUAGES, text
+
+__all__ = ["ask_tab", "chat_tab"]
+
+
+def ask_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
+    """The tab in which questions about pictures are answered."""
+    with tab("ask", words), gr.Row(equal_height=False):
+        with gr.Column(scale=5, elem_classes="sheet"):
+            picture = gr.Image(
+                type="filepath",
+                label=text("picture", "en"),
+                height=340,
+                elem_id="asked",
+                sources=["upload", "clipboard"],
+            )
+            words.label(picture, "picture")
+        with gr.Column(scale=6, elem_classes="sheet"):
+            question = gr.Textbox(label=text("question", "en"), lines=2, elem_id="question")
+            words.label(question, "question", "question_hint")
+            go = words.value(gr.Button(text("ask_now", "en"), variant="primary", elem_id="ask"), "ask_now")
+            answer = gr.HTML(style.answer(None, "en"), elem_id="answer")
+
+    def ask(path: str | None, said: str, name: str, request: gr.Request) -> Iterator[str]:
+        if path is None:
+            raise gr.Error(text("no_picture", LANGUAGES[name]))
+        for so_far in answers(engine.ask(request.session_hash or "", path, said)):
+            yield style.answer(so_far, LANGUAGES[name])
+
+    gr.on([go.click, question.submit], ask, [picture, question, language], answer, **EVENT)
+    return Part({}, picture)
+
+
+@dataclass
+class _Talk:
+    """A chat, and what the page shows of it."""
+
+    conversation: Conversation
+    shown: list[dict[str, Any]] = field(default_factory=list)
+
+
+def chat_tab(engine: Engine, words: Words) -> None:
+    """The tab in which the model answers and draws as it sees fit."""
+    with tab("chat", words), gr.Column(elem_classes="sheet"):
+        chatbot = gr.Chatbot(
+            height=520,
+            show_label=False,
+            elem_id="chatbot",
+            buttons=[],
+            placeholder=text("chat_empty", "en"),
+            layout="bubble",
+        )
+        words.updates.append((chatbot, lambda code: gr.update(placeholder=text("chat_empty", code))))
+        box = gr.MultimodalTextbox(
+            show_label=False,
+            file_types=["image"],
+            file_count="multiple",
+            placeholder=text("chat_hint", "en"),
+            elem_id="say",
+        )
+        words.updates.append((box, lambda code: gr.update(placeholder=text("chat_hint", code))))
+        with gr.Row():
+            new = words.value(gr.Button(text("new_chat", "en"), size="sm"), "new_chat")
+            stop = words.value(gr.Button(text("stop", "en"), size="sm"), "stop")
+        talk = gr.State(None)
+
+    def say(message: dict[str, Any], going: _Talk | None, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        said, files = message.get("text") or "", message.get("files") or []
+        going = going or _Talk(engine.conversation(secrets.randbelow(2**31)))
+        asked = [{"role": "user", "content": {"path": path}} for path in files]
+        asked.append({"role": "user", "content": said})
+        seed, before = going.conversation.seed, [*going.shown, *asked]
+        yield before, gr.update(value=None, interactive=False), going
+        pieces: list[str | Image.Image] = []
+        try:
+            for pieces in answers(engine.say(request.session_hash or "", going.conversation, said, files)):
+                yield [*before, *map(_preview, pieces)], gr.update(interactive=False), going
+        except gr.Error:  # what was said can be corrected
+            yield going.shown, gr.update(value=message, interactive=True), going
+            raise
+        going.shown = before
+        for piece in pieces:
+            content = piece if isinstance(piece, str) else {"path": str(engine.save(piece, said, seed))}
+            going.shown.append({"role": "assistant", "content": content})
+        yield going.shown, gr.update(interactive=True), going
+
+    box.submit(say, [box, talk], [chatbot, box, talk], **EVENT)
+    stop.click(stopper(engine), show_progress="hidden")
+    new.click(
+        lambda: ([], gr.update(value=None, interactive=True), None),
+        None,
+        [chatbot, box, talk],
+        show_progress="hidden",
+    )
+
+
+def _preview(piece: str | Image.Image) -> dict[str, Any]:
+    """A piece of an answer that is not over; its picture has no file yet."""
+    if isinstance(piece, str):
+        return {"role": "assistant", "content": piece}
+    image = gr.Image(style.enlarged(piece, 320), show_label=False, format="png", buttons=[])
+    return {"role": "assistant", "content": image}

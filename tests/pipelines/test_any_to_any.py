@@ -1,0 +1,119 @@
+"""transformers' own pipelines, and ours where theirs asks for torchvision."""
+
+import pytest
+from transformers import pipeline
+from transformers.pipelines.any_to_any import AnyToAnyPipeline
+
+from helpers import picture, same_picture
+from wallaroo_hf import WallarooAnyToAnyPipeline
+
+SIZE = {"height": 32, "width": 48}
+DRAW = {"generation_mode": "image", **SIZE}
+
+
+def _greedy():
+    return {"generate_kwargs": {"do_sample": False}}  # new for each call: the stock pipeline writes into it
+
+
+def _chat(text, image=None):
+    content = [] if image is None else [{"type": "image", "image": image}]
+    return [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
+
+
+@pytest.fixture
+def ours(model, processor):
+    return pipeline("any-to-any", model=model, processor=processor, pipeline_class=WallarooAnyToAnyPipeline)
+
+
+@pytest.fixture
+def stock(model, processor, monkeypatch):
+    """The stock pipeline as it is where torchvision works: only its look for torchvision is left out."""
+    monkeypatch.setattr("transformers.pipelines.any_to_any.requires_backends", lambda *_: None)
+    pipe = pipeline("any-to-any", model=model, processor=processor)
+    assert type(pipe) is AnyToAnyPipeline
+    return pipe
+
+
+@pytest.fixture(params=["stock", "ours"])
+def pipe(request):
+    return request.getfixturevalue(request.param)
+
+
+def _sizes(records):
+    return [record["generated_image"].size for record in records]
+
+
+def _draws(pipe, text, **kwargs):
+    return pipe(text=text, generation_mode="image", processor_kwargs=dict(DRAW), **_greedy(), **kwargs)
+
+
+def test_draws_text_and_lists(pipe):
+    alone = _draws(pipe, "a cat")
+    together = _draws(pipe, ["a cat", "蓝色的星星"])
+    assert _sizes(alone) == [(48, 32)] and _sizes(together) == [(48, 32)] * 2
+    assert same_picture(alone[0]["generated_image"], together[0]["generated_image"])
+
+
+def test_draws_from_chats(pipe):
+    (record,) = _draws(pipe, _chat("a cat"))
+    assert record["input_text"] == _chat("a cat")
+    assert same_picture(record["generated_image"], _draws(pipe, "a cat")[0]["generated_image"])
+    assert [_sizes(chat) for chat in _draws(pipe, [_chat("a cat"), _chat("a dog")])] == [[(48, 32)]] * 2
+
+
+def test_copies(pipe):
+    options = {
+        "generate_kwargs": {"num_return_sequences": 2},
+        "generation_mode": "image",
+        "processor_kwargs": dict(DRAW),
+    }
+    records = pipe(text=["a cat", "a dog"], **options)
+    assert [record["input_text"] for record in records] == ["a cat", "a cat", "a dog", "a dog"]
+
+
+def test_edits(pipe):
+    """The source may come as `images=` or in the chat; it matters which one it is."""
+    one, other = picture(1), picture(2)
+    by_argument = _draws(pipe, "make it blue", images=one)[0]["generated_image"]
+    in_chat = _draws(pipe, _chat("make it blue", one))[0]["generated_image"]
+    assert by_argument.tobytes() == in_chat.tobytes()
+    assert _draws(pipe, "make it blue", images=other)[0]["generated_image"].tobytes() != in_chat.tobytes()
+
+
+def test_answers(pipe):
+    chats = [_chat("What is it?", picture(1)), _chat("Why?")]
+    answers = pipe(text=chats, max_new_tokens=3, return_full_text=False, **_greedy())
+    assert [isinstance(answer[0]["generated_text"], str) for answer in answers] == [True, True]
+
+
+def test_ours_tells_the_processor(ours, stock):
+    by_itself = ours(text="a cat", generation_mode="image", processor_kwargs=SIZE, **_greedy())
+    assert by_itself[0]["generated_image"].tobytes() == _draws(stock, "a cat")[0]["generated_image"].tobytes()
+
+
+def test_ours_leaves_the_arguments_alone(ours):
+    """The stock pipeline and `apply_chat_template` write into them, so that the next call goes wrong."""
+    drawing, settings = dict(DRAW), {"do_sample": False}
+    for text in (_chat("a cat"), "a cat"):
+        ours(text=text, generation_mode="image", processor_kwargs=drawing, generate_kwargs=settings)
+    assert drawing == DRAW and settings == {"do_sample": False}
+
+
+def test_stock_names_the_missing_keyword(stock):
+    with pytest.raises(ValueError, match=r'processor_kwargs=\{"generation_mode": "image"\}'):
+        stock(text="a cat", generation_mode="image")
+
+
+def test_image_text_to_text(model, processor):
+    pipe = pipeline("image-text-to-text", model=model, processor=processor)
+    chat = _chat("What is it?", picture(1))
+    one, two = pipe(text=[chat, _chat("Why?")], max_new_tokens=3, return_full_text=False, **_greedy())
+    assert one == pipe(text=chat, max_new_tokens=3, return_full_text=False, **_greedy()) and two != one
+
+
+def test_saving_saves_all(ours, tmp_path):
+    ours.save_pretrained(tmp_path / "saved")
+    again = pipeline("any-to-any", model=str(tmp_path / "saved"), pipeline_class=WallarooAnyToAnyPipeline)
+    assert (
+        _draws(again, "a cat")[0]["generated_image"].tobytes() == _draws(ours, "a cat")[0]["generated_image"].tobytes()
+    )

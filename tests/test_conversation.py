@@ -1,0 +1,60 @@
+"""Chats in which the model answers and draws."""
+
+import pytest
+from PIL import Image
+
+from helpers import picture
+from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor, default_checkpoint
+from wallaroo_hf.conversation import Conversation
+
+
+@pytest.fixture(scope="module")
+def built_in():
+    folder = default_checkpoint()
+    return WallarooForConditionalGeneration.from_pretrained(folder).eval(), WallarooProcessor.from_pretrained(folder)
+
+
+def _kinds(answer):
+    return [type(piece) for piece in answer]
+
+
+def test_tells_as_it_goes(built_in):
+    """Text and rows come while the model is at it, and together they are the answer."""
+    conversation = Conversation(*built_in, seed=1)
+    said, rows = [], []
+    answer = conversation.say("Draw a red circle.", on_text=said.append, on_row=lambda *row: rows.append(row))
+    assert Image.Image in _kinds(answer) and len(said) > 3
+    assert "".join(said) == "".join(piece for piece in answer if isinstance(piece, str))
+    drawn = [piece for piece in answer if isinstance(piece, Image.Image)]
+    assert [row[1:] for row in rows[:6]] == [(number, 6) for number in range(1, 7)]
+    assert rows[5][0]().size == drawn[0].size == (96, 96)
+
+
+def test_what_was_drawn_is_the_next_source(built_in):
+    conversation = Conversation(*built_in, seed=1)
+    drawn = [piece for piece in conversation.say("Draw a red circle.") if isinstance(piece, Image.Image)]
+    conversation.say("Turn it blue.")
+    content = conversation.messages[-1]["content"]
+    assert content[0]["image"] is drawn[-1] and content[1]["text"] == "Turn it blue."
+    conversation.say("What is it?", images=[picture(1)])
+    assert len([item for item in conversation.messages[-1]["content"] if item["type"] == "image"]) == 1
+
+
+def test_the_same_seed_says_the_same(built_in):
+    one, other = (Conversation(*built_in, seed=3).say("Draw a red circle.") for _ in range(2))
+    assert _kinds(one) == _kinds(other)
+    assert all(a == b if isinstance(a, str) else a.tobytes() == b.tobytes() for a, b in zip(one, other, strict=True))
+
+
+def test_stopping_keeps_the_rows(built_in):
+    answer = Conversation(*built_in, seed=1).say("Draw a red circle.", on_row=lambda _, rows, of: rows < 2)
+    assert answer[-1].size == (96, 32)
+
+
+def test_what_cannot_be_said(built_in):
+    conversation = Conversation(*built_in)
+    with pytest.raises(ValueError, match="empty"):
+        conversation.say(" ")
+    with pytest.raises(ValueError, match=r"no room .* start a new one"):
+        conversation.say("a " * 50_000)
+    assert conversation.messages == []

@@ -1,0 +1,152 @@
+"""The web page: what stands behind it, and the page itself in a real browser."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+import browser
+from helpers import picture
+from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor, default_checkpoint
+
+pytest.importorskip("gradio", reason="the web page needs gradio: pip install 'wallaroo-hf[app]'")
+
+from wallaroo_hf.web import app_texts
+from wallaroo_hf.web.app_engine import Engine, Settings
+
+PROMPT = "a red heart to the left of a blue star"
+
+
+@pytest.fixture(scope="module")
+def built_in():
+    folder = default_checkpoint()
+    return WallarooForConditionalGeneration.from_pretrained(folder).eval(), WallarooProcessor.from_pretrained(folder)
+
+
+@pytest.fixture
+def engine(built_in, tmp_path):
+    return Engine(*built_in, "built-in checkpoint", tmp_path / "pictures")
+
+
+def test_drawing_is_followed_row_by_row(engine, monkeypatch):
+    monkeypatch.setattr("wallaroo_hf.web.app_engine._PREVIEW_PAUSE", 0)
+    steps = list(engine.draw("me", Settings(PROMPT, seed=5, count=2, height=96, width=96)))
+    rows = [step.rows for step in steps]
+    assert rows == sorted(rows) and rows[-1] == 6 and steps[-1].finished and not steps[-1].stopped
+    seen = [image.height for step in steps for image in step.images if image is not None]
+    assert min(seen) < 96 and max(seen) == 96
+    assert [Image.open(path).text["seed"] for path in steps[-1].files.values()] == ["5", "6"]
+    assert all(
+        Image.open(path).tobytes() == steps[-1].images[index].tobytes() for index, path in steps[-1].files.items()
+    )
+
+
+def test_stopping_keeps_what_is_there(engine):
+    drawing = engine.draw("me", Settings(PROMPT, seed=5, height=128, width=64))
+    last = next(drawing)
+    engine.stop("somebody else")
+    engine.stop("me")
+    for step in drawing:
+        last = step
+    assert last.finished and last.stopped and last.rows < 8
+    assert last.images[0] is None or last.images[0].height < 128
+
+
+def test_edits_have_their_sources_size(engine):
+    *_, last = engine.draw("me", Settings("turn it blue", seed=1), picture(1, 90, 60))
+    assert last.images[0].size == (90, 60)
+
+
+def test_answers_and_chats(engine):
+    said = list(engine.ask("me", picture(1, 96, 96), "What colour is it?"))
+    assert said[-1] and all(said[-1].startswith(part.strip()) for part in said)
+    steps = list(engine.say("me", engine.conversation(1), "Draw a red circle.", []))
+    assert any(isinstance(piece, Image.Image) for piece in steps[-1])
+
+
+def test_mistakes_are_sentences(engine, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    for call in (
+        lambda: engine.draw("me", Settings("", seed=1)),
+        lambda: engine.draw("me", Settings("blue", seed=1), tmp_path / "broken.png"),
+        lambda: engine.ask("me", tmp_path / "broken.png", "What?"),
+        lambda: engine.ask("me", None, " "),
+        lambda: engine.say("me", engine.conversation(1), "", []),
+    ):
+        with pytest.raises(ValueError, match=r"\.$"):
+            list(call())
+    *_, last = engine.draw("me", Settings(PROMPT, seed=1))  # the next one is served
+    assert last.finished
+
+
+def test_every_word_is_there_in_both_languages():
+    for key, words in app_texts.TEXTS.items():
+        assert set(words) == {"en", "zh"} and all(words.values()), key
+        fields = {
+            language: sorted(part.split("}")[0] for part in text.split("{")[1:]) for language, text in words.items()
+        }
+        assert fields["en"] == fields["zh"], key
+
+
+# ------------------------------------------------------------------------------------------------------ in a browser
+
+in_browser = pytest.mark.skipif(browser.missing() is not None, reason=f"no browser test: {browser.missing()}")
+
+
+@pytest.fixture
+def address(engine):
+    from wallaroo_hf.web.app import launch
+
+    page, url = launch(engine, "127.0.0.1", None, open_browser=False)
+    yield url
+    page.close()
+
+
+@in_browser
+def test_a_person_draws_edits_asks_and_chats(address, engine):
+    """From the first prompt to a chat in Chinese, in Chromium, with the built-in checkpoint."""
+    with browser.open_page(address) as page:
+        page.find("#prompt textarea")
+        page.write("#prompt textarea", PROMPT)
+        page.click("#draw")
+        assert page.find(".stage figure a[download]").get_attribute("href").startswith("data:image/png;base64,")
+        (drawn,) = engine.output.glob("*.png")
+        assert Image.open(drawn).text["prompt"] == PROMPT
+        page.wait(lambda: "Done in" in page.find("#drawn").text, "the end")
+
+        page.write("#prompt textarea", "something else")
+        page.click("#gallery button.thumbnail-item")
+        page.wait(lambda: page.find("#prompt textarea").get_attribute("value") == PROMPT, "the settings")
+        seed = page.find("#seed input").get_attribute("value")
+        assert seed == Image.open(drawn).text["seed"] and not page.find("#fresh input").is_selected()
+
+        page.click("#to-edit")
+        page.write("#instruction textarea", "turn the blue star pink")
+        page.click("#edit")
+        page.wait(lambda: "Done in" in page.find("#edited").text, "the edit")
+        assert len(page.all("#compare img")) == 2
+        assert len(list(engine.output.glob("turn-the-blue*.png"))) == 1
+
+        page.click("#tab-draw-button")
+        page.click("#to-ask")
+        page.write("#question textarea", "How many stars are there?")
+        page.click("#ask")
+        page.wait(lambda: page.find("#answer .answer:not(.waiting)").text.strip(), "the answer")
+
+        page.driver.find_elements("css selector", "#language label")[1].click()
+        page.wait(lambda: page.find("#tab-chat-button").text == "聊天", "Chinese")
+        page.click("#tab-chat-button")
+        page.write("#say textarea", "画一个红色的圆形\ue007")
+        page.wait(lambda: page.find("#chatbot .bot").text.strip(), "what the model says")
+        elsewhere = [name for name in page.requests() if not name.startswith((address, "data:", "blob:"))]
+        assert elsewhere == []
+
+
+@in_browser
+def test_mistakes_are_shown_and_the_page_goes_on(address):
+    with browser.open_page(address) as page:
+        page.click("#draw")
+        page.wait(lambda: "The prompt is empty" in page.find(".toast-body").text, "the error")
+        page.write("#prompt textarea", PROMPT)
+        page.click("#draw")
+        page.find(".stage figure a[download]")

@@ -6,7 +6,7 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
@@ -17,6 +17,7 @@ from transformers.image_transforms import to_pil_image
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # small, well-tested readers; files may come from anywhere
 MAX_PIXELS = 64_000_000
 MAX_ASPECT_RATIO = 200  # Qwen2-VL's image processor refuses longer images, only later
+MAX_JPEG_SCANS = 100  # each costs a pass over all pixels; usual files have up to about 10
 MAX_DOWNLOAD_BYTES = 64_000_000
 DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer
 
@@ -59,28 +60,35 @@ def open_image(image: Any) -> Image.Image:
         raise _unreadable(f"of type {type(image).__name__}", error) from error
 
 
-def decode_image(data: bytes | BinaryIO, name: str = "given") -> Image.Image:
+def decode_image(
+    data: bytes | BinaryIO, name: str = "given", max_pixels: int = MAX_PIXELS, formats: Sequence[str] = FORMATS
+) -> Image.Image:
     """Decodes the bytes of an image file, which may be hostile; see [`open_image`].
 
     Args:
         data: the bytes, or an open file.
         name: what messages call it.
+        max_pixels: largest width times height, checked on the header.
+        formats: whose readers are tried, some of `FORMATS`.
 
     Raises:
-        ValueError: see [`open_image`].
+        ValueError: see [`open_image`]; also for a JPEG file of more than `MAX_JPEG_SCANS` scans.
     """
+    file = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
         # a size that Pillow itself thinks dangerous is refused by `_finish` too, in our words
-        opened = Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS)
+        opened = Image.open(file, formats=formats)
     except UnidentifiedImageError as error:
-        formats = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-        raise ValueError(f"The image {name} could not be read (it is no {formats} file); give one.") from error
+        known = f"{', '.join(formats[:-1])} or {formats[-1]}"
+        raise ValueError(f"The image {name} could not be read (it is no {known} file); give one.") from error
     except Image.DecompressionBombError as error:
-        raise ValueError(f"The image {name} has more than {MAX_PIXELS:,} pixels; give a smaller one.") from error
+        raise ValueError(f"The image {name} has more than {max_pixels:,} pixels; give a smaller one.") from error
     except UNREADABLE as error:
         raise _unreadable(name, error) from error
     with opened:
-        return _finish(opened, name)
+        if opened.format == "JPEG":
+            _check_scans(file, name)
+        return _finish(opened, name, max_pixels)
 
 
 def flatten_images(images: Any) -> list[Image.Image]:
@@ -92,12 +100,18 @@ def flatten_images(images: Any) -> list[Image.Image]:
     return [open_image(images)]
 
 
-def _finish(image: Image.Image, name: str) -> Image.Image:
+def _check_scans(file: BinaryIO, name: str) -> None:
+    file.seek(0)
+    if file.read().count(b"\xff\xda") > MAX_JPEG_SCANS:
+        raise ValueError(f"The image {name} is a JPEG file of more than {MAX_JPEG_SCANS} scans; save it anew.")
+
+
+def _finish(image: Image.Image, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Size checked, decoded, upright, RGB."""
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    if width * height > max_pixels:
         raise ValueError(
-            f"The image {name} has {width}x{height} pixels, but at most {MAX_PIXELS:,} are read; give a smaller one."
+            f"The image {name} has {width}x{height} pixels, but at most {max_pixels:,} are read; give a smaller one."
         )
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         raise ValueError(

@@ -201,7 +201,8 @@ def _aligned_pair(rng: random.Random, scene: Scene) -> tuple[SceneObject, SceneO
 def _plan_where(rng: random.Random, scene: Scene) -> QuestionPlan:
     if rng.random() < 0.35:
         scene, direction = _two_aligned(rng, scene)
-        return _plan_where_from(rng, scene, *scene.objects, direction)
+        first, second = scene.objects
+        return _plan_where_from(rng, scene, first, second, direction)
     found = _unique(rng, scene)
     if found is None:
         return _plan_where(rng, random_scene(rng, (scene.height, scene.width)))
@@ -241,7 +242,8 @@ def _plan_yes_no(rng: random.Random, scene: Scene) -> QuestionPlan:
     spec = AnswerSpec("exists" if kind == "exists" else "yes_no", "yes" if yes else "no")
     if kind == "direction":
         scene, direction = _two_aligned(rng, scene)
-        return _plan_is_it_there(rng, scene, *scene.objects, direction, yes)
+        first, second = scene.objects
+        return _plan_is_it_there(rng, scene, first, second, direction, yes)
     thing = rng.choice(scene.objects)
     if kind == "colour":
         others = tuple(other for other in scene.objects if other is thing or other.shape != thing.shape)

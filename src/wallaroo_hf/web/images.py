@@ -9,11 +9,12 @@ from urllib.parse import unquote_to_bytes
 
 from PIL import Image
 
-from ..processing.untrusted import decode_image
+from ..processing.opening import decode_image
 from .errors import ApiError
 from .fetching import UrlFetcher
 from .settings import ServerSettings
 
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 _AT_ONCE = 4  # each may take what `max_image_pixels` take
 _MIME = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
@@ -48,7 +49,7 @@ class ImageReader:
             )
         async with self._decoding:
             try:
-                return await asyncio.to_thread(decode_image, data, self.settings.max_image_pixels)
+                return await asyncio.to_thread(decode_image, data, "sent", self.settings.max_image_pixels, _FORMATS)
             except ValueError as error:
                 raise ApiError(400, str(error), param, "invalid_image") from error
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from helpers import picture
-from wallaroo_hf.processing.untrusted import decode_image
+from wallaroo_hf.processing.opening import decode_image
 
 
 def _file(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -37,9 +37,9 @@ def test_known_formats(kind):
     assert abs(np.asarray(image, int) - np.asarray(picture(1), int)).mean() < 12  # some lose a little
 
 
-@pytest.mark.parametrize("kind", ["TIFF", "PPM", "ICO", "PDF"])
+@pytest.mark.parametrize("kind", ["PPM", "ICO", "PDF"])
 def test_other_formats(kind):
-    with pytest.raises(ValueError, match="no image of a known format"):
+    with pytest.raises(ValueError, match="it is no PNG"):
         decode_image(_file(picture(1), kind))
 
 
@@ -47,7 +47,7 @@ def test_other_formats(kind):
     "data", [b"", b"\x89PNG", b"GIF89a", b"hello", b"<svg/>", b"BM" + bytes(60), b"\xff\xd8\xff\xe0"]
 )
 def test_no_image(data):
-    with pytest.raises(ValueError, match=r"no image of a known format|could not be decoded"):
+    with pytest.raises(ValueError, match="could not be read"):
         decode_image(data)
 
 
@@ -55,7 +55,7 @@ def test_no_image(data):
 def test_truncated(kind):
     whole = _file(picture(1), kind)
     for length in (len(whole) // 2, len(whole) * 3 // 4):
-        with pytest.raises(ValueError, match=r"could not be decoded|no image of a known format"):
+        with pytest.raises(ValueError, match="could not be read"):
             decode_image(whole[:length])
 
 
@@ -77,10 +77,10 @@ def test_noise_after_a_good_header():
 def test_the_header_is_enough_to_refuse(monkeypatch):
     """Nothing is decoded of a picture that says it is too large."""
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("it was decoded"))
-    for width, height in ((50_000, 50_000), (5000, 4000), (2**30, 2**30)):
-        with pytest.raises(ValueError, match="pixels; send a smaller one"):
+    for width, height in ((50_000, 50_000), (10_000, 8000), (2**30, 2**30)):
+        with pytest.raises(ValueError, match="give a smaller one"):
             decode_image(_png(width, height, zlib.compress(bytes(1000))))
-    with pytest.raises(ValueError, match="is 40x50, but may have 1999 pixels"):
+    with pytest.raises(ValueError, match="has 40x50 pixels, but at most 1,999"):
         decode_image(_png(40, 50), max_pixels=1999)
 
 
@@ -94,7 +94,7 @@ def test_jpegs_of_many_scans():
 
 
 def test_long_and_thin():
-    with pytest.raises(ValueError, match="is 20000x1, but one side may be at most 200 times the other"):
+    with pytest.raises(ValueError, match="has 20000x1 pixels, but one side may be at most 200 times the other"):
         decode_image(_file(Image.new("RGB", (20_000, 1))))
     assert decode_image(_file(Image.new("RGB", (1, 1)))).size == (1, 1)
 

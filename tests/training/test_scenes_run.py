@@ -13,7 +13,7 @@ from wallaroo_hf.training.scenes_run import OutOfTime, SceneRun
 
 def test_recipe_follows_the_paper():
     steps = SceneRecipe().training()
-    assert [step.stage.name for step in steps] == ["0", "1", "2", "3a", "3b", "4", "4", "4"]
+    assert [step.stage.name for step in steps] == ["0", "1", "2", "3a", "3b", "4", "4"]
     ratios = {step.name: dict(step.stage.task_ratio) for step in steps}
     assert ratios["stage-2"] == {"understanding": 1, "generation": 4}
     assert ratios["stage-3b"] == {"understanding": 1, "generation": 2}
@@ -43,7 +43,7 @@ def test_a_run_that_is_stopped_again_and_again_finishes(finished):
     folder, checkpoint, stops = finished
     assert stops >= 9, "every part but the last was stopped"
     record = json.loads((checkpoint / "run.json").read_text(encoding="utf-8"))
-    assert {"vq", "rows", "stage-0", "stage-4", "stage-4-cooldown"} <= set(record["parts"])
+    assert {"vq", "rows", "stage-0", "stage-4-lessons", "stage-4"} <= set(record["parts"])
     assert record["parts"]["stage-4"]["steps"] == 2
     assert (folder / "stage-4" / "losses.png").exists()
     assert list((folder / "stage-4" / "previews").glob("*.png"))

@@ -91,9 +91,8 @@ class SceneRecipe:
             "2": 4500,
             "3a": 200,
             "3b": 1200,
-            "4-lessons": 2000,
-            "4": 700,
-            "4-cooldown": 700,
+            "4-lessons": 1000,
+            "4": 2200,
         }
     )
     previewed: int = 5
@@ -104,8 +103,7 @@ class SceneRecipe:
 
         As in the paper `visual` is frozen from stage 1 on, the image tokenizer always. The learning rates are a small
         model's. The stages' task ratios are the paper's; interleaved rows join in stage 4, so that auto mode is trained
-        too, which the paper does not do. Stage 4 begins with small pictures to edit, and is done once more at the end with
-        a falling learning rate.
+        too, which the paper does not do. Stage 4 begins with small pictures to edit; its learning rate falls to the end.
         """
         overrides: dict[str, dict[str, Any]] = {
             "0": {"learning_rate": 3e-3, "warmup_steps": 50, "lr_scheduler_type": "cosine"},
@@ -114,7 +112,7 @@ class SceneRecipe:
             "3a": {"learning_rate": 1.5e-3, "warmup_steps": 0},
             "3b": {"learning_rate": 1.5e-3, "warmup_steps": 0},
             "4-lessons": {"learning_rate": 1.5e-3, "warmup_steps": 0, "editing_init": "generation"},
-            "4": {"learning_rate": 1.5e-3, "warmup_steps": 0},
+            "4": {"learning_rate": 1.5e-3, "warmup_steps": 0, "lr_scheduler_type": "linear"},
         }
         ratios = {
             "4-lessons": {"understanding": 1, "generation": 1, "editing": 3},
@@ -132,10 +130,7 @@ class SceneRecipe:
             chosen["task_ratio"] = ratios.get(name, base.task_ratio)
             steps.append(SceneStep(f"stage-{name}", base.override(chosen), before, lessons.get(name, ())))
             before = f"stage-{name}"
-        cooldown = steps[-1].stage.override(
-            {"lr_scheduler_type": "linear", "learning_rate": 1.5e-3, "max_steps": self.steps["4-cooldown"]}
-        )
-        return [*steps, SceneStep("stage-4-cooldown", cooldown, before)]
+        return steps
 
 
 def tiny_recipe() -> SceneRecipe:
@@ -146,7 +141,7 @@ def tiny_recipe() -> SceneRecipe:
         encoded_rows={"lessons": 12, "generation": 12, "editing": 4, "interleaved": 4, "edit_lessons": 4},
         global_batch_size=8,
         per_device_batch_size=8,
-        steps=dict.fromkeys(("0", "1", "2", "3a", "3b", "4-lessons", "4", "4-cooldown"), 2),
+        steps=dict.fromkeys(("0", "1", "2", "3a", "3b", "4-lessons", "4"), 2),
         previewed=1,
         looks=1,
     )

@@ -69,7 +69,7 @@ class SceneRun:
     """Trains the small model on the scenes, from nothing to a checkpoint, each part in a folder of its own.
 
     A part that is finished is not done again; one that was interrupted goes on from its last checkpoint. So the same call,
-    repeated, finishes the run whatever stops it. Folders: `vq`, `rows`, `stage-0` … `stage-4-cooldown`, `checkpoint`; the
+    repeated, finishes the run whatever stops it. Folders: `vq`, `rows`, `stage-0` … `stage-4`, `checkpoint`; the
     numbers of all parts are in `run.json`.
 
     Args:
@@ -209,7 +209,6 @@ class SceneRun:
     def _train(self, step: SceneStep) -> None:
         model, processor = self._starting_point(step)
         folder = self.output / step.name
-        # a cooldown is its stage once more, so it keeps the stage's name
         prepare_for_stage(model, processor, step.stage)
         if self._torch_device().type == "cpu":
             # for short rows the fastest there, above all its backward in bfloat16

@@ -238,7 +238,7 @@ def train_scenes(
     only: Annotated[
         str | None,
         typer.Option(
-            help="Only one part: vq, rows, stage-0 ... stage-4-lessons, stage-4 or checkpoint.", show_default=False
+            help="Only one part: vq, rows, stage-0 ... stage-4, checkpoint.", show_default=False
         ),
     ] = None,
     tiny: Annotated[

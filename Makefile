@@ -38,4 +38,6 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) install --constraint constraints.txt --editable ".[dev]"
+	@# gradio asks for Pillow 12 and works with 13; the recordings were made with 13, which resizes differently
+	$(PIP) install --no-deps pillow==13.0.0
 	@touch $@

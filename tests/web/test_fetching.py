@@ -270,7 +270,7 @@ def test_a_server_with_listed_hosts(compact, small_processor, site):
         assert by_url[0] == 200 and by_url[1]["choices"] == by_value[1]["choices"]
         here.answers["/image.png"] = (200, {}, b"no image")
         status, answer, _ = _ask(server, "http://images.example/image.png")
-        assert status == 400 and "known format" in answer["error"]["message"]
+        assert status == 400 and "it is no PNG" in answer["error"]["message"]
         assert _ask(server, "http://inside.example/image.png")[0] == 400
         assert len(here.hits) == 2
     finally:

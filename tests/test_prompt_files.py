@@ -10,7 +10,8 @@ from PIL import Image
 
 from test_architecture import SOURCE
 from test_cli import json_lines, run
-from wallaroo_hf._prompt_files import place_in_world, plan_batches, read_prompts
+from wallaroo_hf._processes import place_in_world
+from wallaroo_hf._prompt_files import plan_batches, read_prompts
 
 
 def _file(folder, text, name="prompts.txt"):

@@ -150,11 +150,11 @@ def verify(
 
 def _draw(benchmark: str, recipe_name: str, arguments: dict[str, Any], num_images: int | None) -> None:
     """Draws what a command was asked for; `arguments` are its options."""
+    from ._processes import place_in_world
     from .evaluation.benchmarks import BENCHMARKS
     from .evaluation.drawing_manifest import IMAGES
     from .evaluation.drawing_runs import draw_benchmark
     from .evaluation.recipes import find_recipe
-    from .evaluation.shares import place_in_world
 
     quiet()
     template: int | str = arguments["template"]

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from ._commands import Checkpoint, DrawingOptions, Drawn, load_checkpoint, progress_bar
-from ._prompt_files import PromptJob, check_manifest, place_in_world, plan_batches, read_prompts
+from ._processes import place_in_world
+from ._prompt_files import PromptJob, check_manifest, plan_batches, read_prompts
 from ._saved_pictures import save_png
 from .pipelines import WallarooPipeline
 

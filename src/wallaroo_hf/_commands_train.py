@@ -237,9 +237,7 @@ def train_scenes(
     ] = None,
     only: Annotated[
         str | None,
-        typer.Option(
-            help="Only one part: vq, rows, stage-0 ... stage-4, checkpoint.", show_default=False
-        ),
+        typer.Option(help="Only one part: vq, rows, stage-0 ... stage-4, checkpoint.", show_default=False),
     ] = None,
     tiny: Annotated[
         bool, typer.Option("--tiny", help="Two steps of everything, to see that it runs; it learns nothing.")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ _ENTRY = {
     "aspect_ratio": (str, int, float),
 }
 
-__all__ = ["MANIFEST", "PromptJob", "check_manifest", "place_in_world", "plan_batches", "read_prompts"]
+__all__ = ["MANIFEST", "PromptJob", "check_manifest", "plan_batches", "read_prompts"]
 
 
 @dataclass(frozen=True)
@@ -125,18 +124,6 @@ def plan_batches(
 
 def _slug(prompt: str) -> str:
     return re.sub(r"\W+", "-", prompt.lower()).strip("-")[:40].rstrip("-") or "image"
-
-
-def place_in_world() -> tuple[int, int]:
-    """This process's number and how many there are, as `torchrun` and `accelerate launch` say; else `(0, 1)`.
-
-    Raises:
-        ValueError: if what they say cannot be.
-    """
-    rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-    if not (rank.isdigit() and world.isdigit() and int(rank) < int(world)):
-        raise ValueError(f"RANK is '{rank}' and WORLD_SIZE is '{world}', which cannot be; start with torchrun.")
-    return int(rank), int(world)
 
 
 def check_manifest(

@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def _draw(page: browser.Page, seed: int) -> None:
-    page.write("#prompt textarea", "a red heart to the left of a blue star")
+    page.write("#prompt textarea", "a red heart and a blue square")
     page.click("#fresh input")
     page.write("#seed input", str(seed))
     page.driver.execute_script(
@@ -59,7 +59,7 @@ def _draw(page: browser.Page, seed: int) -> None:
 def _edit(page: browser.Page, seed: int) -> None:
     page.click("#to-edit")
     page.find("#source img")
-    page.write("#instruction textarea", "turn the blue star pink")
+    page.write("#instruction textarea", "make the background white")
     page.click("#edit")
     page.wait(lambda: "Done in" in page.find("#edited").text, "the edit")
 

@@ -1,25 +1,19 @@
-"""Draws a picture and edits it, over HTTP, with OpenAI's client (pip install openai).
+"""Draws a picture and edits it with OpenAI's client (pip install openai), from a server (`wallaroo serve`):
 
-wallaroo serve    # in another terminal
-python examples/client.py "a red heart to the left of a blue star" "turn the blue star pink"
+python examples/client.py "a red heart and a blue square" "make the background white" drawing.png
 """
 
-import argparse
 import base64
+import os
+import sys
 from pathlib import Path
 
 from openai import OpenAI
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("prompt")
-parser.add_argument("instruction")
-parser.add_argument("--url", default="http://127.0.0.1:8000/v1")
-parser.add_argument("--output", type=Path, default=Path("drawing.png"))
-arguments = parser.parse_args()
-
-client = OpenAI(base_url=arguments.url, api_key="none")
-drawing = client.images.generate(prompt=arguments.prompt, extra_body={"seed": 1}).data[0]
-arguments.output.write_bytes(base64.b64decode(drawing.b64_json))
-edited = client.images.edit(image=arguments.output, prompt=arguments.instruction).data[0]
-arguments.output.with_stem(f"{arguments.output.stem}-edited").write_bytes(base64.b64decode(edited.b64_json))
-print(f"{arguments.output} (seed {drawing.seed}), edited (seed {edited.seed})")
+prompt, instruction, output = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+client = OpenAI(base_url=os.environ.get("OPENAI_BASE_URL", "http://127.0.0.1:8000/v1"), api_key="none")
+drawing = client.images.generate(prompt=prompt, extra_body={"seed": 1}).data[0]
+output.write_bytes(base64.b64decode(drawing.b64_json))
+edited = client.images.edit(image=output, prompt=instruction).data[0]
+output.with_stem(f"{output.stem}-edited").write_bytes(base64.b64decode(edited.b64_json))
+print(f"{output} (seed {drawing.seed}), edited (seed {edited.seed})")

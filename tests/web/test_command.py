@@ -98,8 +98,8 @@ def test_without_the_packages(monkeypatch):
 def test_example(server, tmp_path, monkeypatch, capsys):
     pytest.importorskip("openai", reason="the example needs openai: pip install openai")
     script = REPOSITORY / "examples" / "client.py"
-    url = ["--url", f"{server.url}/v1", "--output", str(tmp_path / "cat.png")]
-    monkeypatch.setattr(sys, "argv", [str(script), "a cat", "make it blue", *url])
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
+    monkeypatch.setattr(sys, "argv", [str(script), "a cat", "make it blue", str(tmp_path / "cat.png")])
     runpy.run_path(str(script), run_name="__main__")
     assert "cat.png (seed 1), edited (seed" in capsys.readouterr().out
     assert Image.open(tmp_path / "cat.png").size == Image.open(tmp_path / "cat-edited.png").size == (32, 32)

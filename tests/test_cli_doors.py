@@ -131,3 +131,15 @@ def test_completion_knows_the_commands():
     asked = {"_WALLAROO_COMPLETE": "complete_bash", "COMP_WORDS": "wallaroo ex", "COMP_CWORD": "1"}
     result = runner.invoke(app, [], env=asked, prog_name="wallaroo")
     assert result.output.split() == ["export"]
+
+
+def test_published_evaluation_does_not_depend_on_the_batch(compact, tmp_path):
+    """Its padding is attended, so prompts of other lengths in a batch would change a picture."""
+    common = ("--model", compact.folder, "--height", 32, "--width", 48, "--device", "cpu")
+    prompts = ("a", "a cat with a very long description that takes many more tokens")
+    for size in (1, 4):
+        output = ("--batch-size", size, "--output", tmp_path / str(size))
+        json_lines("generate", *prompts, "--seed", 3, "--published-eval", *output, *common)
+    one, other = (sorted((tmp_path / size).iterdir()) for size in ("1", "4"))
+    assert [path.name for path in one] == [path.name for path in other] and len(one) == 2
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]

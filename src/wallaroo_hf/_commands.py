@@ -49,6 +49,15 @@ class DrawingOptions:
         return {**asdict(self), "prompt_template": template, "window": window}
 
 
+def images_at_once(options: DrawingOptions, batch_size: int) -> int:
+    """How many images are drawn together.
+
+    With the padding of the published evaluation attended, an image would depend on the length of the other prompts of its
+    batch; so one at a time, as the authors draw.
+    """
+    return 1 if options.published_eval else batch_size
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A loaded model with its processor."""
@@ -126,7 +135,7 @@ def draw_images(
     Raises:
         ValueError: see the processor and `generate`; also if one file is named for several images.
     """
-    total = len(prompts) * num_images
+    total, batch_size = len(prompts) * num_images, images_at_once(options, batch_size)
     if output.suffix.lower() == ".png" and total > 1:
         raise ValueError(f"{total} images cannot be saved to the one file '{output}'; give a folder as --output.")
     first_seed = secrets.randbelow(2**31) if seed is None else seed

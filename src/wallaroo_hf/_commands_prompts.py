@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ._commands import Checkpoint, DrawingOptions, Drawn, load_checkpoint, progress_bar
+from ._commands import Checkpoint, DrawingOptions, Drawn, images_at_once, load_checkpoint, progress_bar
 from ._processes import place_in_world
 from ._prompt_files import PromptJob, check_manifest, plan_batches, read_prompts
 from ._saved_pictures import save_png
@@ -40,6 +40,7 @@ def draw_prompts(
     """
     if output.suffix.lower() == ".png":
         raise ValueError(f"A file of prompts cannot be drawn into the one file '{output}'; give a folder as --output.")
+    batch_size = images_at_once(options, batch_size)
     batches = plan_batches(read_prompts(path), num_images, seed, batch_size)
     rank, world = place_in_world()
     if device is None and world > 1 and torch.accelerator.is_available():

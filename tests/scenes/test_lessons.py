@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from wallaroo_hf.scenes import render
-from wallaroo_hf.scenes.lessons import SIZE, make_edit_lesson, make_lesson
-from wallaroo_hf.scenes.scene import Scene
+from wallaroo_hf.scenes.lessons import SIZE, make_edit_lesson, make_large_lesson, make_lesson
+from wallaroo_hf.scenes.scene import SIZES, Scene
 from wallaroo_hf.scenes.splits import OPERATIONS, Combination, split_of
 from wallaroo_hf.scenes.verify import check_caption, check_edit
-from wallaroo_hf.training.scenes_data import Lessons
+from wallaroo_hf.training.scenes_data import Conversations, Lessons
 
 ROWS = [make_lesson(0, index) for index in range(200)]
 
@@ -43,6 +45,18 @@ def test_nothing_held_out_is_drawn():
         assert found and all(split_of(combination) == "train" for combination in found)
 
 
+def test_large_lessons_ask_for_what_is_hard():
+    rows = [make_large_lesson(0, index) for index in range(200)]
+    assert rows[3] == make_large_lesson(0, 3) != make_large_lesson(1, 3)
+    counts = Counter(row["category"] for row in rows)
+    assert min(counts["crowd"], counts["position"], counts["counting"]) > 25 and len(counts) == 7
+    assert {(row["target_scene"]["height"], row["target_scene"]["width"]) for row in rows} == set(SIZES)
+    for row in rows:
+        assert check_caption(render(Scene.from_dict(row["target_scene"])), row["spec"]), row
+        found = [Combination(*one) for kind in ("main", "others") for one in row["combinations"][kind]]
+        assert found and all(split_of(combination) == "train" for combination in found)
+
+
 def test_small_edits_are_done_as_said():
     rows = [make_edit_lesson(0, index) for index in range(120)]
     assert rows[7] == make_edit_lesson(0, 7) and {row["category"] for row in rows} == set(OPERATIONS)
@@ -55,8 +69,17 @@ def test_small_edits_are_done_as_said():
 
 
 def test_training_rows_say_their_size():
-    for task, pictures in (("generation", 1), ("editing", 2)):
-        row = Lessons(task, 3, seed=0)[2]
+    for name, pictures in (("lessons", 1), ("edit_lessons", 2)):
+        row = Lessons(name, 3, seed=0)[2]
         assert (row["height"], row["width"]) == SIZE
         assert [image.size for image in row["images"]] == [SIZE] * pictures
-    assert Lessons("generation", 3, seed=0)[2]["messages"] == ROWS[2]["messages"]
+    large = Lessons("large_lessons", 20, seed=0)
+    assert all((row["width"], row["height"]) == row["images"][0].size for row in large)
+    assert Lessons("lessons", 3, seed=0)[2]["messages"] == ROWS[2]["messages"]
+
+
+def test_rows_come_to_an_end():
+    assert len(list(Lessons("lessons", 3))) == 3 and len(list(Conversations(2, 4))) == 2
+    with pytest.raises(IndexError):
+        Lessons("lessons", 3)[3]
+    assert Lessons("lessons", 3)[-1]["messages"] == Lessons("lessons", 3)[2]["messages"]

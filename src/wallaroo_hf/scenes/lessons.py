@@ -1,18 +1,32 @@
-"""Small crowded pictures to begin with: more named objects per image token, for training only."""
+"""Lessons, for training only: small crowded pictures to begin with, later larger ones of what is learned last."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 
 from .captions import CAPTION_CATEGORIES, plan_caption, plan_crowd, say_caption
 from .edits import plan_edit, say_edit
 from .phrases import Speaker
+from .scene import random_size
 from .splits import OPERATIONS, admits
 from .tasks import Row, turn
 from .words import LANGUAGES
 
 SIZE = (64, 64)  # (height, width) in pixels: four slots
-_CROWD_RATE = 0.6
+# how often each category comes, and how many objects a crowd has
+_SMALL_SHARES = {"crowd": 0.6, **dict.fromkeys(CAPTION_CATEGORIES, 0.4 / len(CAPTION_CATEGORIES))}
+_SMALL_COUNTS = {2: 0.15, 3: 0.3, 4: 0.55}
+_LARGE_SHARES = {
+    "crowd": 0.3,
+    "position": 0.25,
+    "counting": 0.2,
+    "colour_attribution": 0.1,
+    "colours": 0.07,
+    "two_object": 0.05,
+    "single_object": 0.03,
+}
+_LARGE_COUNTS = {2: 0.2, 3: 0.4, 4: 0.4}
 _MAX_TRIES = 10_000
 
 
@@ -30,12 +44,27 @@ def make_lesson(seed: int, index: int) -> Row:
     Returns:
         A row as of [`tasks.make_row`] with the task "generation"; `category` is "crowd" or one of GenEval's.
     """
-    rng = random.Random(f"{seed}/{index}/lesson")
+    return _lesson(random.Random(f"{seed}/{index}/lesson"), _SMALL_SHARES, _SMALL_COUNTS, SIZE)
+
+
+def make_large_lesson(seed: int, index: int) -> Row:
+    """One text-to-image row of the split "train", of one of `scene.SIZES`, without its picture; see [`make_lesson`].
+
+    Crowds, counting and positions come more often than in the data set: where the next object comes, and which, has to
+    follow from what is drawn already.
+    """
+    return _lesson(random.Random(f"{seed}/{index}/large-lesson"), _LARGE_SHARES, _LARGE_COUNTS, None)
+
+
+def _lesson(
+    rng: random.Random, shares: Mapping[str, float], counts: Mapping[int, float], size: tuple[int, int] | None
+) -> Row:
     language = rng.choice(LANGUAGES)
-    category = "crowd" if rng.random() < _CROWD_RATE else rng.choice(CAPTION_CATEGORIES)
-    count = rng.choices((2, 3, 4), (0.15, 0.3, 0.55))[0]
+    category = rng.choices(list(shares), list(shares.values()))[0]
+    count = rng.choices(list(counts), list(counts.values()))[0]
     for _ in range(_MAX_TRIES):
-        plan = plan_crowd(rng, SIZE, count) if category == "crowd" else plan_caption(rng, category, size=SIZE)
+        chosen = size or random_size(rng)
+        plan = plan_crowd(rng, chosen, count) if category == "crowd" else plan_caption(rng, category, size=chosen)
         if admits("train", plan.main, plan.others):
             break
     else:

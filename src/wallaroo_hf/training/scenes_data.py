@@ -7,16 +7,15 @@ from typing import Any
 
 from ..scenes import SceneDataset
 from ..scenes.conversations import make_conversation
-from ..scenes.lessons import SIZE as SMALL_SIZE
-from ..scenes.lessons import make_edit_lesson, make_lesson
+from ..scenes.lessons import make_edit_lesson, make_large_lesson, make_lesson
 from ..scenes.tasks import render_row
 from .datasets import load_rows
 from .mixing import Source, TaskMixture
 from .rows import Row
 from .stages import Stage
 
-# Folders of encoded rows of small pictures, by task.
-LESSONS = {"generation": "lessons", "editing": "edit_lessons"}
+# Encoded rows that are lessons, by the name of their folder; other folders are called after their task.
+LESSONS = {"lessons": make_lesson, "large_lessons": make_large_lesson, "edit_lessons": make_edit_lesson}
 
 __all__ = ["LESSONS", "SceneRows", "mixture", "text_corpus"]
 
@@ -51,26 +50,27 @@ class SceneRows(Sequence[Row]):
 
 
 class Lessons(Sequence[Row]):
-    """Small pictures to draw or to edit, in the form of training rows.
+    """Pictures to draw or to edit as of `scenes.lessons`, in the form of training rows.
 
     Args:
-        task: "generation" or "editing".
+        name: which, one of `LESSONS`.
         num_rows: how many.
         seed: another seed gives other rows.
     """
 
-    def __init__(self, task: str, num_rows: int, seed: int = 0) -> None:
-        self.make, self.num_rows, self.seed = _LESSON_MAKERS[task], num_rows, seed
+    def __init__(self, name: str, num_rows: int, seed: int = 0) -> None:
+        self.make, self.num_rows, self.seed = LESSONS[name], num_rows, seed
 
     def __len__(self) -> int:
         return self.num_rows
 
     def __getitem__(self, index: int) -> Row:  # type: ignore[override]
-        row = render_row(self.make(self.seed, index))
+        row = render_row(self.make(self.seed, range(self.num_rows)[index]))
+        target = row["target_scene"]
         return {
             **{key: row[key] for key in ("messages", "images")},
-            "height": SMALL_SIZE[0],
-            "width": SMALL_SIZE[1],
+            "height": target["height"],
+            "width": target["width"],
             "name": f"lesson[{index}]",
         }
 
@@ -97,11 +97,9 @@ class Conversations(Sequence[Row]):
         return self.num_rows
 
     def __getitem__(self, index: int) -> Row:  # type: ignore[override]
+        index = range(self.num_rows)[index]
         row = render_row(make_conversation(self.seed, index, self.num_questions, weights=self.weights))
         return {"messages": row["messages"], "images": row["images"], "name": f"conversation[{index}]"}
-
-
-_LESSON_MAKERS = {"generation": make_lesson, "editing": make_edit_lesson}
 
 
 def text_corpus(num_rows: int, seed: int, templates: Mapping[str, Mapping[str, Sequence[str]]]) -> list[str]:
@@ -129,7 +127,7 @@ def mixture(
     seed: int,
     questions: int,
     weights: Mapping[str, float] | None = None,
-    lessons: Sequence[str] = (),
+    folders: Mapping[str, Mapping[str, float]] | None = None,
 ) -> TaskMixture:
     """All rows of a stage in training order; within an optimizer step rows of a task stand together.
 
@@ -142,22 +140,30 @@ def mixture(
         seed: of the order, and of understanding rows.
         questions: in an understanding row, at most.
         weights: how often each kind of question is asked.
-        lessons: tasks whose rows are small pictures.
+        folders: task -> folder of encoded rows -> its share of the task's rows; a task that is not named reads the folder
+            of its own name.
     """
     length = stage.max_steps * stage.global_batch_size
     sources: dict[str, list[Source]] = {}
     for task, share in stage.task_ratio.items():
         if not share:
             continue
-        rows: Any
         if task == "understanding":
-            rows = Conversations(length, questions, seed, weights)
-        else:
-            rows = load_rows(encoded / (LESSONS[task] if task in lessons else task))
-            if not stage.record.line_breaks:
-                rows = rows.select([place for place, codes in enumerate(rows["image_tokens"]) if _is_square(codes[0])])
-        sources[task] = [Source(rows, task)]
+            sources[task] = [Source(Conversations(length, questions, seed, weights), task)]
+            continue
+        shares = (folders or {}).get(task, {task: 1.0})
+        sources[task] = [
+            Source(_encoded_rows(encoded / folder, stage.record.line_breaks), folder, weight)
+            for folder, weight in shares.items()
+        ]
     return TaskMixture(sources, stage.task_ratio, seed, length, sorted_within=stage.global_batch_size)
+
+
+def _encoded_rows(folder: Path, all_sizes: bool) -> Any:
+    rows = load_rows(folder)
+    if all_sizes:
+        return rows
+    return rows.select([place for place, codes in enumerate(rows["image_tokens"]) if _is_square(codes[0])])
 
 
 def _is_square(codes: Sequence[Sequence[int]]) -> bool:

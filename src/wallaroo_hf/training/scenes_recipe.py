@@ -35,13 +35,14 @@ class SceneStep:
         name: its folder.
         stage: what it trains and how.
         base: the step whose result it starts from, or None for a new model.
-        lessons: tasks whose rows are small pictures (`scenes.lessons`).
+        folders: task -> folder of encoded rows -> its share of the task's rows; a task that is not named reads the folder
+            of its own name. Lessons are those of `scenes.lessons`.
     """
 
     name: str
     stage: Stage
     base: str | None
-    lessons: tuple[str, ...] = ()
+    folders: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +57,8 @@ class SceneRecipe:
         questions: about one picture in an understanding row, at most.
         question_weights: how often each kind is asked after stage 0, 1 if not named; some are learned last, as their
             answers are short and not in the pixels of any patch.
-        encoded_rows: rows per task whose pictures are encoded ahead, small ones as `lessons` and `edit_lessons`; drawing
-            and editing repeat them, with other templates and masks each time.
+        encoded_rows: rows whose pictures are encoded ahead, per folder: tasks, and the lessons of `scenes_data.LESSONS`;
+            drawing and editing repeat them, with other templates and masks each time.
         global_batch_size: rows per optimizer step; stage 0 takes twice as many.
         per_device_batch_size: rows in one forward; rows of like length are together.
         steps: optimizer steps of each step of training.
@@ -76,8 +77,9 @@ class SceneRecipe:
     encoded_rows: Mapping[str, int] = dataclasses.field(
         default_factory=lambda: {
             "lessons": 12000,
+            "large_lessons": 16000,
             "generation": 16000,
-            "editing": 12000,
+            "editing": 28000,
             "interleaved": 3000,
             "edit_lessons": 10000,
         }
@@ -92,7 +94,8 @@ class SceneRecipe:
             "3a": 200,
             "3b": 1200,
             "4-lessons": 1000,
-            "4": 2200,
+            "4-mixed": 8000,
+            "4": 6000,
         }
     )
     previewed: int = 5
@@ -102,8 +105,9 @@ class SceneRecipe:
         """The steps of training in order: a stand-in for Qwen2.5-VL (stage 0), then the paper's stages.
 
         As in the paper `visual` is frozen from stage 1 on, the image tokenizer always. The learning rates are a small
-        model's. The stages' task ratios are the paper's; interleaved rows join in stage 4, so that auto mode is trained
-        too, which the paper does not do. Stage 4 begins with small pictures to edit; its learning rate falls to the end.
+        model's. The stages' task ratios are the paper's up to stage 3. In stage 4 edits come more often, and interleaved
+        rows join, so that auto mode is trained too, which the paper does not do. Stage 4 begins with small pictures to
+        edit, goes on with small and large ones, and ends with large ones, while the learning rate falls.
         """
         overrides: dict[str, dict[str, Any]] = {
             "0": {"learning_rate": 3e-3, "warmup_steps": 50, "lr_scheduler_type": "cosine"},
@@ -112,23 +116,37 @@ class SceneRecipe:
             "3a": {"learning_rate": 1.5e-3, "warmup_steps": 0},
             "3b": {"learning_rate": 1.5e-3, "warmup_steps": 0},
             "4-lessons": {"learning_rate": 1.5e-3, "warmup_steps": 0, "editing_init": "generation"},
-            "4": {"learning_rate": 1.5e-3, "warmup_steps": 0, "lr_scheduler_type": "linear"},
+            "4-mixed": {"learning_rate": 1.5e-3, "warmup_steps": 0},
+            "4": {"learning_rate": 8e-4, "warmup_steps": 20, "lr_scheduler_type": "linear"},
         }
         ratios = {
             "4-lessons": {"understanding": 1, "generation": 1, "editing": 3},
-            "4": {"understanding": 1, "generation": 1, "editing": 1, "interleaved": 0.25},
+            "4-mixed": {"understanding": 1, "generation": 2, "editing": 3},
+            "4": {"understanding": 1.5, "generation": 2, "editing": 3, "interleaved": 0.25},
         }
-        lessons = {"1": ("generation",), "2": ("generation",), "4-lessons": ("editing",)}
+        folders: dict[str, dict[str, dict[str, float]]] = {
+            "1": {"generation": {"lessons": 1}},
+            "2": {"generation": {"lessons": 1}},
+            "4-lessons": {"editing": {"edit_lessons": 1}},
+            "4-mixed": {
+                "generation": {"lessons": 1, "generation": 1},
+                "editing": {"edit_lessons": 2, "editing": 1},
+            },
+            "4": {
+                "generation": {"large_lessons": 2, "generation": 1, "lessons": 0.5},
+                "editing": {"editing": 3, "edit_lessons": 0.5},
+            },
+        }
         steps: list[SceneStep] = []
         before = None
         for name, settings in overrides.items():
-            base = stage(name.removesuffix("-lessons"))
+            base = stage(name.split("-")[0])
             chosen = {**_COMMON, **settings, "max_steps": self.steps[name]}
             chosen["global_batch_size"] = self.global_batch_size * (2 if name == "0" else 1)
             small = (SMALL_SIZE,) if name in ("1", "2") else SIZES[:1]
             chosen["buckets"] = SIZES if base.record.line_breaks else small
             chosen["task_ratio"] = ratios.get(name, base.task_ratio)
-            steps.append(SceneStep(f"stage-{name}", base.override(chosen), before, lessons.get(name, ())))
+            steps.append(SceneStep(f"stage-{name}", base.override(chosen), before, folders.get(name, {})))
             before = f"stage-{name}"
         return steps
 
@@ -138,10 +156,13 @@ def tiny_recipe() -> SceneRecipe:
     return SceneRecipe(
         tokenizer_rows=200,
         vq_steps=2,
-        encoded_rows={"lessons": 12, "generation": 12, "editing": 4, "interleaved": 4, "edit_lessons": 4},
+        encoded_rows={
+            **dict.fromkeys(("lessons", "large_lessons", "generation"), 12),
+            **dict.fromkeys(("editing", "interleaved", "edit_lessons"), 4),
+        },
         global_batch_size=8,
         per_device_batch_size=8,
-        steps=dict.fromkeys(("0", "1", "2", "3a", "3b", "4-lessons", "4"), 2),
+        steps=dict.fromkeys(("0", "1", "2", "3a", "3b", "4-lessons", "4-mixed", "4"), 2),
         previewed=1,
         looks=1,
     )

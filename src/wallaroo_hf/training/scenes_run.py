@@ -191,8 +191,7 @@ class SceneRun:
         vq_model, processor = self._image_tokenizer(), self._processor_for_encoding()
         for task, count in self.recipe.encoded_rows.items():
             seed = self.recipe.seed
-            small = next((name for name, folder in LESSONS.items() if folder == task), None)
-            rows: Any = SceneRows(task, count, seed) if small is None else Lessons(small, count, seed)
+            rows: Any = Lessons(task, count, seed) if task in LESSONS else SceneRows(task, count, seed)
 
             def show(done: int, task: str = task, count: int = count) -> None:
                 if self._is_out_of_time():
@@ -216,7 +215,7 @@ class SceneRun:
         arguments = self._arguments(step, folder)
         seed = self.recipe.seed + 1 + self.recipe.training().index(step)
         weights = None if step.base is None else self.recipe.question_weights
-        data = mixture(step.stage, self.output / "rows", seed, self.recipe.questions, weights, step.lessons)
+        data = mixture(step.stage, self.output / "rows", seed, self.recipe.questions, weights, step.folders)
         deadline = _Deadline(self.deadline, self.save_minutes)
         every = max(1, step.stage.max_steps // self.recipe.looks)
         previews = PreviewCallback(processor, self._previews(step), every)

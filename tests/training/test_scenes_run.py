@@ -9,6 +9,7 @@ from helpers import draw, generators
 from wallaroo_hf.scenes import SceneDataset
 from wallaroo_hf.training.scenes_recipe import SceneRecipe, tiny_recipe
 from wallaroo_hf.training.scenes_run import OutOfTime, SceneRun
+from wallaroo_hf.training.trainer import WallarooTrainer
 
 
 def test_recipe_follows_the_paper():
@@ -64,6 +65,31 @@ def test_the_checkpoint_draws_edits_and_answers(finished):
     assert len(draw(model, inputs, generator=generators(1))[0]) > 30
     size = sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file())
     assert size < 15 * 2**20
+
+
+def test_seconds_are_kept_with_every_checkpoint(tmp_path, monkeypatch):
+    """A run that is killed after a checkpoint has lost no more than what came after it."""
+    run = SceneRun(tmp_path, tiny_recipe(), save_minutes=0.0, device="cpu")
+    monkeypatch.setattr(WallarooTrainer, "training_step", _killed_at(2, WallarooTrainer.training_step))
+    with pytest.raises(KeyboardInterrupt):
+        run.run("stage-0")
+    spent = run._record()["parts"]["stage-0"]["process_seconds"]
+    assert spent > 0 and set(run._record()["parts"]["stage-0"]) == {"process_seconds"}
+    monkeypatch.undo()
+    again = SceneRun(tmp_path, tiny_recipe(), device="cpu")
+    again.run("stage-0")
+    assert again._record()["parts"]["stage-0"]["process_seconds"] > spent
+
+
+def _killed_at(count, step):
+    calls = iter(range(1, 100))
+
+    def training_step(*args, **kwargs):
+        if next(calls) > count:
+            raise KeyboardInterrupt
+        return step(*args, **kwargs)
+
+    return training_step
 
 
 def test_another_recipe_is_refused(finished, tmp_path):

@@ -95,7 +95,7 @@ class SceneRecipe:
             "3b": 1200,
             "4-lessons": 1000,
             "4-mixed": 8000,
-            "4": 6000,
+            "4": 4300,
         }
     )
     previewed: int = 5

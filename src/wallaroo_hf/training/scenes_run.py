@@ -45,11 +45,17 @@ class OutOfTime(Exception):
 
 
 class _Deadline(TrainerCallback):
-    """Saves and stops when the time is over, and saves every few minutes before."""
+    """Saves and stops when the time is over, and saves every few minutes before.
 
-    def __init__(self, deadline: float | None, save_minutes: float) -> None:
-        self.deadline, self.save_seconds = deadline, 60 * save_minutes
-        self.saved = time.monotonic()
+    Args:
+        deadline: when that is, by `time.monotonic`; None = never.
+        save_minutes: minutes between checkpoints.
+        note: called with the seconds of computing since the beginning whenever a checkpoint was saved.
+    """
+
+    def __init__(self, deadline: float | None, save_minutes: float, note: Callable[[float], None]) -> None:
+        self.deadline, self.save_seconds, self.note = deadline, 60 * save_minutes, note
+        self.saved, self.began = time.monotonic(), time.process_time()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -63,6 +69,15 @@ class _Deadline(TrainerCallback):
         if control.should_save:
             self.saved = now
         return control
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Says what it took so far."""
+        self.note(self.seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of computing since the beginning."""
+        return time.process_time() - self.began
 
 
 class SceneRun:
@@ -216,7 +231,11 @@ class SceneRun:
         seed = self.recipe.seed + 1 + self.recipe.training().index(step)
         weights = None if step.base is None else self.recipe.question_weights
         data = mixture(step.stage, self.output / "rows", seed, self.recipe.questions, weights, step.folders)
-        deadline = _Deadline(self.deadline, self.save_minutes)
+        checkpoint = find_last_complete_checkpoint(folder)
+        before = self._seconds_before(step.name, checkpoint)
+        deadline = _Deadline(
+            self.deadline, self.save_minutes, lambda seconds: self._note_seconds(step.name, before + seconds)
+        )
         every = max(1, step.stage.max_steps // self.recipe.looks)
         previews = PreviewCallback(processor, self._previews(step), every)
         trainer = WallarooTrainer(
@@ -228,8 +247,6 @@ class SceneRun:
             callbacks=[StageCallback(step.stage), deadline, previews, *self.callbacks],
         )
         trainer.remove_callback(PrinterCallback)
-        checkpoint = find_last_complete_checkpoint(folder)
-        began = time.process_time()
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         history = trainer.state.log_history
         if history:
@@ -241,7 +258,7 @@ class SceneRun:
                 "steps": trainer.state.global_step,
                 "rows": trainer.state.global_step * step.stage.global_batch_size,
                 "precision": "bfloat16 autocast" if arguments.bf16 else "float32",
-                "process_seconds": round(time.process_time() - began + self._seconds_before(step.name, checkpoint), 1),
+                "process_seconds": round(before + deadline.seconds, 1),
                 "last_losses": {key: value for key, value in _last(history).items() if "loss" in key},
             },
         )
@@ -349,6 +366,12 @@ class SceneRun:
     def _write_record(self, record: dict[str, Any]) -> None:
         with new_file(self.record_path) as partial:
             partial.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
+
+    def _note_seconds(self, part: str, seconds: float) -> None:
+        """Keeps the seconds that a part took until its last checkpoint, for a call that goes on from it."""
+        record = self._record()
+        record["parts"].setdefault(part, {})["process_seconds"] = round(seconds, 1)
+        self._write_record(record)
 
     def _note(self, part: str, numbers: dict[str, Any]) -> None:
         """Writes a part's numbers, and what it ran on."""

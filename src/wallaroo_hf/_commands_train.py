@@ -246,7 +246,7 @@ def train_scenes(
 ) -> None:
     """Train the built-in checkpoint from nothing: image tokenizer, backbone, and the paper's stages on the scenes.
 
-    Takes about three hours on two CPU cores. Each part has a folder with losses and pictures; run.json has all numbers.
+    Takes about four hours on one CPU core. Each part has a folder with losses and pictures; run.json has all numbers.
     The same command goes on after a stop.
     """
     from . import _registration  # noqa: F401  the command line postpones it

@@ -16,7 +16,7 @@ _CROWD_RATE = 0.6
 _MAX_TRIES = 10_000
 
 
-def make_lesson(seed: int, index: int) -> Row:
+def make_lesson(seed: int, index: int, size: tuple[int, int] = SIZE) -> Row:
     """One text-to-image row of the split "train", of 64x64 pixels, without its picture: equal arguments give equal rows.
 
     What is hard to learn about drawing scenes is which words a code has to follow, and only the first code of each object
@@ -26,6 +26,7 @@ def make_lesson(seed: int, index: int) -> Row:
     Args:
         seed: the data set's seed.
         index: the row's index; the row depends on no other.
+        size: `(height, width)` in pixels.
 
     Returns:
         A row as of [`tasks.make_row`] with the task "generation"; `category` is "crowd" or one of GenEval's.
@@ -35,7 +36,7 @@ def make_lesson(seed: int, index: int) -> Row:
     category = "crowd" if rng.random() < _CROWD_RATE else rng.choice(CAPTION_CATEGORIES)
     count = rng.choices((2, 3, 4), (0.15, 0.3, 0.55))[0]
     for _ in range(_MAX_TRIES):
-        plan = plan_crowd(rng, SIZE, count) if category == "crowd" else plan_caption(rng, category, size=SIZE)
+        plan = plan_crowd(rng, size, count) if category == "crowd" else plan_caption(rng, category, size=size)
         if admits("train", plan.main, plan.others):
             break
     else:

@@ -197,8 +197,8 @@ def ablation(
     base: Annotated[
         str | None,
         typer.Option(
-            help="Folder of the checkpoint that every variant starts from, best one of stage 3b. Default: the built-in one, "
-            "whose backbone has seen edits in the released arrangement."
+            help="Folder of the checkpoint that every variant starts from, best one of stage 3b (for indicators: of 3a). "
+            "Default: the built-in one, whose backbone has seen edits in the released arrangement."
         ),
     ] = None,
     steps: Annotated[

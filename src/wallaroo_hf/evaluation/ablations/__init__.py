@@ -1,7 +1,7 @@
 """The paper's ablations at a small scale, on the built-in scenes.
 
-What users may want to vary is a setting of a stage or of the processor; what only an ablation needs is a small subclass here,
-so that nothing else of the package knows of it.
+What users may want to vary is a setting of a stage or of the processor; what only an ablation needs is a small subclass
+here, so that nothing else of the package knows of it.
 
 - `variants.py`: the ablations by name; `models.py`, `processors.py`: the subclasses
 - `data.py`: rows; `training.py`: one variant, one seed; `scoring.py`: its numbers; `tokenizers.py`: the same of tokenizers

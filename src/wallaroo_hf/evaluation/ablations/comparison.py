@@ -18,7 +18,23 @@ from .variants import Ablation, Metric
 __all__ = ["Comparison", "Difference", "t_interval"]
 
 # 0.975 quantiles of Student's t by degrees of freedom from 1 on; beyond the list the last one is a little too wide
-_T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+_T_QUANTILES = (
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+    2.228,
+    2.201,
+    2.179,
+    2.160,
+    2.145,
+    2.131,
+)
 _COLOURS = {True: "#2a78b5", False: "#d9822b"}  # released, others
 
 
@@ -62,7 +78,7 @@ class Comparison:
         return Difference(*t_interval([one - other for one, other in zip(ours, released, strict=True)]))
 
     def verdict(self, variant: str, metric: Metric) -> str:
-        """"better", "worse", "within noise", "one seed" or, of what is neither good nor bad, ""."""
+        """ "better", "worse", "within noise", "one seed" or, of what is neither good nor bad, ""."""
         found = self.difference(variant, metric.name)
         if metric.higher_is_better is None or variant == self.ablation.released:
             return ""

@@ -18,7 +18,7 @@ class SharedHeadModel(WallarooForConditionalGeneration):
     """Edits are drawn with the generation head: there are no weights of an edit head, in memory or on disk."""
 
     @property
-    def edit_head(self) -> Any:
+    def edit_head(self) -> Any:  # type: ignore[override]
         """The generation head."""
         return self.generation_head
 

@@ -42,7 +42,9 @@ def score_edits(model: Any, processor: WallarooProcessor, validation: EncodedRow
 
     The first code of an object is the upper left one of its slot: it has to say which object it will be.
     """
-    codes, kept, changed = [], [], []
+    codes: list[float] = []
+    kept: list[float] = []
+    changed: list[float] = []
     for index, losses in enumerate(_row_losses(model, processor, validation.rows)):
         row = validation.lessons.scene_row(index)
         before = {_key(thing) for thing in row["scene"]["objects"]}
@@ -89,7 +91,9 @@ def share_right(model: Any, processor: WallarooProcessor, validation: EncodedRow
     with evaluation_mode(model):
         for start in range(0, count, _BATCH_SIZE):
             batch = items[start : start + _BATCH_SIZE]
-            right += sum(item.judge(output).ok for item, output in zip(batch, make_outputs(subject, batch), strict=True))
+            right += sum(
+                item.judge(output).ok for item, output in zip(batch, make_outputs(subject, batch), strict=True)
+            )
     return right / count
 
 
@@ -126,7 +130,10 @@ def _split(model: Any, batch: dict[str, Any], shapes: Sequence[tuple[int, int]])
     outputs = model(**inputs)
     config = model.config
     labels = batch["labels"][:, 1:]
-    is_code, is_text = labels >= config.text_config.vocab_size, (labels >= 0) & (labels < config.text_config.vocab_size)
+    is_code, is_text = (
+        labels >= config.text_config.vocab_size,
+        (labels >= 0) & (labels < config.text_config.vocab_size),
+    )
     codes = labels[is_code] - config.text_config.vocab_size
     code_losses = F.cross_entropy(outputs.image_logits.float().cpu(), codes, reduction="none")
     texts, logits = labels[is_text], outputs.logits.float().cpu()
@@ -137,9 +144,7 @@ def _split(model: Any, batch: dict[str, Any], shapes: Sequence[tuple[int, int]])
     counts = is_text.sum(dim=1).tolist()
     parts = zip(code_parts, text_losses.split(counts), right.split(counts), ends_line.split(counts), strict=True)
     for shape, (code_part, text_part, right_part, ends) in zip(shapes, parts, strict=True):
-        yield _RowLosses(
-            code_part.reshape(tuple(shape)).numpy(), text_part[ends].numpy(), right_part[ends].numpy()
-        )
+        yield _RowLosses(code_part.reshape(tuple(shape)).numpy(), text_part[ends].numpy(), right_part[ends].numpy())
 
 
 def _to_device(value: Any, device: torch.device) -> Any:

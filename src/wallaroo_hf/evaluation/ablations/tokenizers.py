@@ -67,12 +67,13 @@ def score_tokenizer(vq_model: WallarooVQModel, count: int) -> dict[str, float]:
         a picture costs if nothing but those is known.
     """
     lessons, images = Lessons("generation", count, VALIDATION_SEED), WallarooImageProcessor()
-    squared, right, tokens = 0.0, 0, []
+    squared, right = 0.0, 0
+    tokens: list[torch.Tensor] = []
     for index in range(count):
         scene = Scene.from_dict(lessons.scene_row(index)["target_scene"])
         picture = render(scene)
         pixels = torch.from_numpy(images.to_vq_pixels(picture, scene.height, scene.width))[None]
-        tokens.append(vq_model.encode(pixels).image_tokens)
+        tokens.append(vq_model.encode(pixels).to_tuple()[0])
         (rebuilt,) = images.from_vq_pixels(vq_model.decode(tokens[-1]))
         squared += float(np.mean((np.asarray(picture, np.float64) - np.asarray(rebuilt, np.float64)) ** 2))
         right += check_edit(scene, rebuilt, EditSpec("background", background=scene.background)).ok

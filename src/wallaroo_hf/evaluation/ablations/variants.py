@@ -152,7 +152,9 @@ ABLATIONS: dict[str, Ablation] = {
             "How large a share of the source's codes is replaced in training?",
             "edits",
             tuple(
-                Variant(f"{rate:g}", _RELEASED_EDITS if rate == 0.6 else f"mask_ratio-{rate:g}", {"source_mask_rate": rate})
+                Variant(
+                    f"{rate:g}", _RELEASED_EDITS if rate == 0.6 else f"mask_ratio-{rate:g}", {"source_mask_rate": rate}
+                )
                 for rate in (0.0, 0.3, 0.6, 0.9)
             ),
             "0.6",

@@ -202,9 +202,10 @@ def ablation(
         ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Training steps of each variant and seed. Default: 600.")
+        int | None, typer.Option(min=1, help="Training steps of each variant and seed. Default: 900; tokenizers: 600.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How often each variant is trained.")] = 3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per training step.")] = 16,
     judged: Annotated[int, typer.Option(min=1, help="Pictures drawn and judged, of each task.")] = 96,
     json_output: Json = False,
     device: Device = None,
@@ -218,7 +219,9 @@ def ablation(
 
     find_ablation(name)
     quiet()
-    settings = AblationSettings(steps=steps, seeds=seeds, judged=judged, validation_rows=max(384, judged))
+    settings = AblationSettings(
+        steps=steps, seeds=seeds, batch_size=batch_size, judged=judged, validation_rows=max(384, judged)
+    )
     with _progress_bar(output) as bar:
         found = run_ablation(name, output, base, settings, device, bar)
     _print(found.to_dict() if json_output else found.table())

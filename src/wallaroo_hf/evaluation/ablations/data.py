@@ -48,6 +48,8 @@ class Lessons(Sequence[dict[str, Any]]):
         return make_lesson(self.seed, index, size)
 
     def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]
+        if not 0 <= index < self.num_rows:
+            raise IndexError(index)
         row = render_row(self.scene_row(index))
         target = row["target_scene"]
         return {

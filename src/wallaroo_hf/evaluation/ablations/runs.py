@@ -25,11 +25,10 @@ from .tokenizers import score_tokenizer, train_tokenizer_variant
 from .training import TrainingPlan, train_variant
 from .variants import Ablation, Variant, find_ablation
 
-__all__ = ["PLOT_FILE", "RESULTS_FILE", "AblationSettings", "run_ablation"]
+__all__ = ["RESULTS_FILE", "AblationSettings", "run_ablation"]
 
 RESULTS_FILE = "results.json"
-PLOT_FILE = "comparison.png"
-DEFAULT_STEPS = {"edits": 600, "sizes": 600, "tokenizer": 600}
+DEFAULT_STEPS = {"edits": 900, "sizes": 900, "tokenizer": 600}
 
 Progress = Callable[[str, int, int], None]
 
@@ -39,7 +38,7 @@ class AblationSettings:
     """How large an ablation is.
 
     Attributes:
-        steps: of training, per variant and seed; None = 600.
+        steps: of training, per variant and seed; None = `DEFAULT_STEPS`.
         seeds: 0, 1, … so many.
         batch_size: rows per step.
         rows: different rows of each task to learn from.

@@ -114,13 +114,14 @@ class Comparison:
         }
 
     def table(self) -> Table:
-        """A row per metric and a column per variant; others than the released one with their paired difference."""
+        """A row per metric and a column per variant; below each mean its paired difference from the released one."""
         seeds = len(next(iter(self.seconds.values())))
         table = Table(
-            title=f"{self.ablation.question} Means over {seeds} seeds; in brackets the difference from the released "
-            "arrangement (*) with its 95 % interval, paired by seed",
+            title=f"{self.ablation.question}\nMean over {seeds} {'seed' if seeds == 1 else 'seeds'}; below it the "
+            "difference from the released arrangement (*), with its 95 % interval, paired by seed",
             title_justify="left",
             box=box.SIMPLE_HEAD,
+            show_lines=True,
         )
         table.add_column("")
         for variant in self.scores:
@@ -135,8 +136,9 @@ class Comparison:
             return shown
         found = self.difference(variant, metric.name)
         spread = "" if found.half_width is None else f" ± {_number(metric, found.half_width)}"
-        verdict = self.verdict(variant, metric)
-        return f"{shown} [{'+' if found.mean >= 0 else ''}{_number(metric, found.mean)}{spread}] {verdict}".strip()
+        sign = "+" if found.mean >= 0 else ""
+        lines = (shown, f"{sign}{_number(metric, found.mean)}{spread}", self.verdict(variant, metric))
+        return "\n".join(line for line in lines if line)
 
     def plot(self, path: Path) -> Path:
         """Draws one panel per metric: each variant's mean as a bar with its 95 % interval, and its seeds as dots.

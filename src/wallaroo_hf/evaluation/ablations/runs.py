@@ -79,7 +79,7 @@ def run_ablation(
 
     Args:
         name: one of `ABLATIONS`.
-        output: folder; gets `NAME/results.json` and, with matplotlib, `NAME/comparison.png`.
+        output: folder; gets `NAME/results.json`. ([`Comparison.plot`] draws what is in it.)
         base: folder of the checkpoint that all variants start from; default the built-in one. The ablation `tokenizer`
             starts from nothing.
         settings: how much is trained and scored.

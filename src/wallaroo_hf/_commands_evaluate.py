@@ -186,6 +186,50 @@ def sweep(
         typer.echo(f"Choice: {json.dumps(found.best.generation_config())} ({output / SWEEP_FILE})")
 
 
+def ablation(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="mask_ratio, edit_head, source_order, source_positions, indicators or tokenizer.", show_default=False
+        ),
+    ],
+    output: Output,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the checkpoint that every variant starts from, best one of stage 3b (for indicators: of 3a). "
+            "Default: the built-in one, whose backbone has seen edits in the released arrangement."
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps of each variant and seed. Default: 900; tokenizers: 600.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How often each variant is trained.")] = 3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per training step.")] = 16,
+    judged: Annotated[int, typer.Option(min=1, help="Pictures drawn and judged, of each task.")] = 96,
+    json_output: Json = False,
+    device: Device = None,
+) -> None:
+    """Train and score the variants of one of the paper's ablations at a small scale, on the scenes.
+
+    Run it again to go on after an interruption. Ablations may share an output folder, and then share rows and the runs of
+    the released arrangement.
+    """
+    from .evaluation.ablations import AblationSettings, find_ablation, run_ablation
+
+    find_ablation(name)
+    quiet()
+    settings = AblationSettings(
+        steps=steps, seeds=seeds, batch_size=batch_size, judged=judged, validation_rows=max(384, judged)
+    )
+    with _progress_bar(output) as bar:
+        found = run_ablation(name, output, base, settings, device, bar)
+    _print(found.to_dict() if json_output else found.table())
+    plot = found.plot(output / name / "comparison.png")
+    if not json_output:
+        typer.echo(f"Results: {output / name / 'results.json'}; plot: {plot}")
+
+
 def _load(model: str, device: str | None, dtype: str) -> Any:
     from . import _commands
 

@@ -276,6 +276,7 @@ evaluate = typer.Typer(help="Score a checkpoint.", no_args_is_help=True)
 app.add_typer(evaluate, name="evaluate")
 evaluate.command(epilog=_commands_evaluate.PROMPT_HELP)(_one_sentence_errors(_commands_evaluate.scenes))
 evaluate.command()(_one_sentence_errors(_commands_evaluate.sweep))
+evaluate.command()(_one_sentence_errors(_commands_evaluate.ablation))
 for _name, _command in BENCHMARK_COMMANDS.items():
     evaluate.command(_name)(_one_sentence_errors(_command))
 

@@ -30,8 +30,8 @@ _LARGE_COUNTS = {2: 0.2, 3: 0.4, 4: 0.4}
 _MAX_TRIES = 10_000
 
 
-def make_lesson(seed: int, index: int) -> Row:
-    """One text-to-image row of the split "train", of 64x64 pixels, without its picture: equal arguments give equal rows.
+def make_lesson(seed: int, index: int, size: tuple[int, int] = SIZE) -> Row:
+    """One text-to-image row of the split "train", small, without its picture: equal arguments give equal rows.
 
     What is hard to learn about drawing scenes is which words a code has to follow, and only the first code of each object
     tells. In a scene of nine slots with two objects that is one code of eighteen; here it is up to one of four, and there
@@ -40,11 +40,12 @@ def make_lesson(seed: int, index: int) -> Row:
     Args:
         seed: the data set's seed.
         index: the row's index; the row depends on no other.
+        size: `(height, width)` in pixels.
 
     Returns:
         A row as of [`tasks.make_row`] with the task "generation"; `category` is "crowd" or one of GenEval's.
     """
-    return _lesson(random.Random(f"{seed}/{index}/lesson"), _SMALL_SHARES, _SMALL_COUNTS, SIZE)
+    return _lesson(random.Random(f"{seed}/{index}/lesson"), _SMALL_SHARES, _SMALL_COUNTS, size)
 
 
 def make_large_lesson(seed: int, index: int) -> Row:

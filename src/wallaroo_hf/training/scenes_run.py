@@ -34,7 +34,7 @@ from .vq import VQTrainer, new_tokenizer
 from .vq_data import scene_canvases
 from .vq_recipe import scenes_arguments, small_tokenizer_config
 
-__all__ = ["OutOfTime", "SceneRun"]
+__all__ = ["OutOfTime", "SceneRun", "computes_in_bf16"]
 
 Report = Callable[[str], None]
 VQ_BATCH_SIZE = 8
@@ -276,7 +276,7 @@ class SceneRun:
             use_muon=True,
             use_cpu=self.device == "cpu",
             seed=self.recipe.seed,
-            bf16=_computes_in_bf16(self._torch_device()),
+            bf16=computes_in_bf16(self._torch_device()),
             report_to=[],
             disable_tqdm=True,
             logging_steps=max(1, min(10, step.stage.max_steps // 10)),
@@ -391,7 +391,7 @@ class SceneRun:
         self._write_record(record)
 
 
-def _computes_in_bf16(device: torch.device) -> bool:
+def computes_in_bf16(device: torch.device) -> bool:
     """Whether matrix products in bfloat16 are faster than in float32; a CPU without the instructions is far slower."""
     if device.type != "cpu":
         return True

@@ -111,8 +111,11 @@ def test_differences_are_paired_by_seed():
         "separate": {metric.name: [1.0, 2.0, 3.0] for metric in ablation.metrics},
         "shared": {metric.name: [1.5, 2.4, 3.6] for metric in ablation.metrics},
     }
-    scores["shared"]["edits_right"] = [0.5, 2.5, 3.1]
-    comparison = Comparison(ablation, {}, scores, {"separate": [1.0] * 3, "shared": [1.0] * 3})
+    scores["separate"]["edits_right"] = [0.0, 0.0, 0.0]
+    scores["shared"]["edits_right"] = [0.01, 0.01, 0.01]  # one picture more, by chance in each
+    scores["separate"]["drawings_right"] = [0.1, 0.2, 0.3]
+    scores["shared"]["drawings_right"] = [0.6, 0.69, 0.81]
+    comparison = Comparison(ablation, {"judged": 100}, scores, {"separate": [1.0] * 3, "shared": [1.0] * 3})
     verdicts = {metric.name: comparison.verdict("shared", metric) for metric in ablation.metrics}
     assert verdicts["edit_codes"] == "worse" and verdicts["drawings_right"] == "better"
     assert verdicts["edits_right"] == "within noise"

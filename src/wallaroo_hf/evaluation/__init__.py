@@ -14,6 +14,8 @@ Of the paper's benchmarks:
 - `drawing_files.py`: the scorer's folder, and what may be wrong with it
 
 Of all: `identity.py` (which checkpoint it was), `answers.py`. For lmms-eval: `lmms_eval_plugin.py`, `lmms_eval_model.py`.
+
+The paper's ablations, trained and scored at a small scale: `ablations/`.
 """
 
 from .dpg import read_dpg

@@ -73,9 +73,17 @@ class Comparison:
     seconds: Mapping[str, Sequence[float]]
 
     def difference(self, variant: str, metric: str) -> Difference:
-        """A variant's difference from the released one, paired by seed."""
+        """A variant's difference from the released one, paired by seed.
+
+        Of shares, seeds that happen to agree would give an interval of width 0 (one picture more in each of two), so it is
+        never narrower than what the number of pictures allows.
+        """
         ours, released = self.scores[variant][metric], self.scores[self.ablation.released][metric]
-        return Difference(*t_interval([one - other for one, other in zip(ours, released, strict=True)]))
+        mean, half_width = t_interval([one - other for one, other in zip(ours, released, strict=True)])
+        items = next(one.items for one in self.ablation.metrics if one.name == metric)
+        if half_width is not None and items:
+            half_width = max(half_width, _share_half_width(ours, released, int(self.settings[items])))
+        return Difference(mean, half_width)
 
     def verdict(self, variant: str, metric: Metric) -> str:
         """ "better", "worse", "within noise", "one seed" or, of what is neither good nor bad, ""."""
@@ -191,6 +199,16 @@ def t_interval(values: Sequence[float]) -> tuple[float, float | None]:
     variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
     quantile = _T_QUANTILES[min(len(values) - 1, len(_T_QUANTILES)) - 1]
     return mean, quantile * math.sqrt(variance / len(values))
+
+
+def _share_half_width(ours: Sequence[float], released: Sequence[float], items: int) -> float:
+    """Half the width of the 95 % interval of the difference of two shares, over `items` pictures of each seed."""
+    variance = 0.0
+    for values in (ours, released):
+        count = items * len(values)
+        share = (items * sum(values) + 1) / (count + 2)  # not 0 or 1, whose variance would be none
+        variance += share * (1 - share) / count
+    return 1.96 * math.sqrt(variance)
 
 
 def _number(metric: Metric, value: float) -> str:

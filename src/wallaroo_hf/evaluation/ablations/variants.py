@@ -23,12 +23,14 @@ class Metric:
         title: for people.
         higher_is_better: whether more of it is better; None = neither, it is only told.
         is_share: a share in [0, 1], shown in percent.
+        items: of a share, the setting that says of how many pictures per seed.
     """
 
     name: str
     title: str
     higher_is_better: bool | None = False
     is_share: bool = False
+    items: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,19 +91,19 @@ METRICS = {
         Metric("edit_first_kept", "edits: first codes, kept"),
         Metric("edit_first_changed", "edits: first codes, changed"),
         Metric("drawing_codes", "drawings: loss of codes"),
-        Metric("edits_right", "edits right", True, True),
-        Metric("drawings_right", "drawings right", True, True),
+        Metric("edits_right", "edits right", True, True, "judged"),
+        Metric("drawings_right", "drawings right", True, True, "judged"),
     ),
     "sizes": (
         Metric("line_ends", "loss at ends of lines"),
-        Metric("rows_right", "number of rows right", True, True),
+        Metric("rows_right", "number of rows right", True, True, "validation_rows"),
         Metric("drawing_codes", "drawings: loss of codes"),
         Metric("drawing_first", "drawings: first codes"),
-        Metric("drawings_right", "drawings right", True, True),
+        Metric("drawings_right", "drawings right", True, True, "judged"),
     ),
     "tokenizer": (
         Metric("psnr", "PSNR in dB", True),
-        Metric("rebuilt_right", "rebuilt right", True, True),
+        Metric("rebuilt_right", "rebuilt right", True, True, "validation_rows"),
         Metric("codes_per_picture", "codes per picture", None),
         Metric("bits_per_picture", "bits per picture", None),
     ),

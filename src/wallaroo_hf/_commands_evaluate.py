@@ -138,7 +138,7 @@ def sweep(
     ] = "1,1.5,2,3",
     temperature: Annotated[str, typer.Option(help="Temperatures to try, with commas.")] = "0.6,0.8,1",
     top_k: Annotated[str, typer.Option(help="Numbers of likeliest codes to try, with commas; 0: all.")] = "0",
-    items: Annotated[int, typer.Option(min=1, help="Items per task and setting.")] = 72,
+    items: Annotated[int, typer.Option(min=1, help="Items per task and setting.")] = 216,
     tasks: Annotated[str, typer.Option(help="generation, editing or both.")] = "generation,editing",
     seed: Seed = 0,
     batch_size: BatchSize = 16,
@@ -195,12 +195,13 @@ def ablation(
     ],
     output: Output,
     base: Annotated[
-        str | None,
+        str,
         typer.Option(
             help="Folder of the checkpoint that every variant starts from, best one of stage 3b (for indicators: of 3a). "
-            "Default: the built-in one, whose backbone has seen edits in the released arrangement."
+            "Default: the built-in one, whose backbone has seen edits in the released arrangement.",
+            show_default=False,
         ),
-    ] = None,
+    ] = BUILT_IN,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps of each variant and seed. Default: 900; tokenizers: 600.")
     ] = None,
@@ -218,7 +219,7 @@ def ablation(
     from .evaluation.ablations import AblationSettings, find_ablation, run_ablation
 
     find_ablation(name)
-    quiet()
+    _load(base, device, "float32")  # says at once, in a sentence, if base or device cannot be used
     settings = AblationSettings(
         steps=steps, seeds=seeds, batch_size=batch_size, judged=judged, validation_rows=max(384, judged)
     )

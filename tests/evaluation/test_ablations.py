@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -71,6 +73,22 @@ def test_runs_of_other_settings_are_refused(folder):
     other = AblationSettings(steps=2, seeds=1, batch_size=4, rows=8, validation_rows=6, judged=2)
     with pytest.raises(ValueError, match="other settings \\(steps 1, now 2\\)"):
         run_ablation("edit_head", folder, settings=other, device="cpu")
+
+
+def test_the_console_script_loads_its_base(folder):
+    """It registers the Auto classes late: without them no processor is found."""
+    run_ablation("edit_head", folder, settings=TINY, device="cpu")
+
+    def run(*arguments):
+        starts = "import wallaroo_hf_launcher; wallaroo_hf_launcher.main()"
+        command = [sys.executable, "-c", starts, "evaluate", "ablation", "edit_head", "--seeds", "1", *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 1 and "Traceback" not in result.stderr
+        return result.stderr.strip().splitlines()[-1]
+
+    assert "was made with other settings" in run("-o", str(folder), "--steps", "2", "--device", "cpu")
+    assert "The device 'gpu' cannot be used" in run("-o", str(folder), "--device", "gpu")
+    assert "No checkpoint could be loaded from '/nowhere'" in run("-o", str(folder), "--base", "/nowhere")
 
 
 def test_unknown_names_and_numbers_are_refused(tmp_path):

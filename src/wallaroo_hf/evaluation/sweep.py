@@ -23,7 +23,7 @@ from .scores import Score
 SWEEP_FILE = "sweep.json"
 SPLIT = "validation"
 TASKS = ("generation", "editing")
-NUM_ITEMS = 72  # per task: two of each category, language and size
+NUM_ITEMS = 216  # per task: six of each category, language and size; a third of it could not tell settings apart
 GUIDANCE_SCALES = (1.0, 1.5, 2.0, 3.0)
 TEMPERATURES = (0.6, 0.8, 1.0)
 TOP_KS = (0,)

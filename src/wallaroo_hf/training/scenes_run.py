@@ -18,7 +18,7 @@ from ..modeling.model import WallarooForConditionalGeneration
 from ..modeling.vq import WallarooVQModel
 from ..processing.processor import WallarooProcessor
 from ..scenes import SceneDataset
-from .arguments import WallarooTrainingArguments
+from .arguments import WallarooTrainingArguments, computes_in_bf16
 from .callbacks import StageCallback
 from .checkpoints import find_last_complete_checkpoint
 from .collator import WallarooDataCollator
@@ -34,7 +34,7 @@ from .vq import VQTrainer, new_tokenizer
 from .vq_data import scene_canvases
 from .vq_recipe import scenes_arguments, small_tokenizer_config
 
-__all__ = ["OutOfTime", "SceneRun", "computes_in_bf16"]
+__all__ = ["OutOfTime", "SceneRun"]
 
 Report = Callable[[str], None]
 VQ_BATCH_SIZE = 8
@@ -389,14 +389,6 @@ class SceneRun:
             },
         }
         self._write_record(record)
-
-
-def computes_in_bf16(device: torch.device) -> bool:
-    """Whether matrix products in bfloat16 are faster than in float32; a CPU without the instructions is far slower."""
-    if device.type != "cpu":
-        return True
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _last(history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -13,12 +13,11 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 
 from ...modeling.model import WallarooForConditionalGeneration
 from ...processing.processor import WallarooProcessor
-from ...training.arguments import WallarooTrainingArguments
+from ...training.arguments import WallarooTrainingArguments, computes_in_bf16
 from ...training.callbacks import StageCallback
 from ...training.collator import WallarooDataCollator
 from ...training.mixing import Source, TaskMixture
 from ...training.preparation import add_editing_parts, prepare_for_stage
-from ...training.scenes_run import computes_in_bf16
 from ...training.stages import Stage, stage
 from ...training.trainer import WallarooTrainer
 from .data import SIZES, EncodedRows

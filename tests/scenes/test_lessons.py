@@ -7,7 +7,14 @@ from collections import Counter
 import pytest
 
 from wallaroo_hf.scenes import render
-from wallaroo_hf.scenes.lessons import SIZE, make_edit_lesson, make_large_lesson, make_lesson
+from wallaroo_hf.scenes.lessons import (
+    SIZE,
+    make_edit_lesson,
+    make_large_edit_lesson,
+    make_large_lesson,
+    make_lesson,
+    make_position_lesson,
+)
 from wallaroo_hf.scenes.scene import SIZES, Scene
 from wallaroo_hf.scenes.splits import OPERATIONS, Combination, split_of
 from wallaroo_hf.scenes.verify import check_caption, check_edit
@@ -83,3 +90,27 @@ def test_rows_come_to_an_end():
     with pytest.raises(IndexError):
         Lessons("lessons", 3)[3]
     assert Lessons("lessons", 3)[-1]["messages"] == Lessons("lessons", 3)[2]["messages"]
+
+
+def test_position_lessons_are_mostly_about_positions():
+    rows = [make_position_lesson(0, index) for index in range(200)]
+    assert rows[3] == make_position_lesson(0, 3) != make_position_lesson(1, 3)
+    counts = Counter(row["category"] for row in rows)
+    assert counts["position"] > 120 and set(counts) == {"position", "counting", "crowd"}
+    assert {(row["target_scene"]["height"], row["target_scene"]["width"]) for row in rows} == {SIZE, *SIZES}
+    for row in rows:
+        assert check_caption(render(Scene.from_dict(row["target_scene"])), row["spec"]), row
+        found = [Combination(*one) for kind in ("main", "others") for one in row["combinations"][kind]]
+        assert found and all(split_of(combination) == "train" for combination in found)
+
+
+def test_large_edits_are_crowded_and_done_as_said():
+    rows = [make_large_edit_lesson(0, index) for index in range(120)]
+    assert rows[7] == make_large_edit_lesson(0, 7) and {row["category"] for row in rows} == set(OPERATIONS)
+    counts = Counter(len(row["scene"]["objects"]) for row in rows)
+    assert max(counts) == 6 and counts[5] + counts[6] > 20
+    for row in rows:
+        source, target = (Scene.from_dict(row[key]) for key in ("scene", "target_scene"))
+        assert (source.height, source.width) in SIZES and len(target.objects) <= 6
+        assert check_edit(source, render(target), row["spec"]), row
+        assert all(split_of(Combination(*one)) == "train" for one in row["combinations"]["main"])

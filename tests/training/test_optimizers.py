@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from wallaroo_hf.training.muon import new_muon
 from wallaroo_hf.training.optimizers import MuonAdamW
 
 
@@ -26,7 +27,7 @@ def test_steps_are_those_of_the_two_optimizers():
     joined = MuonAdamW(ours.named_parameters(), lr=0.1)
     matrices = [p for p in theirs.parameters() if p.ndim == 2]
     parts = [
-        torch.optim.Muon(matrices, lr=0.1, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        new_muon(matrices, 0.1),
         torch.optim.AdamW(
             [p for p in theirs.parameters() if p.ndim == 1], lr=0.1, betas=(0.9, 0.95), weight_decay=0.0
         ),

@@ -14,7 +14,7 @@ from wallaroo_hf.training.trainer import WallarooTrainer
 
 def test_recipe_follows_the_paper():
     steps = SceneRecipe().training()
-    assert [step.stage.name for step in steps] == ["0", "1", "2", "3a", "3b", "4", "4", "4"]
+    assert [step.stage.name for step in steps] == ["0", "1", "2", "3a", "3b", "4", "4", "4", "4"]
     ratios = {step.name: dict(step.stage.task_ratio) for step in steps}
     assert ratios["stage-2"] == {"understanding": 1, "generation": 4}
     assert ratios["stage-3b"] == {"understanding": 1, "generation": 2}
@@ -26,6 +26,8 @@ def test_recipe_follows_the_paper():
     for step in steps:
         folders = {folder for shares in step.folders.values() for folder in shares}
         assert folders <= SceneRecipe().encoded_rows.keys() and step.folders.keys() <= step.stage.task_ratio.keys()
+    assert [step.num_hidden_layers for step in steps] == [None] * 8 + [8]
+    assert steps[0].question_weights is None and steps[-1].question_weights["where"] > 1
     assert not any(step.stage.is_trained("model.visual.blocks.0.norm1.weight") for step in steps[1:])
     assert not any(step.stage.is_trained("model.vq_model.quantize.embedding.weight") for step in steps)
 
@@ -48,7 +50,7 @@ def test_a_run_that_is_stopped_again_and_again_finishes(finished):
     folder, checkpoint, stops = finished
     assert stops >= 9, "every part but the last was stopped"
     record = json.loads((checkpoint / "run.json").read_text(encoding="utf-8"))
-    assert {"vq", "rows", "stage-0", "stage-4-lessons", "stage-4-mixed", "stage-4"} <= set(record["parts"])
+    assert {"vq", "rows", "stage-0", "stage-4-lessons", "stage-4-mixed", "stage-4-large", "stage-4"} <= set(record["parts"])
     assert record["parts"]["stage-4"]["steps"] == 2
     assert (folder / "stage-4" / "losses.png").exists()
     assert list((folder / "stage-4" / "previews").glob("*.png"))
@@ -59,6 +61,7 @@ def test_the_checkpoint_draws_edits_and_answers(finished):
     model = wallaroo_hf.WallarooForConditionalGeneration.from_pretrained(checkpoint, dtype="auto")
     processor = wallaroo_hf.WallarooProcessor.from_pretrained(checkpoint)
     assert model.config.stage == "4" and model.config.has_editing
+    assert model.config.text_config.num_hidden_layers == len(model.model.language_model.layers) == 8
     assert processor.buckets[0] == (96, 96)
     row = SceneDataset("test", 1, tasks=["editing"])[0]
     inputs = processor(text=row["prompt"], images=row["images"][0], generation_mode="image", return_tensors="pt")

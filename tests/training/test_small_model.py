@@ -1,5 +1,7 @@
 """A small model from nothing works through the public ways, before and after saving."""
 
+import copy
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from helpers import draw, generators, picture
 from wallaroo_hf.modeling.configuration import WallarooVQConfig
 from wallaroo_hf.modeling.vq import WallarooVQModel
 from wallaroo_hf.training.collator import WallarooDataCollator
-from wallaroo_hf.training.small_model import new_small_model, train_tokenizer
+from wallaroo_hf.training.small_model import add_layers, new_small_model, train_tokenizer
 from wallaroo_hf.training.stages import stage
 
 TEXTS = ["Draw a red circle to the left of a blue star.", "画一个红色的圆形，在蓝色星星的左边。"] * 20
@@ -84,3 +86,25 @@ def test_draws_edits_answers_and_trains_before_and_after_saving(small, tmp_path)
     batch = WallarooDataCollator(again)([row])
     batch.pop("row_names")
     assert set(loaded(**batch).losses) == {"generation_text", "generation_image"}
+
+
+def test_new_layers_change_nothing_until_they_are_trained(small, tmp_path):
+    model = copy.deepcopy(small[0])
+    inputs = small[1](text="a red circle", generation_mode="image", return_tensors="pt")
+    ids = inputs["input_ids"]
+    with torch.no_grad():
+        before = model(ids).logits
+        add_layers(model, 7)
+        assert torch.equal(model(ids).logits, before)
+    text = model.model.language_model
+    assert [layer.self_attn.layer_idx for layer in text.layers] == list(range(7))
+    assert model.config.text_config.num_hidden_layers == 7 == len(text.layers)
+    # evenly between the old ones, and each with weights of its own
+    assert [bool(layer.mlp.down_proj.weight.any()) for layer in text.layers] == [1, 1, 0, 1, 0, 1, 0]
+    assert len({layer.mlp.up_proj.weight.data_ptr() for layer in text.layers}) == 7
+    assert draw(model, inputs, generator=generators(1)) == draw(small[0], inputs, generator=generators(1))
+    model.save_pretrained(tmp_path)
+    loaded = wallaroo_hf.WallarooForConditionalGeneration.from_pretrained(tmp_path)
+    assert torch.equal(loaded(ids).logits, before)
+    with pytest.raises(ValueError, match="7 layers, which cannot become 4"):
+        add_layers(model, 4)

@@ -36,15 +36,18 @@ class EditPlan:
     main: tuple[Combination, ...]
 
 
-def plan_edit(rng: random.Random, operation: str, size: tuple[int, int] | None = None) -> EditPlan:
+def plan_edit(
+    rng: random.Random, operation: str, size: tuple[int, int] | None = None, max_objects: int = MAX_OBJECTS
+) -> EditPlan:
     """Draws a source and an edit of it, one of `splits.OPERATIONS`; the instruction fits one object only.
 
     Args:
         rng: source of randomness.
         operation: what is done.
         size: `(height, width)` in pixels; one of `scene.SIZES` if None.
+        max_objects: of both pictures, at most as many as there are slots.
     """
-    fewest, most = {"add": (1, MAX_OBJECTS - 1), "remove": (2, MAX_OBJECTS)}.get(operation, (1, MAX_OBJECTS))
+    fewest, most = {"add": (1, max_objects - 1), "remove": (2, max_objects)}.get(operation, (1, max_objects))
     while True:
         plan = _PLANNERS[operation](rng, random_scene(rng, size, rng.randint(fewest, most)))
         if plan is not None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from .captions import CAPTION_CATEGORIES, plan_caption, plan_crowd, say_caption
 from .edits import plan_edit, say_edit
 from .phrases import Speaker
-from .scene import random_size
+from .scene import MAX_OBJECTS, random_size
 from .splits import OPERATIONS, admits
 from .tasks import Row, turn
 from .words import LANGUAGES
@@ -27,6 +27,9 @@ _LARGE_SHARES = {
     "single_object": 0.03,
 }
 _LARGE_COUNTS = {2: 0.2, 3: 0.4, 4: 0.4}
+_POSITION_SHARES = {"position": 0.75, "counting": 0.15, "crowd": 0.1}
+_SMALL_RATE = 0.3  # of position lessons
+_CROWD = 6  # objects in a large picture to edit, at most
 _MAX_TRIES = 10_000
 
 
@@ -55,6 +58,16 @@ def make_large_lesson(seed: int, index: int) -> Row:
     follow from what is drawn already.
     """
     return _lesson(random.Random(f"{seed}/{index}/large-lesson"), _LARGE_SHARES, _LARGE_COUNTS, None)
+
+
+def make_position_lesson(seed: int, index: int) -> Row:
+    """One text-to-image row of the split "train", small or of one of `scene.SIZES`, mostly of the category "position".
+
+    In all other captions the objects come in the order in which they are named; here the words decide which comes first.
+    """
+    rng = random.Random(f"{seed}/{index}/position-lesson")
+    size = SIZE if rng.random() < _SMALL_RATE else random_size(rng)
+    return _lesson(rng, _POSITION_SHARES, _LARGE_COUNTS, size)
 
 
 def _lesson(
@@ -90,10 +103,22 @@ def make_edit_lesson(seed: int, index: int) -> Row:
     With four slots there is less to keep apart, and the way from a place in the source to the same place in the target is
     short.
     """
-    rng = random.Random(f"{seed}/{index}/edit-lesson")
+    return _edit_lesson(random.Random(f"{seed}/{index}/edit-lesson"), SIZE, MAX_OBJECTS)
+
+
+def make_large_edit_lesson(seed: int, index: int) -> Row:
+    """One editing row of the split "train", of one of `scene.SIZES` and with more objects than the data set has.
+
+    What is hard about keeping objects is where they are, and every object teaches it.
+    """
+    rng = random.Random(f"{seed}/{index}/large-edit-lesson")
+    return _edit_lesson(rng, random_size(rng), _CROWD)
+
+
+def _edit_lesson(rng: random.Random, size: tuple[int, int], max_objects: int) -> Row:
     language, operation = rng.choice(LANGUAGES), rng.choice(OPERATIONS)
     for _ in range(_MAX_TRIES):
-        plan = plan_edit(rng, operation, SIZE)
+        plan = plan_edit(rng, operation, size, max_objects)
         if admits("train", plan.main):
             break
     else:

@@ -4,7 +4,6 @@ import dataclasses
 import os
 from typing import Any
 
-import torch
 from transformers import TrainingArguments
 
 from .stages import Stage
@@ -16,14 +15,6 @@ def recompute_activations(wanted: bool) -> dict[str, bool]:
     """The argument that has activations computed again instead of kept; transformers renamed it after 5.20."""
     names = {field.name for field in dataclasses.fields(TrainingArguments)}
     return {"activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing": wanted}
-
-
-def computes_in_bf16(device: torch.device) -> bool:
-    """Whether matrix products in bfloat16 are faster than in float32; a CPU without the instructions is far slower."""
-    if device.type != "cpu":
-        return True
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 @dataclasses.dataclass

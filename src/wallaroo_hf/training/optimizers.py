@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .muon import new_muon
+
 __all__ = ["MuonAdamW"]
 
 # Tables and output layers, whose rows are tokens, are AdamW's, as Muon's authors advise.
@@ -13,7 +15,7 @@ TOKEN_PARTS = ("embed_tokens.", "lm_head.", "_head.2.", "patch_embed.")
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """`torch.optim.Muon` for the matrices between hidden states, `torch.optim.AdamW` for everything else.
+    """Muon ([`new_muon`]) for the matrices between hidden states, `torch.optim.AdamW` for everything else.
 
     Small models reach a loss in far fewer steps with it. Muon's steps are scaled to the size of AdamW's
     (`match_rms_adamw`), so one learning rate and one schedule serve both. Both inner optimizers share this one's parameter
@@ -41,9 +43,7 @@ class MuonAdamW(torch.optim.Optimizer):
         if rest:
             self._parts["adamw"] = torch.optim.AdamW(rest, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
         if matrices:
-            self._parts["muon"] = torch.optim.Muon(
-                matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
-            )
+            self._parts["muon"] = new_muon(matrices, lr, weight_decay)
         if not self._parts:
             raise ValueError("There is nothing to train: no parameter requires a gradient.")
         super().__init__([parameter for _, parameter in named], {"lr": lr})

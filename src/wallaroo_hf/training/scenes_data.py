@@ -7,7 +7,13 @@ from typing import Any
 
 from ..scenes import SceneDataset
 from ..scenes.conversations import make_conversation
-from ..scenes.lessons import make_edit_lesson, make_large_lesson, make_lesson
+from ..scenes.lessons import (
+    make_edit_lesson,
+    make_large_edit_lesson,
+    make_large_lesson,
+    make_lesson,
+    make_position_lesson,
+)
 from ..scenes.tasks import render_row
 from .datasets import load_rows
 from .mixing import Source, TaskMixture
@@ -15,7 +21,13 @@ from .rows import Row
 from .stages import Stage
 
 # Encoded rows that are lessons, by the name of their folder; other folders are called after their task.
-LESSONS = {"lessons": make_lesson, "large_lessons": make_large_lesson, "edit_lessons": make_edit_lesson}
+LESSONS = {
+    "lessons": make_lesson,
+    "large_lessons": make_large_lesson,
+    "position_lessons": make_position_lesson,
+    "edit_lessons": make_edit_lesson,
+    "large_edit_lessons": make_large_edit_lesson,
+}
 
 __all__ = ["LESSONS", "SceneRows", "mixture", "text_corpus"]
 

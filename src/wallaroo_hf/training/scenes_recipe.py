@@ -37,12 +37,16 @@ class SceneStep:
         base: the step whose result it starts from, or None for a new model.
         folders: task -> folder of encoded rows -> its share of the task's rows; a task that is not named reads the folder
             of its own name. Lessons are those of `scenes.lessons`.
+        num_hidden_layers: the language model's, which new layers are added for; None = as many as before.
+        question_weights: how often each kind of question is asked, 1 if not named; None = all alike.
     """
 
     name: str
     stage: Stage
     base: str | None
     folders: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    num_hidden_layers: int | None = None
+    question_weights: Mapping[str, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +61,12 @@ class SceneRecipe:
         questions: about one picture in an understanding row, at most.
         question_weights: how often each kind is asked after stage 0, 1 if not named; some are learned last, as their
             answers are short and not in the pixels of any patch.
+        last_question_weights: the same, in the last step.
         encoded_rows: rows whose pictures are encoded ahead, per folder: tasks, and the lessons of `scenes_data.LESSONS`;
             drawing and editing repeat them, with other templates and masks each time.
-        global_batch_size: rows per optimizer step; stage 0 takes twice as many.
+        num_hidden_layers: of the language model in the last step, an even number; before, it has half of them, which takes
+            less time.
+        global_batch_size: rows per optimizer step; stage 0 and the last step take twice as many.
         per_device_batch_size: rows in one forward; rows of like length are together.
         steps: optimizer steps of each step of training.
         previewed: validation rows of each task that each look at the model shows.
@@ -74,16 +81,22 @@ class SceneRecipe:
     question_weights: Mapping[str, float] = dataclasses.field(
         default_factory=lambda: {"where": 3.0, "yes_no": 2.0, "how_many": 2.0}
     )
+    last_question_weights: Mapping[str, float] = dataclasses.field(
+        default_factory=lambda: {"where": 5.0, "yes_no": 2.0, "how_many": 1.5, "what": 1.5}
+    )
     encoded_rows: Mapping[str, int] = dataclasses.field(
         default_factory=lambda: {
             "lessons": 12000,
             "large_lessons": 16000,
+            "position_lessons": 10000,
             "generation": 16000,
             "editing": 28000,
             "interleaved": 3000,
             "edit_lessons": 10000,
+            "large_edit_lessons": 16000,
         }
     )
+    num_hidden_layers: int = 8
     global_batch_size: int = 16
     per_device_batch_size: int = 8
     steps: Mapping[str, int] = dataclasses.field(
@@ -95,7 +108,8 @@ class SceneRecipe:
             "3b": 1200,
             "4-lessons": 1000,
             "4-mixed": 8000,
-            "4": 4300,
+            "4-large": 4300,
+            "4": 3800,
         }
     )
     previewed: int = 5
@@ -107,7 +121,9 @@ class SceneRecipe:
         As in the paper `visual` is frozen from stage 1 on, the image tokenizer always. The learning rates are a small
         model's. The stages' task ratios are the paper's up to stage 3. In stage 4 edits come more often, and interleaved
         rows join, so that auto mode is trained too, which the paper does not do. Stage 4 begins with small pictures to
-        edit, goes on with small and large ones, and ends with large ones, while the learning rate falls.
+        edit, goes on with small and large ones, then with large ones, while the learning rate falls. In the end the
+        language model gets twice the layers, and learns what takes them: which place in one picture is which in another,
+        and what words say about places.
         """
         overrides: dict[str, dict[str, Any]] = {
             "0": {"learning_rate": 3e-3, "warmup_steps": 50, "lr_scheduler_type": "cosine"},
@@ -117,12 +133,14 @@ class SceneRecipe:
             "3b": {"learning_rate": 1.5e-3, "warmup_steps": 0},
             "4-lessons": {"learning_rate": 1.5e-3, "warmup_steps": 0, "editing_init": "generation"},
             "4-mixed": {"learning_rate": 1.5e-3, "warmup_steps": 0},
-            "4": {"learning_rate": 8e-4, "warmup_steps": 20, "lr_scheduler_type": "linear"},
+            "4-large": {"learning_rate": 8e-4, "warmup_steps": 20, "lr_scheduler_type": "linear"},
+            "4": {"learning_rate": 1.1e-3, "warmup_steps": 20, "lr_scheduler_type": "linear"},
         }
         ratios = {
             "4-lessons": {"understanding": 1, "generation": 1, "editing": 3},
             "4-mixed": {"understanding": 1, "generation": 2, "editing": 3},
-            "4": {"understanding": 1.5, "generation": 2, "editing": 3, "interleaved": 0.25},
+            "4-large": {"understanding": 1.5, "generation": 2, "editing": 3, "interleaved": 0.25},
+            "4": {"understanding": 1.5, "generation": 2, "editing": 3.5, "interleaved": 0.25},
         }
         folders: dict[str, dict[str, dict[str, float]]] = {
             "1": {"generation": {"lessons": 1}},
@@ -132,9 +150,13 @@ class SceneRecipe:
                 "generation": {"lessons": 1, "generation": 1},
                 "editing": {"edit_lessons": 2, "editing": 1},
             },
-            "4": {
+            "4-large": {
                 "generation": {"large_lessons": 2, "generation": 1, "lessons": 0.5},
                 "editing": {"editing": 3, "edit_lessons": 0.5},
+            },
+            "4": {
+                "generation": {"position_lessons": 2, "large_lessons": 1, "generation": 0.7},
+                "editing": {"large_edit_lessons": 2.5, "editing": 0.8, "edit_lessons": 0.4},
             },
         }
         steps: list[SceneStep] = []
@@ -142,11 +164,15 @@ class SceneRecipe:
         for name, settings in overrides.items():
             base = stage(name.split("-")[0])
             chosen = {**_COMMON, **settings, "max_steps": self.steps[name]}
-            chosen["global_batch_size"] = self.global_batch_size * (2 if name == "0" else 1)
+            chosen["global_batch_size"] = self.global_batch_size * (2 if name in ("0", "4") else 1)
             small = (SMALL_SIZE,) if name in ("1", "2") else SIZES[:1]
             chosen["buckets"] = SIZES if base.record.line_breaks else small
             chosen["task_ratio"] = ratios.get(name, base.task_ratio)
-            steps.append(SceneStep(f"stage-{name}", base.override(chosen), before, folders.get(name, {})))
+            weights = {"0": None, "4": self.last_question_weights}.get(name, self.question_weights)
+            layers = self.num_hidden_layers if name == "4" else None
+            steps.append(
+                SceneStep(f"stage-{name}", base.override(chosen), before, folders.get(name, {}), layers, weights)
+            )
             before = f"stage-{name}"
         return steps
 
@@ -157,12 +183,12 @@ def tiny_recipe() -> SceneRecipe:
         tokenizer_rows=200,
         vq_steps=2,
         encoded_rows={
-            **dict.fromkeys(("lessons", "large_lessons", "generation"), 12),
-            **dict.fromkeys(("editing", "interleaved", "edit_lessons"), 4),
+            **dict.fromkeys(("lessons", "large_lessons", "position_lessons", "generation"), 12),
+            **dict.fromkeys(("editing", "interleaved", "edit_lessons", "large_edit_lessons"), 4),
         },
         global_batch_size=8,
         per_device_batch_size=8,
-        steps=dict.fromkeys(("0", "1", "2", "3a", "3b", "4-lessons", "4-mixed", "4"), 2),
+        steps=dict.fromkeys(("0", "1", "2", "3a", "3b", "4-lessons", "4-mixed", "4-large", "4"), 2),
         previewed=1,
         looks=1,
     )

@@ -18,17 +18,18 @@ from ..modeling.model import WallarooForConditionalGeneration
 from ..modeling.vq import WallarooVQModel
 from ..processing.processor import WallarooProcessor
 from ..scenes import SceneDataset
-from .arguments import WallarooTrainingArguments, computes_in_bf16
+from .arguments import WallarooTrainingArguments
 from .callbacks import StageCallback
 from .checkpoints import find_last_complete_checkpoint
 from .collator import WallarooDataCollator
 from .encode import encode_rows
+from .muon import computes_in_bf16
 from .preparation import prepare_for_stage
 from .previews import Preview, PreviewCallback
 from .reports import plot_losses
 from .scenes_data import LESSONS, Lessons, SceneRows, mixture, text_corpus
 from .scenes_recipe import INDICATOR_SIZES, PROMPT_TEMPLATES, SceneRecipe, SceneStep
-from .small_model import install_image_tokenizer, new_small_model, train_tokenizer
+from .small_model import add_layers, install_image_tokenizer, new_small_model, train_tokenizer
 from .trainer import WallarooTrainer
 from .vq import VQTrainer, new_tokenizer
 from .vq_data import scene_canvases
@@ -229,8 +230,8 @@ class SceneRun:
             model.set_attn_implementation("eager")
         arguments = self._arguments(step, folder)
         seed = self.recipe.seed + 1 + self.recipe.training().index(step)
-        weights = None if step.base is None else self.recipe.question_weights
-        data = mixture(step.stage, self.output / "rows", seed, self.recipe.questions, weights, step.folders)
+        rows = self.output / "rows"
+        data = mixture(step.stage, rows, seed, self.recipe.questions, step.question_weights, step.folders)
         checkpoint = find_last_complete_checkpoint(folder)
         before = self._seconds_before(step.name, checkpoint)
         deadline = _Deadline(
@@ -325,6 +326,7 @@ class SceneRun:
                 untrained,
                 step.stage,
                 prompt_templates=PROMPT_TEMPLATES,
+                num_hidden_layers=self.recipe.num_hidden_layers // 2,
                 seed=self.recipe.seed,
             )
         base = self._result(step.base)
@@ -333,6 +335,8 @@ class SceneRun:
         model = WallarooForConditionalGeneration.from_pretrained(base)
         if step.stage.name == "1":
             install_image_tokenizer(model, self._image_tokenizer())
+        if step.num_hidden_layers is not None:
+            add_layers(model, step.num_hidden_layers)
         return model, WallarooProcessor.from_pretrained(base)
 
     def _previews(self, step: SceneStep) -> list[Preview]:

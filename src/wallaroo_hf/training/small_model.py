@@ -163,3 +163,37 @@ def install_image_tokenizer(model: WallarooForConditionalGeneration, vq_model: W
             last = torch.nn.Linear(head[2].in_features, codes, bias=False)
             torch.nn.init.normal_(last.weight, std=config.text_config.initializer_range)
             head[2] = last.to(head[0].weight)
+
+
+def add_layers(model: WallarooForConditionalGeneration, num_hidden_layers: int) -> None:
+    """Makes the language model deeper, in place, without changing what it computes.
+
+    The new layers stand evenly between the old ones. Their output matrices are 0, so each passes on what it gets, until
+    training moves them; the rest of each is a copy of the layer before it.
+
+    Args:
+        model: a small model, on a CPU or any one device.
+        num_hidden_layers: how many it has afterwards.
+
+    Raises:
+        ValueError: if that is fewer than it has.
+    """
+    text = model.model.language_model
+    old = list(text.layers)
+    if num_hidden_layers < len(old):
+        raise ValueError(f"The model has {len(old)} layers, which cannot become {num_hidden_layers}; ask for more.")
+    layers: list[torch.nn.Module] = []
+    for index, layer in enumerate(old):
+        layers.append(layer)
+        until = (index + 1) * num_hidden_layers // len(old)
+        while len(layers) < until:
+            new = copy.deepcopy(layer)
+            for matrix in (new.self_attn.o_proj.weight, new.mlp.down_proj.weight):
+                torch.nn.init.zeros_(matrix)
+            layers.append(new)
+    for index, layer in enumerate(layers):
+        layer.self_attn.layer_idx = index
+    text.layers = torch.nn.ModuleList(layers)
+    for config in {id(c): c for c in (model.config.text_config, model.model.config.text_config, text.config)}.values():
+        config.num_hidden_layers = num_hidden_layers
+        config.layer_types = [config.layer_types[0]] * num_hidden_layers

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ..modeling.vq import WallarooVQModel
+from .muon import new_muon
 
 __all__ = ["VQOptimizer"]
 
@@ -16,7 +17,7 @@ _OUTER_LAYERS = ("encoder.conv_in.", "decoder.conv_out.", "quantize.")
 class VQOptimizer:
     """One optimizer made of two that ship with torch.
 
-    `torch.optim.Muon` takes matrices only, so it is given each kernel `(out, in, height, width)` as a matrix
+    Muon ([`new_muon`]) takes matrices only, so it is given each kernel `(out, in, height, width)` as a matrix
     `(out, in * height * width)` that shares its memory. Muon's steps are scaled to the size of AdamW's
     (`match_rms_adamw`), so one learning rate serves both.
 
@@ -39,10 +40,7 @@ class VQOptimizer:
             "adamw": torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
         }
         if self._kernels:
-            matrices = [matrix for _, matrix in self._kernels]
-            self._parts["muon"] = torch.optim.Muon(
-                matrices, lr=learning_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"
-            )
+            self._parts["muon"] = new_muon([matrix for _, matrix in self._kernels], learning_rate)
 
     def step(self, learning_rate: float) -> None:
         """Updates the weights from their gradients, and clears these."""

@@ -13,10 +13,11 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 
 from ...modeling.model import WallarooForConditionalGeneration
 from ...processing.processor import WallarooProcessor
-from ...training.arguments import WallarooTrainingArguments, computes_in_bf16
+from ...training.arguments import WallarooTrainingArguments
 from ...training.callbacks import StageCallback
 from ...training.collator import WallarooDataCollator
 from ...training.mixing import Source, TaskMixture
+from ...training.muon import computes_in_bf16
 from ...training.preparation import add_editing_parts, prepare_for_stage
 from ...training.stages import Stage, stage
 from ...training.trainer import WallarooTrainer

@@ -96,6 +96,23 @@ def test_text_behind_an_image_sees_it(model, processor, images):
     assert torch.equal(logits[0, :-1].argmax(dim=-1), story[0, -6:])
 
 
+def test_the_last_code_of_a_drawing_behind_an_edit_is_no_edits(model, processor):
+    """Each image's codes enter by the adapter of its own task, also the one that is read together with the next text."""
+    used = []
+    hooks = [
+        getattr(model.model, f"{name}_adapter").register_forward_hook(lambda *_, name=name: used.append(name))
+        for name in ("edit", "generation")
+    ]
+    inputs, start = _chat(processor, [picture(1)]), model.config.generate_start_token_id
+    story = _tell(model, inputs, {0: start, 1: start}, generator=generators(3))
+    for hook in hooks:
+        hook.remove()
+    first, second = (begin + 1 for begin in _starts(model, story[0]))
+    edits = model.model.edit_tokens(story)[0]
+    assert edits[first] and not edits[second]
+    assert used[-6] == "generation"  # the first of six steps of text, which reads that code
+
+
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
 def test_windows_draw_the_same(model, processor, guidance_scale):
     """Images of several codes per forward, and the text behind them, which continues their cache."""

@@ -159,7 +159,9 @@ class _Story:
 
     def _write(self, budget: int, generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> None:
         """A segment of text: stock `generate`, which also stops where an image starts."""
-        images: dict[str, Any] = {"edit_mask": bool(self.model.model.edit_tokens(self.ids).any())}
+        # of what is not in the cache yet: the last code of the newest image, and what ends it
+        unread = self.model.model.edit_tokens(self.ids)[:, self.cache.get_seq_length() :]
+        images: dict[str, Any] = {"edit_mask": bool(unread.any())}
         if self.cache.get_seq_length() == 0:
             images = {
                 "pixel_values": self.row.pixel_values,

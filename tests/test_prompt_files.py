@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from PIL import Image
 from test_architecture import SOURCE
 from test_cli import json_lines, run
 from wallaroo_hf._processes import place_in_world
-from wallaroo_hf._prompt_files import plan_batches, read_prompts
+from wallaroo_hf._prompt_files import MANIFEST, check_manifest, plan_batches, read_prompts
 
 
 def _file(folder, text, name="prompts.txt"):
@@ -115,6 +116,33 @@ def test_another_run_is_not_mixed_in(command, tmp_path):
     run(*command, "-o", tmp_path / "out")
     out = run(*command, "--seed", 9, "-o", tmp_path / "out", code=1)
     assert "another run (other prompts, seed)" in out.replace("\n", " ")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "chat_template.jinja"])
+def test_a_fine_tune_is_another_checkpoint(compact, tmp_path, name):
+    """Its files may have the sizes of its base's."""
+    tuned = shutil.copytree(compact.folder, tmp_path / "tuned")
+    content = bytearray((tuned / name).read_bytes())
+    content[-1] ^= 1
+    (tuned / name).write_bytes(content)
+    check_manifest(tmp_path, [], str(compact.folder), {"seed": 0})
+    check_manifest(tmp_path, [], str(shutil.copytree(compact.folder, tmp_path / "copy")), {"seed": 0})
+    with pytest.raises(ValueError, match=r"another run \(other checkpoint\)"):
+        check_manifest(tmp_path, [], str(tuned), {"seed": 0})
+
+
+def test_what_says_nothing_about_the_model_may_change(compact, tmp_path):
+    scored = shutil.copytree(compact.folder, tmp_path / "scored")
+    check_manifest(tmp_path, [], str(scored), {})
+    (scored / "scores.json").write_text("{}", encoding="utf-8")
+    check_manifest(tmp_path, [], str(scored), {})
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"prompts": ["a cat"]}', "\ud800"])
+def test_a_folder_with_another_file_of_that_name(compact, tmp_path, content):
+    (tmp_path / MANIFEST).write_bytes(content.encode("utf-8", "surrogatepass"))
+    with pytest.raises(ValueError, match=r"prompts\.json that .* did not write; choose another folder"):
+        check_manifest(tmp_path, [], str(compact.folder), {})
 
 
 def test_lines_may_have_sizes_of_their_own(compact, tmp_path):

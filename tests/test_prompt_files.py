@@ -11,6 +11,7 @@ from PIL import Image
 
 from test_architecture import SOURCE
 from test_cli import json_lines, run
+from wallaroo_hf import WallarooProcessor
 from wallaroo_hf._processes import place_in_world
 from wallaroo_hf._prompt_files import MANIFEST, check_manifest, plan_batches, read_prompts
 
@@ -155,6 +156,19 @@ def test_lines_may_have_sizes_of_their_own(compact, tmp_path):
     run("generate", "--prompts", path, "-m", compact.folder, "-o", tmp_path / "out", "--device", "cpu", *size)
     assert Image.open(tmp_path / "out" / "wide.png").size == (64, 32)
     assert Image.open(tmp_path / "out" / "own.png").size == (48, 48)
+
+
+@pytest.mark.parametrize("others", [[], [{"prompt": "a dog", "name": "own"}]])
+def test_aspect_ratios_of_lines_replace_the_size_of_the_command(compact, processor, tmp_path, monkeypatch, others):
+    """Whether all lines of a batch have one or some."""
+    processor.buckets = [(32, 64)]
+    monkeypatch.setattr(WallarooProcessor, "from_pretrained", lambda name: processor)
+    rows = [{"prompt": "a cat", "aspect_ratio": "2:1", "name": "wide"}, *others]
+    path = _file(tmp_path, "\n".join(map(json.dumps, rows)), "prompts.jsonl")
+    size = ("--height", 48, "--width", 48)
+    run("generate", "--prompts", path, "-m", compact.folder, "-o", tmp_path / "out", "--device", "cpu", *size)
+    sizes = {name: Image.open(tmp_path / "out" / name).size for name in _pictures(tmp_path / "out")}
+    assert sizes == {"wide.png": (64, 32), **({"own.png": (48, 48)} if others else {})}
 
 
 def test_bad_prompts_are_found_before_anything_is_drawn(compact, tmp_path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -139,6 +140,30 @@ def test_ask(compact, tmp_path):
     picture(1).save(tmp_path / "source.png")
     arguments = ("ask", tmp_path / "source.png", "What is it?", "-m", compact.folder, "--max-new-tokens", 5)
     assert run(*arguments) == run(*arguments)
+
+
+def test_sampled_answers(compact, tmp_path):
+    """By the command's settings, not by the 1e-6 that Qwen2.5-VL's checkpoints have; a seed repeats an answer."""
+    folder = shutil.copytree(compact.folder, tmp_path / "sharp")
+    settings = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+    settings |= {"temperature": 1e-6, "top_k": 1, "top_p": 0.001}
+    (folder / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    picture(1).save(tmp_path / "source.png")
+    arguments = ("ask", tmp_path / "source.png", "What is it?", "-m", folder, "--max-new-tokens", 8, "--device", "cpu")
+    (greedy,) = json_lines(*arguments)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    (one, again, other) = (json_lines(*arguments, "--sample", "--seed", seed)[0] for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert one == again and one["seed"] == 1 and greedy["seed"] is None
+    assert len({answer["answer"] for answer in (greedy, one, other)}) == 3
+    for temperature in (0, 1e-6):
+        (sharp,) = json_lines(*arguments, "--sample", "--temperature", temperature)
+        assert sharp["answer"] == greedy["answer"]
+    assert f"seed {sharp['seed']}" not in run(*arguments)
+    assert "(seed " in run(*arguments, "--sample")
+    for option in ("--temperature", "--seed"):
+        assert f"{option} is for --sample" in run(*arguments, option, 1, code=1)
 
 
 def test_convert(compact, tmp_path):

@@ -192,25 +192,60 @@ def _draw_batch(
     return list(output.images), True
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How an answer is sampled; 0 as temperature takes the likeliest words."""
+
+    temperature: float
+    seed: int
+
+    @classmethod
+    def choose(cls, temperature: float | None, seed: int | None) -> "Sampling":
+        """As given; by default at temperature 1, with a random seed."""
+        return cls(1.0 if temperature is None else temperature, secrets.randbelow(2**31) if seed is None else seed)
+
+    def generate_arguments(self) -> dict[str, Any]:
+        """The same for `generate`, in place of what the checkpoint says: that of Qwen2.5-VL is as good as greedy."""
+        if self.temperature == 0:
+            return {"do_sample": False}
+        return {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
+
+
 def answer(
     checkpoint: Checkpoint,
     images: Sequence[str],
     question: str,
     max_new_tokens: int,
-    sample: bool,
+    sampling: Sampling | None = None,
     show: bool = True,
 ) -> str:
-    """Answers a question about images, printing as it goes (unless not to `show`); returns the whole answer."""
+    """Answers a question about images, printing as it goes (unless not to `show`).
+
+    Args:
+        checkpoint: who answers.
+        images: paths or URLs.
+        question: about them.
+        max_new_tokens: of the longest answer.
+        sampling: None takes the likeliest words. torch's random numbers go on afterwards as if nothing had been sampled.
+        show: whether to print.
+
+    Returns:
+        The whole answer.
+    """
     content = [{"type": "image"} for _ in images] + [{"type": "text", "text": question}]
     text = checkpoint.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     inputs = checkpoint.processor(text=[text], images=list(images) or None, return_tensors="pt")
     model = checkpoint.model
     streamer = TextStreamer(checkpoint.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
-    tokens = model.generate(
-        **inputs.to(model.device, dtype=model.dtype),
-        generation_mode="text",
-        do_sample=sample,
-        max_new_tokens=max_new_tokens,
-        streamer=streamer if show else None,
-    )
+    devices = range(torch.accelerator.device_count())  # all, as seeding does
+    with torch.random.fork_rng(devices, enabled=sampling is not None):
+        if sampling is not None:
+            torch.manual_seed(sampling.seed)
+        tokens = model.generate(
+            **inputs.to(model.device, dtype=model.dtype),
+            **({"do_sample": False} if sampling is None else sampling.generate_arguments()),
+            generation_mode="text",
+            max_new_tokens=max_new_tokens,
+            streamer=streamer if show else None,
+        )
     return checkpoint.processor.post_process_image_text_to_text(tokens[:, inputs["input_ids"].shape[1] :])[0]

@@ -196,19 +196,37 @@ def ask(
     sample: Annotated[
         bool, typer.Option("--sample", help="Sample the answer instead of taking the likeliest.")
     ] = False,
+    temperature: Annotated[
+        float | None,
+        typer.Option(min=0, help="With --sample: its temperature. Default: 1, whatever the checkpoint's is."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=2**62, help="With --sample: repeats an answer. Default: a random one, which is printed."
+        ),
+    ] = None,
     device: Device = None,
     dtype: Dtype = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Ask a question about images."""
+    for name, value in (("--temperature", temperature), ("--seed", seed)):
+        if value is not None and not sample:
+            raise ValueError(f"{name} is for --sample; add it, or leave {name} out.")
     from . import _commands
 
     quiet()
     *paths, question = images
     checkpoint = _commands.load_checkpoint(model, device, dtype)
-    said = _commands.answer(checkpoint, paths, question, max_new_tokens, sample, show=not as_json)
+    sampling = _commands.Sampling.choose(temperature, seed) if sample else None
+    said = _commands.answer(checkpoint, paths, question, max_new_tokens, sampling, show=not as_json)
+    used = None if sampling is None else sampling.seed
     if as_json:
-        typer.echo(json.dumps({"images": paths, "question": question, "answer": said}, ensure_ascii=False))
+        record = {"images": paths, "question": question, "answer": said, "seed": used}
+        typer.echo(json.dumps(record, ensure_ascii=False))
+    elif used is not None:
+        typer.echo(f"(seed {used})", err=True)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from helpers import picture
-from wallaroo_hf import WallarooProcessor
+from wallaroo_hf import WallarooProcessor, _commands
 from wallaroo_hf.cli import app
 from wallaroo_hf.generation import ImageStreamer
 from wallaroo_hf.training.datasets import load_rows
@@ -244,6 +244,20 @@ def test_errors_are_one_sentence(compact, tmp_path, monkeypatch, arguments, word
     out = run(*arguments, code=1)
     assert words in out and "Traceback" not in out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_without_room(common, monkeypatch):
+    """While drawing, then while loading."""
+
+    def fill(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(_commands, "draw_images", fill)
+    out = run("generate", "a cat", *common, code=1)
+    assert "memory is full; use a smaller --batch-size" in out.replace("\n", " ") and "Traceback" not in out
+    monkeypatch.setattr(_commands.WallarooForConditionalGeneration, "to", fill)
+    out = run("generate", "a cat", *common, code=1).replace("\n", " ")
+    assert "does not fit into the memory of the device 'cpu'" in out and "cannot be used" not in out
 
 
 def test_unknown_checkpoint(tmp_path):

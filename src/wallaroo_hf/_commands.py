@@ -89,7 +89,8 @@ def load_checkpoint(name: str, device: str | None, dtype: str) -> Checkpoint:
     """Loads a converted checkpoint onto one device (default: an accelerator if there is one).
 
     Raises:
-        ValueError: if there is no such checkpoint, if it is damaged, or if there is no such device.
+        ValueError: if there is no such checkpoint, if it is damaged, if there is no such device, or if its memory is too
+            small.
     """
     try:
         processor = WallarooProcessor.from_pretrained(name)
@@ -106,13 +107,18 @@ def to_device(model: Any, device: str | None) -> Any:
     """Moves a model to a device, by default to an accelerator if there is one.
 
     Raises:
-        ValueError: if there is no such device.
+        ValueError: if there is no such device, or the model does not fit into its memory.
     """
     if device is None:
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         device = accelerator.type if accelerator is not None else "cpu"
     try:
         return model.to(device)
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"The checkpoint does not fit into the memory of the device '{device}', as far as it is free; free some, or "
+            "choose another device."
+        ) from error
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"The device '{device}' cannot be used ({str(error).splitlines()[0][:200]}).") from error
 

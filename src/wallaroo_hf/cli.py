@@ -65,6 +65,11 @@ def _one_sentence_errors(command: Callable[..., None]) -> Callable[..., None]:
         except (ValueError, OSError, ImportError) as error:
             typer.echo(f"Error: {error}", err=True)
             raise typer.Exit(1) from error
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's; by name, as torch may not be imported here
+                raise
+            typer.echo("Error: The device's memory is full; use a smaller --batch-size or smaller images.", err=True)
+            raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
             typer.echo("Stopped.", err=True)
             raise typer.Exit(130) from error

@@ -73,6 +73,21 @@ def test_windows_draw_the_same(common, tmp_path, command):
     assert "'auto'" in run(*arguments, "--window", "wide", code=1)
 
 
+@pytest.mark.parametrize("command", ["generate", "edit"])
+def test_temperature_0_takes_the_likeliest(common, tmp_path, command):
+    picture(1).save(tmp_path / "source.png")
+    arguments = ("generate", "a cat") if command == "generate" else ("edit", tmp_path / "source.png", "a cat")
+    for name, seed, more in (
+        ("one", 1, ("--temperature", 0)),
+        ("two", 2, ("--temperature", 0)),
+        ("top", 3, ("--top-k", 1)),
+    ):
+        run(*arguments, "--seed", seed, *more, "-o", tmp_path / f"{name}.png", *common)
+    pictures = [Image.open(tmp_path / f"{name}.png") for name in ("one", "two", "top")]
+    assert len({image.tobytes() for image in pictures}) == 1
+    assert json.loads(pictures[0].text["settings"])["temperature"] == 0
+
+
 def test_files_are_never_replaced(common, tmp_path):
     for _ in range(2):
         run("generate", "a cat", "--seed", 1, "-o", tmp_path / "cat.png", *common)

@@ -41,12 +41,16 @@ class DrawingOptions:
     window: str | None = None
 
     def pipeline_arguments(self) -> dict[str, Any]:
-        """The same for the pipeline; a template that is a number is an index, a window that is one a number."""
+        """The same for the pipeline; a template that is a number is an index, a window that is one a number.
+
+        At temperature 0 the likeliest codes are taken, as in the server.
+        """
         template, window = (
             int(given) if given is not None and given.isdigit() else given
             for given in (self.prompt_template, self.window)
         )
-        return {**asdict(self), "prompt_template": template, "window": window}
+        greedy = {"temperature": None, "do_sample": False} if self.temperature == 0 else {}
+        return {**asdict(self), "prompt_template": template, "window": window, **greedy}
 
 
 def images_at_once(options: DrawingOptions, batch_size: int) -> int:

@@ -41,7 +41,9 @@ Seed = Annotated[
 ]
 Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance; 1 switches it off. Default: 3.")]
 Negative = Annotated[str | None, typer.Option(help="What to steer away from.")]
-Temperature = Annotated[float | None, typer.Option(help="Sampling temperature. Default: the checkpoint's.")]
+Temperature = Annotated[
+    float | None, typer.Option(help="Sampling temperature; 0 takes the likeliest codes. Default: the checkpoint's.")
+]
 TopK = Annotated[int | None, typer.Option(help="Sample from the k likeliest codes. Default: the checkpoint's.")]
 TopP = Annotated[float | None, typer.Option(help="Sample from the likeliest codes that make up this probability.")]
 Template = Annotated[str, typer.Option("--prompt-template", help="Index of a template, or text with {prompt} in it.")]

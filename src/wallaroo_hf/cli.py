@@ -39,7 +39,9 @@ Seed = Annotated[
     int | None,
     typer.Option(min=0, max=2**62, help="Image k gets seed + k. Default: a random one, which is printed."),
 ]
-Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance; 1 switches it off. Default: 3.")]
+Guidance = Annotated[
+    float | None, typer.Option(help="Classifier-free guidance; 1 switches it off. Default: the checkpoint's.")
+]
 Negative = Annotated[str | None, typer.Option(help="What to steer away from.")]
 Temperature = Annotated[
     float | None, typer.Option(help="Sampling temperature; 0 takes the likeliest codes. Default: the checkpoint's.")

@@ -63,7 +63,7 @@ class WallarooPipeline(WholeCheckpointMixin):
                 at its source's size.
             aspect_ratio: width to height (`"16:9"`); picks a listed size.
             num_images_per_prompt: copies of each prompt.
-            guidance_scale: default 3; 1 switches guidance off.
+            guidance_scale: 1 switches guidance off; default: the checkpoint's.
             source_guidance_scale: second scale for edits; untrained by the released recipe.
             generator: one `torch.Generator`, or one per image.
             do_sample, temperature, top_k, top_p: sampling of codes; defaults of the checkpoint.

@@ -261,6 +261,12 @@ def test_errors_are_one_sentence(compact, tmp_path, monkeypatch, arguments, word
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("option", ["--dtype", "--stage", "--max-shard-size"])
+def test_the_image_tokenizer_alone_has_no_such_option(option):
+    out = run("convert", "--vq", "x.pt", "--vq-only", option, "4", "-o", "out", code=1)
+    assert f"leave out {option}." in out
+
+
 def test_a_device_without_room(common, monkeypatch):
     """While drawing, then while loading."""
 

@@ -250,17 +250,24 @@ def convert(
         str | None, typer.Option(help="The Qwen2.5-VL it was trained from: folder or Hub id (no weights needed).")
     ] = None,
     dtype: Annotated[
-        str, typer.Option(help="bfloat16, float16 or float32; the image tokenizer stays float32.")
-    ] = "bfloat16",
+        str | None,
+        typer.Option(
+            help="bfloat16 (default), float16 or float32; the image tokenizer stays float32.", show_default=False
+        ),
+    ] = None,
     stage: Annotated[
         str | None, typer.Option(help="Training stage 1, 2, 3a, 3b or 4. Default: 4 with editing parts, else 2.")
     ] = None,
-    max_shard_size: Annotated[str, typer.Option(help="Largest weight file.")] = "5GB",
+    max_shard_size: Annotated[
+        str | None, typer.Option(help="Largest weight file. Default: 5GB.", show_default=False)
+    ] = None,
     vq_only: Annotated[bool, typer.Option("--vq-only", help="Convert the image tokenizer alone.")] = False,
 ) -> None:
     """Convert a released checkpoint into a transformers folder."""
-    if vq_only and (checkpoint or base):
-        raise ValueError("--vq-only converts the image tokenizer alone; leave out --checkpoint and --base.")
+    others = {"--checkpoint": checkpoint, "--base": base, "--dtype": dtype, "--stage": stage}
+    given = [name for name, value in {**others, "--max-shard-size": max_shard_size}.items() if value]
+    if vq_only and given:
+        raise ValueError(f"--vq-only converts the image tokenizer alone; leave out {', '.join(given)}.")
     if not vq_only and not (checkpoint and base):
         raise ValueError("Give --checkpoint and --base as well, or --vq-only to convert the image tokenizer alone.")
     from rich.progress import Progress
@@ -279,9 +286,9 @@ def convert(
             vq,
             base,
             output,
-            dtype,
+            dtype or "bfloat16",
             stage,
-            max_shard_size,
+            max_shard_size or "5GB",
             progress=lambda written, total: bar.update(task, completed=written, total=total),
         )
     typer.echo(f"Converted to {folder}")

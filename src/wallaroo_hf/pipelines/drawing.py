@@ -88,7 +88,7 @@ class WallarooPipeline(WholeCheckpointMixin):
             raise ValueError(
                 f"{len(images)} images were given for {len(prompts)} prompts; give one for all or one each."
             )
-        if self.task == "image-editing" and None in images:
+        if self.task == "image-editing" and any(item is None for item in images):
             raise ValueError('The task "image-editing" needs the picture to edit; pass it as `image`.')
         sources = [None if item is None else open_image(item) for item in images]
         return super().__call__({"prompt": prompts, "image": sources}, **kwargs)

@@ -55,7 +55,10 @@ ALLOWED = {
     "_cli_options": {"_built_in"},
     "_commands_train_vq": {"modeling", "training"},
     "_commands_encode": {"_cli_options", "_commands", "_registration", "layout", "processing", "training"},
-    "_commands_export": {"_cli_options", "_commands", "_registration", "conversion", "pipelines", "training"},
+    "_commands_export": {
+        *("_checkpoint_files", "_cli_options", "_commands", "_files", "_registration"),
+        *("conversion", "pipelines", "training"),
+    },
     "_commands_merge": {"_cli_options", "_registration", "training"},
     "_commands_serve": {"_cli_options", "_commands", "web"},
     "_commands_evaluate": {"_cli_options", "_commands", "evaluation", "scenes"},

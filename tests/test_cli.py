@@ -8,11 +8,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from helpers import picture
-from wallaroo_hf import WallarooProcessor
+from wallaroo_hf import WallarooProcessor, _commands
 from wallaroo_hf.cli import app
 from wallaroo_hf.generation import ImageStreamer
 from wallaroo_hf.training.datasets import load_rows
@@ -70,6 +71,21 @@ def test_windows_draw_the_same(common, tmp_path, command):
     assert len({image.tobytes() for image in pictures}) == 1
     assert [json.loads(image.text["settings"])["window"] for image in pictures] == ["1", "7", "auto"]
     assert "'auto'" in run(*arguments, "--window", "wide", code=1)
+
+
+@pytest.mark.parametrize("command", ["generate", "edit"])
+def test_temperature_0_takes_the_likeliest(common, tmp_path, command):
+    picture(1).save(tmp_path / "source.png")
+    arguments = ("generate", "a cat") if command == "generate" else ("edit", tmp_path / "source.png", "a cat")
+    for name, seed, more in (
+        ("one", 1, ("--temperature", 0)),
+        ("two", 2, ("--temperature", 0)),
+        ("top", 3, ("--top-k", 1)),
+    ):
+        run(*arguments, "--seed", seed, *more, "-o", tmp_path / f"{name}.png", *common)
+    pictures = [Image.open(tmp_path / f"{name}.png") for name in ("one", "two", "top")]
+    assert len({image.tobytes() for image in pictures}) == 1
+    assert json.loads(pictures[0].text["settings"])["temperature"] == 0
 
 
 def test_files_are_never_replaced(common, tmp_path):
@@ -139,6 +155,30 @@ def test_ask(compact, tmp_path):
     picture(1).save(tmp_path / "source.png")
     arguments = ("ask", tmp_path / "source.png", "What is it?", "-m", compact.folder, "--max-new-tokens", 5)
     assert run(*arguments) == run(*arguments)
+
+
+def test_sampled_answers(compact, tmp_path):
+    """By the command's settings, not by the 1e-6 that Qwen2.5-VL's checkpoints have; a seed repeats an answer."""
+    folder = shutil.copytree(compact.folder, tmp_path / "sharp")
+    settings = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+    settings |= {"temperature": 1e-6, "top_k": 1, "top_p": 0.001}
+    (folder / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    picture(1).save(tmp_path / "source.png")
+    arguments = ("ask", tmp_path / "source.png", "What is it?", "-m", folder, "--max-new-tokens", 8, "--device", "cpu")
+    (greedy,) = json_lines(*arguments)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    (one, again, other) = (json_lines(*arguments, "--sample", "--seed", seed)[0] for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert one == again and one["seed"] == 1 and greedy["seed"] is None
+    assert len({answer["answer"] for answer in (greedy, one, other)}) == 3
+    for temperature in (0, 1e-6):
+        (sharp,) = json_lines(*arguments, "--sample", "--temperature", temperature)
+        assert sharp["answer"] == greedy["answer"]
+    assert f"seed {sharp['seed']}" not in run(*arguments)
+    assert "(seed " in run(*arguments, "--sample")
+    for option in ("--temperature", "--seed"):
+        assert f"{option} is for --sample" in run(*arguments, option, 1, code=1)
 
 
 def test_convert(compact, tmp_path):
@@ -219,6 +259,26 @@ def test_errors_are_one_sentence(compact, tmp_path, monkeypatch, arguments, word
     out = run(*arguments, code=1)
     assert words in out and "Traceback" not in out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--dtype", "--stage", "--max-shard-size"])
+def test_the_image_tokenizer_alone_has_no_such_option(option):
+    out = run("convert", "--vq", "x.pt", "--vq-only", option, "4", "-o", "out", code=1)
+    assert f"leave out {option}." in out
+
+
+def test_a_device_without_room(common, monkeypatch):
+    """While drawing, then while loading."""
+
+    def fill(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(_commands, "draw_images", fill)
+    out = run("generate", "a cat", *common, code=1)
+    assert "memory is full; use a smaller --batch-size" in out.replace("\n", " ") and "Traceback" not in out
+    monkeypatch.setattr(_commands.WallarooForConditionalGeneration, "to", fill)
+    out = run("generate", "a cat", *common, code=1).replace("\n", " ")
+    assert "does not fit into the memory of the device 'cpu'" in out and "cannot be used" not in out
 
 
 def test_unknown_checkpoint(tmp_path):

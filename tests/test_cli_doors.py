@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from helpers import picture
 from test_cli import json_lines, run, runner
-from wallaroo_hf import WallarooConfig, default_checkpoint
+from wallaroo_hf import WallarooConfig, _checkpoint_files, _commands_export, default_checkpoint
 from wallaroo_hf.cli import app
 
 
@@ -113,11 +113,35 @@ def test_export(compact, tmp_path):
         (("--to", "hub"), "either --output"),
         (("--to", "hub", "-o", "out", "--push", "a/b"), "either --output"),
         (("--to", "qwen2.5-vl", "-m", "nowhere", "-o", "out"), "does not exist"),
+        (("--to", "hub", "--max-shard-size", "1GB", "-o", "out"), "--max-shard-size is for --to qwen2.5-vl"),
     ],
 )
 def test_export_refuses(tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
     assert words in run("export", *arguments, code=1) and not list(tmp_path.iterdir())
+
+
+def test_export_draws_samples_with_the_revision_that_it_exports(tmp_path, monkeypatch):
+    revisions = []
+
+    def download(name, revision, allow_patterns):
+        revisions.append(revision)
+        return default_checkpoint()
+
+    monkeypatch.setattr(_checkpoint_files, "snapshot_download", download)
+    arguments = ("--to", "hub", "-m", "org/small", "--revision", "v1", "--sample", "a red circle")
+    run("export", *arguments, "-o", tmp_path / "hub")
+    assert revisions == ["v1"] and (tmp_path / "hub" / "samples.png").exists()
+
+
+def test_export_looks_at_its_output_before_it_draws(tmp_path, monkeypatch):
+    def draw(*arguments):
+        raise AssertionError("drawn for nothing")
+
+    monkeypatch.setattr(_commands_export, "_draw_samples", draw)
+    (tmp_path / "mine").touch()
+    out = run("export", "--to", "hub", "--sample", "a red circle", "-o", tmp_path, code=1)
+    assert "already exists and is not empty" in out.replace("\n", " ")
 
 
 def test_generate_needs_one_kind_of_prompts(tmp_path):

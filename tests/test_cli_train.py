@@ -70,6 +70,21 @@ def test_a_stopped_run_goes_on(compact, data, tmp_path):
     ).read_bytes()
 
 
+def test_starting_over_sets_the_old_checkpoints_aside(compact, data, tmp_path):
+    """Those of the run that was given up have higher numbers, and must not be gone on from later."""
+    output = tmp_path / "run"
+    assert _fine_tune(compact, data, output, "--steps", 2, "--save-every", 1).exit_code == 0
+    (output / "final").rename(tmp_path / "kept")
+    old = (output / "checkpoint-2" / "model.safetensors").read_bytes()
+    result = _fine_tune(compact, data, output, "--steps", 1, "--save-every", 1, "--seed", 1, "--no-resume")
+    assert result.exit_code == 0 and "set-aside-1" in result.output.replace("\n", ""), result.output
+    assert sorted(path.name for path in output.glob("checkpoint-*")) == ["checkpoint-1"]
+    assert (output / "set-aside-1" / "checkpoint-2" / "model.safetensors").read_bytes() == old
+    (output / "final").rename(tmp_path / "other")
+    result = _fine_tune(compact, data, output, "--steps", 1, "--seed", 1)
+    assert result.exit_code == 0 and "Going on from" in result.output and "checkpoint-1" in result.output
+
+
 def test_lora(compact, data, tmp_path):
     output = tmp_path / "run"
     result = _fine_tune(compact, data, output, "--steps", 1, "--lora", "--lora-rank", 2)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,8 +11,9 @@ from PIL import Image
 
 from test_architecture import SOURCE
 from test_cli import json_lines, run
+from wallaroo_hf import WallarooProcessor
 from wallaroo_hf._processes import place_in_world
-from wallaroo_hf._prompt_files import plan_batches, read_prompts
+from wallaroo_hf._prompt_files import MANIFEST, check_manifest, plan_batches, read_prompts
 
 
 def _file(folder, text, name="prompts.txt"):
@@ -117,6 +119,33 @@ def test_another_run_is_not_mixed_in(command, tmp_path):
     assert "another run (other prompts, seed)" in out.replace("\n", " ")
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "chat_template.jinja"])
+def test_a_fine_tune_is_another_checkpoint(compact, tmp_path, name):
+    """Its files may have the sizes of its base's."""
+    tuned = shutil.copytree(compact.folder, tmp_path / "tuned")
+    content = bytearray((tuned / name).read_bytes())
+    content[-1] ^= 1
+    (tuned / name).write_bytes(content)
+    check_manifest(tmp_path, [], str(compact.folder), {"seed": 0})
+    check_manifest(tmp_path, [], str(shutil.copytree(compact.folder, tmp_path / "copy")), {"seed": 0})
+    with pytest.raises(ValueError, match=r"another run \(other checkpoint\)"):
+        check_manifest(tmp_path, [], str(tuned), {"seed": 0})
+
+
+def test_what_says_nothing_about_the_model_may_change(compact, tmp_path):
+    scored = shutil.copytree(compact.folder, tmp_path / "scored")
+    check_manifest(tmp_path, [], str(scored), {})
+    (scored / "scores.json").write_text("{}", encoding="utf-8")
+    check_manifest(tmp_path, [], str(scored), {})
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"prompts": ["a cat"]}', "\ud800"])
+def test_a_folder_with_another_file_of_that_name(compact, tmp_path, content):
+    (tmp_path / MANIFEST).write_bytes(content.encode("utf-8", "surrogatepass"))
+    with pytest.raises(ValueError, match=r"prompts\.json that .* did not write; choose another folder"):
+        check_manifest(tmp_path, [], str(compact.folder), {})
+
+
 def test_lines_may_have_sizes_of_their_own(compact, tmp_path):
     rows = [
         {"prompt": "a cat", "height": 32, "width": 64, "name": "wide"},
@@ -127,6 +156,19 @@ def test_lines_may_have_sizes_of_their_own(compact, tmp_path):
     run("generate", "--prompts", path, "-m", compact.folder, "-o", tmp_path / "out", "--device", "cpu", *size)
     assert Image.open(tmp_path / "out" / "wide.png").size == (64, 32)
     assert Image.open(tmp_path / "out" / "own.png").size == (48, 48)
+
+
+@pytest.mark.parametrize("others", [[], [{"prompt": "a dog", "name": "own"}]])
+def test_aspect_ratios_of_lines_replace_the_size_of_the_command(compact, processor, tmp_path, monkeypatch, others):
+    """Whether all lines of a batch have one or some."""
+    processor.buckets = [(32, 64)]
+    monkeypatch.setattr(WallarooProcessor, "from_pretrained", lambda name: processor)
+    rows = [{"prompt": "a cat", "aspect_ratio": "2:1", "name": "wide"}, *others]
+    path = _file(tmp_path, "\n".join(map(json.dumps, rows)), "prompts.jsonl")
+    size = ("--height", 48, "--width", 48)
+    run("generate", "--prompts", path, "-m", compact.folder, "-o", tmp_path / "out", "--device", "cpu", *size)
+    sizes = {name: Image.open(tmp_path / "out" / name).size for name in _pictures(tmp_path / "out")}
+    assert sizes == {"wide.png": (64, 32), **({"own.png": (48, 48)} if others else {})}
 
 
 def test_bad_prompts_are_found_before_anything_is_drawn(compact, tmp_path):

@@ -1,5 +1,6 @@
 """Finding a checkpoint's files, here or on the Hub, and reading what is in them without torch."""
 
+import hashlib
 import json
 import struct
 from dataclasses import dataclass
@@ -12,8 +13,14 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 SETTINGS = ("*.json", "*.jinja", "*.txt")
 _LONGEST_HEADER = 100_000_000  # bytes, as in safetensors itself
+# What decides, with the weights, what a checkpoint draws and answers; others of its files only tell about it.
+_DECISIVE = (
+    *("config.json", "generation_config.json", "processor_config.json", "preprocessor_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
+    *("merges.txt", "chat_template.jinja", "chat_template.json"),
+)
 
-__all__ = ["TensorInfo", "find_checkpoint", "read_json", "weight_files", "weight_headers"]
+__all__ = ["TensorInfo", "checkpoint_digest", "find_checkpoint", "read_json", "weight_files", "weight_headers"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,24 @@ def weight_files(folder: Path) -> list[Path]:
     if missing or not files:
         raise ValueError(f"'{folder}' lacks the weights {', '.join(missing) or SINGLE}; download or save it again.")
     return files
+
+
+def checkpoint_digest(folder: Path) -> str:
+    """SHA-256 of the files that decide what a checkpoint draws and answers: weights, settings, tokenizer, chat template.
+
+    Every byte is read: fine-tunes of one base have files of equal sizes.
+
+    Raises:
+        ValueError: if weights are missing.
+    """
+    digest = hashlib.sha256()
+    settings = [folder / name for name in _DECISIVE if (folder / name).is_file()]
+    for path in (*settings, *weight_files(folder)):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def weight_headers(folder: Path) -> dict[str, TensorInfo]:

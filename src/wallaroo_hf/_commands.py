@@ -41,12 +41,16 @@ class DrawingOptions:
     window: str | None = None
 
     def pipeline_arguments(self) -> dict[str, Any]:
-        """The same for the pipeline; a template that is a number is an index, a window that is one a number."""
+        """The same for the pipeline; a template that is a number is an index, a window that is one a number.
+
+        At temperature 0 the likeliest codes are taken, as in the server.
+        """
         template, window = (
             int(given) if given is not None and given.isdigit() else given
             for given in (self.prompt_template, self.window)
         )
-        return {**asdict(self), "prompt_template": template, "window": window}
+        greedy = {"temperature": None, "do_sample": False} if self.temperature == 0 else {}
+        return {**asdict(self), "prompt_template": template, "window": window, **greedy}
 
 
 def images_at_once(options: DrawingOptions, batch_size: int) -> int:
@@ -89,7 +93,8 @@ def load_checkpoint(name: str, device: str | None, dtype: str) -> Checkpoint:
     """Loads a converted checkpoint onto one device (default: an accelerator if there is one).
 
     Raises:
-        ValueError: if there is no such checkpoint, if it is damaged, or if there is no such device.
+        ValueError: if there is no such checkpoint, if it is damaged, if there is no such device, or if its memory is too
+            small.
     """
     try:
         processor = WallarooProcessor.from_pretrained(name)
@@ -106,13 +111,18 @@ def to_device(model: Any, device: str | None) -> Any:
     """Moves a model to a device, by default to an accelerator if there is one.
 
     Raises:
-        ValueError: if there is no such device.
+        ValueError: if there is no such device, or the model does not fit into its memory.
     """
     if device is None:
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         device = accelerator.type if accelerator is not None else "cpu"
     try:
         return model.to(device)
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"The checkpoint does not fit into the memory of the device '{device}', as far as it is free; free some, or "
+            "choose another device."
+        ) from error
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"The device '{device}' cannot be used ({str(error).splitlines()[0][:200]}).") from error
 
@@ -192,25 +202,60 @@ def _draw_batch(
     return list(output.images), True
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How an answer is sampled; 0 as temperature takes the likeliest words."""
+
+    temperature: float
+    seed: int
+
+    @classmethod
+    def choose(cls, temperature: float | None, seed: int | None) -> "Sampling":
+        """As given; by default at temperature 1, with a random seed."""
+        return cls(1.0 if temperature is None else temperature, secrets.randbelow(2**31) if seed is None else seed)
+
+    def generate_arguments(self) -> dict[str, Any]:
+        """The same for `generate`, in place of what the checkpoint says: that of Qwen2.5-VL is as good as greedy."""
+        if self.temperature == 0:
+            return {"do_sample": False}
+        return {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
+
+
 def answer(
     checkpoint: Checkpoint,
     images: Sequence[str],
     question: str,
     max_new_tokens: int,
-    sample: bool,
+    sampling: Sampling | None = None,
     show: bool = True,
 ) -> str:
-    """Answers a question about images, printing as it goes (unless not to `show`); returns the whole answer."""
+    """Answers a question about images, printing as it goes (unless not to `show`).
+
+    Args:
+        checkpoint: who answers.
+        images: paths or URLs.
+        question: about them.
+        max_new_tokens: of the longest answer.
+        sampling: None takes the likeliest words. torch's random numbers go on afterwards as if nothing had been sampled.
+        show: whether to print.
+
+    Returns:
+        The whole answer.
+    """
     content = [{"type": "image"} for _ in images] + [{"type": "text", "text": question}]
     text = checkpoint.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     inputs = checkpoint.processor(text=[text], images=list(images) or None, return_tensors="pt")
     model = checkpoint.model
     streamer = TextStreamer(checkpoint.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
-    tokens = model.generate(
-        **inputs.to(model.device, dtype=model.dtype),
-        generation_mode="text",
-        do_sample=sample,
-        max_new_tokens=max_new_tokens,
-        streamer=streamer if show else None,
-    )
+    devices = range(torch.accelerator.device_count())  # all, as seeding does
+    with torch.random.fork_rng(devices, enabled=sampling is not None):
+        if sampling is not None:
+            torch.manual_seed(sampling.seed)
+        tokens = model.generate(
+            **inputs.to(model.device, dtype=model.dtype),
+            **({"do_sample": False} if sampling is None else sampling.generate_arguments()),
+            generation_mode="text",
+            max_new_tokens=max_new_tokens,
+            streamer=streamer if show else None,
+        )
     return checkpoint.processor.post_process_image_text_to_text(tokens[:, inputs["input_ids"].shape[1] :])[0]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ._cli_options import BUILT_IN, Model, quiet
+from ._files import require_new
 
 
 class Target(str, Enum):
@@ -43,7 +44,9 @@ def export(
     sample: Annotated[
         list[str] | None, typer.Option(metavar="PROMPT", help="hub: draw this for the card; may be repeated.")
     ] = None,
-    max_shard_size: Annotated[str, typer.Option(help="qwen2.5-vl: largest weight file.")] = "5GB",
+    max_shard_size: Annotated[
+        str | None, typer.Option(help="qwen2.5-vl: largest weight file. Default: 5GB.", show_default=False)
+    ] = None,
 ) -> None:
     """Write a checkpoint for the Hub, or its understanding half for other engines."""
     only_hub: dict[str, object] = {
@@ -56,25 +59,31 @@ def export(
     if to is Target.QWEN:
         for name in [name for name, value in only_hub.items() if value]:
             raise ValueError(f"{name} is for --to hub; leave it out.")
+    elif max_shard_size is not None:
+        raise ValueError("--max-shard-size is for --to qwen2.5-vl; leave it out.")
     if (output is None) == (push is None):
         raise ValueError("Give either --output with the folder to write, or --push with the repository to upload to.")
     from . import _registration  # noqa: F401
 
     quiet()
+    if output is not None:
+        require_new(output)
     if to is Target.QWEN:
         assert output is not None
-        _export_qwen(model, output, revision, max_shard_size)
+        _export_qwen(model, output, revision, max_shard_size or "5GB")
         return
+    from ._checkpoint_files import find_checkpoint
     from .conversion.hub import CardEntries, export_hub, push_to_hub
 
+    checkpoint = find_checkpoint(model, revision)
     with tempfile.TemporaryDirectory(prefix="wallaroo-samples-") as folder:
-        samples = _draw_samples(model, sample, Path(folder)) if sample else None
+        samples = _draw_samples(str(checkpoint), sample, Path(folder)) if sample else None
         entries = CardEntries(base_model, license, recipe, samples, sample or ())
         if push is not None:
-            typer.echo(f"Uploaded: {push_to_hub(model, push, revision, entries, private=private or None)}")
+            typer.echo(f"Uploaded: {push_to_hub(checkpoint, push, entries=entries, private=private or None)}")
         else:
             assert output is not None
-            typer.echo(f"Exported to {export_hub(model, output, revision, entries)}")
+            typer.echo(f"Exported to {export_hub(checkpoint, output, entries=entries)}")
 
 
 def _export_qwen(model: str, output: Path, revision: str | None, max_shard_size: str) -> None:

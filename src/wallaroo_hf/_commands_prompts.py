@@ -79,8 +79,8 @@ def _arguments(batch: Sequence[PromptJob], options: DrawingOptions) -> dict[str,
     rows = [_row(job, options) for job in batch]
     for name in ("negative_prompt", "height", "width", "aspect_ratio"):
         values = [row[name] for row in rows]
-        if any(value is not None for value in values):
-            arguments[name] = values
+        # none where every line replaces it: the command's height must not meet the lines' aspect ratios
+        arguments[name] = values if any(value is not None for value in values) else None
     return arguments
 
 

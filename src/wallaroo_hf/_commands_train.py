@@ -58,7 +58,11 @@ def train(
         bool, typer.Option("--quantize", help="QLoRA: the base in 4 bits (needs bitsandbytes).")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Go on from the newest complete checkpoint in --output.")
+        bool,
+        typer.Option(
+            "--resume/--no-resume",
+            help="Go on from the newest complete checkpoint in --output, or set its checkpoints aside and start over.",
+        ),
     ] = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only look at every row, and say what training would do.")
@@ -188,6 +192,7 @@ def _look_at_rows(options: RunOptions, sources: dict[str, Any], chosen: Stage) -
 
 def _train(options: RunOptions, sources: dict[str, Any], encoded: list[str], chosen: Stage, resume: bool) -> None:
     from ._training_progress import TrainingProgress
+    from .training.checkpoints import set_checkpoints_aside
     from .training.run import build_trainer, finish, last_checkpoint
     from .training.trainer import NonFiniteLossError
 
@@ -199,6 +204,9 @@ def _train(options: RunOptions, sources: dict[str, Any], encoded: list[str], cho
     trainer = build_trainer(options, chosen, sources, encoded, [progress])
     is_main = trainer.is_world_process_zero()
     if is_main:
+        aside = None if resume else set_checkpoints_aside(options.output)
+        if aside is not None:
+            typer.echo(f"The checkpoints of the run before are in {aside} now.", err=True)
         _say_plan(trainer, chosen, checkpoint)
     try:
         with progress:

@@ -7,6 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def require_new(output: Path) -> None:
+    """Makes sure that a folder can be written without touching anything.
+
+    Raises:
+        ValueError: if `output` already holds something.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"The output '{output}' already exists and is not empty; choose another folder or remove it.")
+
+
 @contextlib.contextmanager
 def new_folder(output: Path) -> Iterator[Path]:
     """A temporary folder beside `output` that becomes `output` when the block ends, and vanishes if it fails.
@@ -14,8 +24,7 @@ def new_folder(output: Path) -> Iterator[Path]:
     Raises:
         ValueError: if `output` already holds something.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"The output '{output}' already exists and is not empty; choose another folder or remove it.")
+    require_new(output)
     output = output.resolve()  # the folder may be the current one, or a link
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-partial-", dir=output.parent))

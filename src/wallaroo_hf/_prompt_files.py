@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ._checkpoint_files import find_checkpoint, weight_files
+from ._checkpoint_files import checkpoint_digest, find_checkpoint
 from ._files import new_file
 
 MANIFEST = "prompts.json"
@@ -132,23 +132,19 @@ def check_manifest(
     """Writes down what the folder holds, or refuses a folder that holds something else.
 
     Raises:
-        ValueError: if images were drawn into it before from other prompts, by another checkpoint or with other settings.
+        ValueError: if images were drawn into it before from other prompts, by another checkpoint or with other settings,
+            or if its `prompts.json` is something else.
     """
-    files = find_checkpoint(checkpoint)
-    digest = hashlib.sha256()
-    for name in ("config.json", "generation_config.json", "processor_config.json"):
-        digest.update((files / name).read_bytes() if (files / name).is_file() else b"")
-    digest.update(str([path.stat().st_size for path in weight_files(files)]).encode())
     ours = {
         "prompts": hashlib.sha256(
             json.dumps([[asdict(job) for job in batch] for batch in batches], sort_keys=True).encode()
         ).hexdigest(),
-        "checkpoint": digest.hexdigest(),
+        "checkpoint": checkpoint_digest(find_checkpoint(checkpoint)),
         **settings,
     }
     path = folder / MANIFEST
     if path.is_file():
-        theirs = json.loads(path.read_text(encoding="utf-8"))
+        theirs = _read_manifest(path)
         different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
         if different:
             raise ValueError(
@@ -158,3 +154,16 @@ def check_manifest(
         return
     with new_file(path) as partial:
         partial.write_text(json.dumps(ours, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or not {"prompts", "checkpoint"} <= content.keys():
+        raise ValueError(
+            f"The folder '{path.parent}' holds a {path.name} that `generate --prompts` did not write; choose another "
+            "folder."
+        )
+    return content

@@ -39,9 +39,13 @@ Seed = Annotated[
     int | None,
     typer.Option(min=0, max=2**62, help="Image k gets seed + k. Default: a random one, which is printed."),
 ]
-Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance; 1 switches it off. Default: 3.")]
+Guidance = Annotated[
+    float | None, typer.Option(help="Classifier-free guidance; 1 switches it off. Default: the checkpoint's.")
+]
 Negative = Annotated[str | None, typer.Option(help="What to steer away from.")]
-Temperature = Annotated[float | None, typer.Option(help="Sampling temperature. Default: the checkpoint's.")]
+Temperature = Annotated[
+    float | None, typer.Option(help="Sampling temperature; 0 takes the likeliest codes. Default: the checkpoint's.")
+]
 TopK = Annotated[int | None, typer.Option(help="Sample from the k likeliest codes. Default: the checkpoint's.")]
 TopP = Annotated[float | None, typer.Option(help="Sample from the likeliest codes that make up this probability.")]
 Template = Annotated[str, typer.Option("--prompt-template", help="Index of a template, or text with {prompt} in it.")]
@@ -64,6 +68,11 @@ def _one_sentence_errors(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except (ValueError, OSError, ImportError) as error:
             typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(1) from error
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's; by name, as torch may not be imported here
+                raise
+            typer.echo("Error: The device's memory is full; use a smaller --batch-size or smaller images.", err=True)
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
             typer.echo("Stopped.", err=True)
@@ -196,19 +205,37 @@ def ask(
     sample: Annotated[
         bool, typer.Option("--sample", help="Sample the answer instead of taking the likeliest.")
     ] = False,
+    temperature: Annotated[
+        float | None,
+        typer.Option(min=0, help="With --sample: its temperature. Default: 1, whatever the checkpoint's is."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=2**62, help="With --sample: repeats an answer. Default: a random one, which is printed."
+        ),
+    ] = None,
     device: Device = None,
     dtype: Dtype = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Ask a question about images."""
+    for name, value in (("--temperature", temperature), ("--seed", seed)):
+        if value is not None and not sample:
+            raise ValueError(f"{name} is for --sample; add it, or leave {name} out.")
     from . import _commands
 
     quiet()
     *paths, question = images
     checkpoint = _commands.load_checkpoint(model, device, dtype)
-    said = _commands.answer(checkpoint, paths, question, max_new_tokens, sample, show=not as_json)
+    sampling = _commands.Sampling.choose(temperature, seed) if sample else None
+    said = _commands.answer(checkpoint, paths, question, max_new_tokens, sampling, show=not as_json)
+    used = None if sampling is None else sampling.seed
     if as_json:
-        typer.echo(json.dumps({"images": paths, "question": question, "answer": said}, ensure_ascii=False))
+        record = {"images": paths, "question": question, "answer": said, "seed": used}
+        typer.echo(json.dumps(record, ensure_ascii=False))
+    elif used is not None:
+        typer.echo(f"(seed {used})", err=True)
 
 
 @app.command()
@@ -223,17 +250,24 @@ def convert(
         str | None, typer.Option(help="The Qwen2.5-VL it was trained from: folder or Hub id (no weights needed).")
     ] = None,
     dtype: Annotated[
-        str, typer.Option(help="bfloat16, float16 or float32; the image tokenizer stays float32.")
-    ] = "bfloat16",
+        str | None,
+        typer.Option(
+            help="bfloat16 (default), float16 or float32; the image tokenizer stays float32.", show_default=False
+        ),
+    ] = None,
     stage: Annotated[
         str | None, typer.Option(help="Training stage 1, 2, 3a, 3b or 4. Default: 4 with editing parts, else 2.")
     ] = None,
-    max_shard_size: Annotated[str, typer.Option(help="Largest weight file.")] = "5GB",
+    max_shard_size: Annotated[
+        str | None, typer.Option(help="Largest weight file. Default: 5GB.", show_default=False)
+    ] = None,
     vq_only: Annotated[bool, typer.Option("--vq-only", help="Convert the image tokenizer alone.")] = False,
 ) -> None:
     """Convert a released checkpoint into a transformers folder."""
-    if vq_only and (checkpoint or base):
-        raise ValueError("--vq-only converts the image tokenizer alone; leave out --checkpoint and --base.")
+    others = {"--checkpoint": checkpoint, "--base": base, "--dtype": dtype, "--stage": stage}
+    given = [name for name, value in {**others, "--max-shard-size": max_shard_size}.items() if value]
+    if vq_only and given:
+        raise ValueError(f"--vq-only converts the image tokenizer alone; leave out {', '.join(given)}.")
     if not vq_only and not (checkpoint and base):
         raise ValueError("Give --checkpoint and --base as well, or --vq-only to convert the image tokenizer alone.")
     from rich.progress import Progress
@@ -252,9 +286,9 @@ def convert(
             vq,
             base,
             output,
-            dtype,
+            dtype or "bfloat16",
             stage,
-            max_shard_size,
+            max_shard_size or "5GB",
             progress=lambda written, total: bar.update(task, completed=written, total=total),
         )
     typer.echo(f"Converted to {folder}")

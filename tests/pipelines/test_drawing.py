@@ -1,5 +1,6 @@
 """`WallarooPipeline`: one call from words to pictures."""
 
+import numpy
 import pytest
 import torch
 
@@ -40,6 +41,19 @@ def test_an_edit_has_its_sources_size(pipe, tmp_path):
     assert pipe("make it blue", image=source, **buckets).images[0].size == (60, 45)
     assert pipe("make it blue", image=tmp_path / "source.png", published_eval=True).images[0].size == (64, 48)
     assert pipe("make it blue", image=source, height=32, width=32).images[0].size == (32, 32)
+
+
+def test_an_array_can_be_edited(model, processor):
+    pipe = WallarooPipeline(model=model, processor=processor, device="cpu", task="image-editing")
+    source = picture(1)
+    options = {"output_type": "tokens", **SIZE}
+    edits = [
+        pipe("make it blue", image=image, generator=generators(1), **options).images
+        for image in (source, numpy.asarray(source), [numpy.asarray(source)])
+    ]
+    assert torch.equal(edits[0], edits[1]) and torch.equal(edits[0], edits[2])
+    with pytest.raises(ValueError, match="needs the picture to edit"):
+        pipe(["blue", "red"], image=[numpy.asarray(source), None], **options)
 
 
 def test_drawings_and_edits_in_one_batch(pipe):

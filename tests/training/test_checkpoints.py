@@ -15,7 +15,12 @@ from peft import LoraConfig, get_peft_model
 
 import training_runs
 from training_runs import build_trainer, curve
-from wallaroo_hf.training.checkpoints import AtomicCheckpointMixin, find_last_complete_checkpoint, why_incomplete
+from wallaroo_hf.training.checkpoints import (
+    AtomicCheckpointMixin,
+    find_last_complete_checkpoint,
+    set_checkpoints_aside,
+    why_incomplete,
+)
 
 STEPS = 7  # of 2 rows; 8 rows are an epoch of 4 steps
 
@@ -111,6 +116,22 @@ def test_sharded_checkpoints_are_whole_when_their_last_file_is_there(damaged):
     assert why_incomplete(damaged) is None
     (damaged / "global_step2" / "mp_rank_00_model_states.pt").write_bytes(optimizer[:-10])
     assert "mp_rank_00_model_states.pt is damaged" in why_incomplete(damaged)
+
+
+def test_checkpoints_are_set_aside(tmp_path):
+    """Whole or not; other files stay, and what was set aside before too."""
+    assert set_checkpoints_aside(tmp_path / "no run") is None
+    for run in (1, 2):
+        for name in ("checkpoint-3", "checkpoint-20", "previews"):
+            (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / "checkpoint-3" / "run").write_text(str(run), encoding="utf-8")
+        assert set_checkpoints_aside(tmp_path) == tmp_path / f"set-aside-{run}"
+    assert set_checkpoints_aside(tmp_path) is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["previews", "set-aside-1", "set-aside-2"]
+    for run in (1, 2):
+        folder = tmp_path / f"set-aside-{run}"
+        assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-20", "checkpoint-3"]
+        assert (folder / "checkpoint-3" / "run").read_text(encoding="utf-8") == str(run)
 
 
 def test_the_newest_complete_checkpoint_is_found(checkpoint, tmp_path):

@@ -63,7 +63,7 @@ class WallarooPipeline(WholeCheckpointMixin):
                 at its source's size.
             aspect_ratio: width to height (`"16:9"`); picks a listed size.
             num_images_per_prompt: copies of each prompt.
-            guidance_scale: default 3; 1 switches guidance off.
+            guidance_scale: 1 switches guidance off; default: the checkpoint's.
             source_guidance_scale: second scale for edits; untrained by the released recipe.
             generator: one `torch.Generator`, or one per image.
             do_sample, temperature, top_k, top_p: sampling of codes; defaults of the checkpoint.
@@ -88,7 +88,7 @@ class WallarooPipeline(WholeCheckpointMixin):
             raise ValueError(
                 f"{len(images)} images were given for {len(prompts)} prompts; give one for all or one each."
             )
-        if self.task == "image-editing" and None in images:
+        if self.task == "image-editing" and any(item is None for item in images):
             raise ValueError('The task "image-editing" needs the picture to edit; pass it as `image`.')
         sources = [None if item is None else open_image(item) for item in images]
         return super().__call__({"prompt": prompts, "image": sources}, **kwargs)

@@ -1,5 +1,6 @@
 """Checkpoints that are whole or not there: saving under another name first, and finding the newest complete one."""
 
+import itertools
 import json
 import os
 import re
@@ -11,7 +12,13 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-__all__ = ["ADAPTER_SETTINGS", "AtomicCheckpointMixin", "find_last_complete_checkpoint", "why_incomplete"]
+__all__ = [
+    "ADAPTER_SETTINGS",
+    "AtomicCheckpointMixin",
+    "find_last_complete_checkpoint",
+    "set_checkpoints_aside",
+    "why_incomplete",
+]
 
 UNFINISHED = "unfinished"  # where a checkpoint is written before it gets its name, and where one goes to be deleted
 # Where adapters keep the model's settings: a config.json beside them would pass for a whole checkpoint's.
@@ -36,6 +43,29 @@ def find_last_complete_checkpoint(output_dir: str | Path) -> Path | None:
         if why_incomplete(path) is None:
             return path
     return None
+
+
+def set_checkpoints_aside(output_dir: str | Path) -> Path | None:
+    """Moves the checkpoints of a run that is started over into a folder of their own, where none is resumed from.
+
+    Left where they are, those with higher numbers than the new run's would be taken for its newest.
+
+    Args:
+        output_dir: the run's folder, with `checkpoint-N` folders in it.
+
+    Returns:
+        The folder `set-aside-N` that they are in now; None if there are none.
+    """
+    run_dir = Path(output_dir)
+    checkpoints = _checkpoints(run_dir)
+    if not checkpoints:
+        return None
+    number = next(number for number in itertools.count(1) if not (run_dir / f"set-aside-{number}").exists())
+    aside = run_dir / f"set-aside-{number}"
+    aside.mkdir()
+    for path in checkpoints:
+        path.rename(aside / path.name)
+    return aside
 
 
 def why_incomplete(checkpoint: str | Path) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, SequentialSampler
 from transformers import Trainer
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from ..modeling.losses import LOSS_NAMES, count_labels, total_loss
 from ..modeling.model import WallarooForConditionalGeneration
@@ -283,6 +283,15 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
             self.wallaroo.generation_config.save_pretrained(settings)
 
     # ---------------------------------------------------------------------------------------------------------- data
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As in `Trainer`. Checkpoints do not keep where a stream was: resumed, it is read again from its beginning."""
+        streams = isinstance(self.train_dataset, StreamMixture)
+        if resume_from_checkpoint and streams and not self.args.ignore_data_skip:
+            logger.warning(
+                "The data is streamed, so all rows before the checkpoint are read and prepared again first."
+            )
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
         """As in `Trainer`; a mixture of streams divides itself among processes and workers, so accelerate must not."""

@@ -133,6 +133,34 @@ def test_synonyms(kind, value, right, wrong):
         assert not check_answer(said, spec), said
 
 
+@pytest.mark.parametrize(
+    ("spec", "denials"),
+    [
+        (
+            {"kind": "colour", "value": "red"},
+            "not red|It is not red.|no red|none of it is red|false, red|不是红色|没有红色",
+        ),
+        ({"kind": "shape", "value": "circle"}, "not a circle|no circle|不是圆形|没有圆形"),
+        ({"kind": "place", "value": "centre"}, "not in the centre|不在中间"),
+        ({"kind": "direction", "value": "left_of"}, "not on the left|It is not to the left|不在左边"),
+        ({"kind": "number", "value": 2}, "not two|There are not 2|不是两个"),
+        (
+            {"kind": "objects", "objects": [{"shape": "circle", "colour": "red"}]},
+            "there is not a red circle|there is no red circle|不是红色的圆形|没有红色的圆形",
+        ),
+    ],
+)
+def test_denials_are_no_answers(spec, denials):
+    for said in denials.split("|"):
+        assert not check_answer(said, spec), said
+
+
+def test_none_of_a_thing_is_a_number_of_it():
+    spec = AnswerSpec("objects", objects=(ObjectSpec("circle", "red"),))
+    assert check_answer("a red circle and no stars", spec) and check_answer("一个红色的圆形，没有星星", spec)
+    assert check_answer("there are no circles", {"kind": "number", "value": 0})
+
+
 def test_lists():
     spec = AnswerSpec("objects", objects=(ObjectSpec("circle", "red", 2), ObjectSpec("star", "blue")))
     for said in (

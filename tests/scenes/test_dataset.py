@@ -49,6 +49,13 @@ def test_a_balanced_data_set_has_equally_many_of_each():
     assert {(row["task"], row["category"]) for row in rows} == {(t, c) for t in CATEGORIES for c in CATEGORIES[t]}
 
 
+@pytest.mark.parametrize("balanced", [False, True])
+def test_tasks_of_weight_0_are_left_out(balanced):
+    weights = {"editing": 2, "generation": 0, "understanding": 2}
+    rows = SceneDataset("test", 40, tasks=weights, languages=["en"], images=False, balanced=balanced)
+    assert {row["task"] for row in rows} == {"editing", "understanding"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -57,6 +64,12 @@ def test_a_balanced_data_set_has_equally_many_of_each():
         ({"tasks": []}, "unknown task in"),
         ({"languages": "fr"}, "unknown language in"),
         ({"num_rows": -1}, "must not be negative"),
+        ({"tasks": {"editing": 0}}, "at least 0, and one more"),
+        ({"tasks": {"editing": 1, "generation": -1}}, "at least 0, and one more"),
+        (
+            {"tasks": {"editing": 2, "generation": 1}, "balanced": True},
+            "equally often, but the weights .*'editing': 2",
+        ),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):

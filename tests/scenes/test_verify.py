@@ -238,6 +238,13 @@ def test_captions_with_several_relations_and_open_entries():
     assert "2 objects expected, found 3: red star" in check_caption(picture, CaptionSpec((star, star))).reason
 
 
+def test_a_caption_relates_no_entry_to_itself():
+    with pytest.raises(
+        ValueError, match=r"\(0, 'left_of', 0\) is of entry 0 of `objects` to itself; name two entries"
+    ):
+        CaptionSpec((ObjectSpec("star"), ObjectSpec("ring")), ((0, "left_of", 0),))
+
+
 def test_many_alike_objects_are_judged_at_once():
     objects = [(row, col, "star", "red") for row in range(3) for col in range(3)]
     spec = CaptionSpec((ObjectSpec("star", count=8), ObjectSpec("star")), ((0, "above", 1),))

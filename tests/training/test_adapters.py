@@ -163,6 +163,32 @@ def test_columns_can_be_named():
         adapt_row(record, columns={"image": "jpg", "caption": "long"})
 
 
+@pytest.mark.parametrize("case", ["captions", "Show-o2", "OmniGen2, editing", "ShareGPT with a picture as the answer"])
+def test_size_and_task_can_be_named_for_any_format(case):
+    record, expected = CASES[case]
+    record = {**record, "h": "384", "w": 640.0, "kind": "interleaved"}
+    columns = {key: key for key, value in record.items() if key not in ("h", "w", "kind", "width")}
+    assert adapt_row(record, columns=columns) == expected
+    row = adapt_row(record, columns={**columns, "height": "h", "width": "w", "task": "kind"})
+    assert row == {**expected, "height": 384, "width": 640, "task": "interleaved"}
+    assert (type(row["height"]), type(row["width"]), check_row(row)) == (int, int, "interleaved")
+    with pytest.raises(RowError, match="height and width are 38 4 and 640"):
+        check_row(adapt_row({**record, "h": "38 4"}, columns={**columns, "height": "h", "width": "w"}))
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"image": "a", "caption": "b", "hieght": "c"}, "names 'hieght', but 'columns' records have no such column"),
+        ({"path": "a", "prompt": "b", "caption": "c"}, "names 'caption', but 'show_o2' records .* have path, prompt"),
+        ({"image": "a", "caption": "b", "image_tokens": "c"}, "names 'image_tokens'"),
+    ],
+)
+def test_columns_that_the_format_does_not_read_are_refused(columns, words):
+    with pytest.raises(RowError, match=words):
+        adapt_row({"a": "x.png", "b": "a cat", "c": 1}, columns=columns)
+
+
 def test_encoded_pictures_become_arrays():
     tokens, latents = [[1, 2], [3, 4]], np.full((2, 2, 8), 1 / 3, np.float32)
     messages = [turn("user", IMAGE, text("bluer")), DRAWN]

@@ -162,9 +162,11 @@ def test_long_rows_are_refused_or_left_out_by_name(processor, rows, caplog):
     collator = WallarooDataCollator(processor, max_length=60, on_error="skip")
     with caplog.at_level(logging.WARNING):
         batch = collator([{**rows[1], "name": "seven"}, rows[6]])
-    assert batch["input_ids"].shape[0] == 1 and collator.skipped == 1
+    assert batch["input_ids"].shape[0] == 1 and collator.skipped == batch["skipped_rows"] == 1
     assert "seven" in caplog.text
-    empty = collator([{**rows[1], "name": "seven"}])
+    assert "skipped_rows" not in collator([rows[6]])
+    empty = collator([{**rows[1], "name": "seven", "skipped": ["six: it has no messages", "eight: the same"]}])
+    assert empty["skipped_rows"] == 3
     assert (empty["labels"] == -100).all()
 
 

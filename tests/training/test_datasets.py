@@ -130,6 +130,21 @@ def test_paths_in_tables_begin_at_the_table(folder):
     assert both(folder / "train.parquet", image_folder="/data")[0]["images"] == ["/data/pictures/1.png"]
 
 
+def test_paths_in_tables_of_several_folders_are_not_guessed(folder):
+    for number in (1, 2):
+        (folder / f"p{number}").mkdir()
+        images = ["0.png", str(folder / "pictures/1.png")]
+        data = datasets.Dataset.from_dict({"image": images, "caption": [f"cat {number}", f"dog {number}"]})
+        data.to_parquet(folder / f"p{number}" / "rows.parquet")
+    pattern = str(folder / "*/rows.parquet")
+    rows = both(pattern)
+    for row in rows[::2]:
+        assert "'0.png' may be in" in row["error"] and "2 folders; give `image_folder`" in row["error"]
+    assert [row["images"] for row in rows[1::2]] == [[str(folder / "pictures/1.png")]] * 2
+    assert [row["images"] for row in both(pattern, image_folder="/data")[::2]] == [["/data/0.png"]] * 2
+    assert both(str(folder / "p2/*.parquet"))[0]["images"] == [str(folder / "p2/0.png")]
+
+
 def test_saved_data_sets(folder):
     data = datasets.Dataset.from_dict({"image": [{"bytes": png(1), "path": None}] * 3, "caption": ["a", "b", "c"]})
     data.save_to_disk(folder / "one")

@@ -4,14 +4,18 @@ import copy
 import logging
 import math
 
+import datasets
 import pytest
 import torch
 from transformers import TrainerCallback, TrainingArguments
 
+from training.conftest import answer_row
 from wallaroo_hf.modeling.losses import LOSS_NAMES
 from wallaroo_hf.training.arguments import WallarooTrainingArguments, recompute_activations
 from wallaroo_hf.training.callbacks import StageCallback
 from wallaroo_hf.training.collator import Numbered, WallarooDataCollator
+from wallaroo_hf.training.rows import row_task
+from wallaroo_hf.training.sources import mix_rows
 from wallaroo_hf.training.stages import stage
 from wallaroo_hf.training.trainer import NonFiniteLossError, WallarooTrainer
 
@@ -212,3 +216,66 @@ def test_rows_without_labels_are_no_reason_to_stop(model, processor, rows, tmp_p
     trainer.train()
     assert trainer.state.log_history[0]["skipped_rows"] == 8
     assert trainer.state.log_history[0]["loss"] == 0.0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_rows_left_out_are_counted_wherever_that_happens(model, processor, rows, tmp_path, workers):
+    """By the mixture, which takes others instead, and by the collator; both may be in a worker."""
+    drawings = [row for row in rows if row_task(row) == "generation"]
+    broken = {"error": "not JSON"}
+    long = {"messages": [{"role": "user", "content": "why? " * 2000}, {"role": "assistant", "content": "so"}]}
+    mixture = mix_rows(
+        {"generation": [drawings[0], broken, broken, drawings[1]], "understanding": [long]},
+        {"generation": 4, "understanding": 1},
+        length=10,
+        shuffle=False,
+        on_error="skip",
+    )
+    collator = WallarooDataCollator(processor, max_length=1500, on_error="skip")
+    trainer = _trainer(
+        model,
+        processor,
+        rows,
+        tmp_path,
+        collator=collator,
+        per_device_train_batch_size=5,
+        max_steps=2,
+        dataloader_num_workers=workers,
+    )
+    trainer.train_dataset = mixture
+    trainer.train()
+    # the first broken row's turn comes to the second, whose own turn comes next
+    assert [entry["skipped_rows"] for entry in trainer.state.log_history if "loss" in entry] == [4, 8]
+
+
+def test_a_resumed_stream_is_read_again_and_says_so(model, processor, rows, tmp_path, caplog):
+    read = []
+
+    def chats():
+        for number in range(12):
+            read.append(number)
+            yield {"messages": answer_row("Count.", "one two " * (number + 1))["messages"]}
+
+    def run(checkpoint):
+        trained = copy.deepcopy(model)
+        trainer = _trainer(
+            trained,
+            processor,
+            rows,
+            tmp_path,
+            per_device_train_batch_size=2,
+            max_steps=3,
+            save_strategy="steps",
+            save_steps=2,
+        )
+        stream = datasets.IterableDataset.from_generator(chats)
+        trainer.train_dataset = mix_rows({"understanding": stream}, batch_size=2, block_size=2)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        return trained.state_dict(), trainer.state.log_history[2]["loss"]
+
+    whole, loss = run(None)
+    assert "streamed" not in caplog.text
+    read.clear()
+    resumed, same_loss = run(str(tmp_path / "checkpoint-2"))
+    assert "read and prepared again" in caplog.text and read[0] == 0
+    assert same_loss == loss and all(torch.equal(tensor, whole[name]) for name, tensor in resumed.items())

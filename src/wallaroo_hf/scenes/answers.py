@@ -24,6 +24,7 @@ class Listing(NamedTuple):
     backgrounds: frozenset[str]
 
 
+_NOT, _NONE = Token("yes_no", "no"), Token("number", "0")
 _CHINESE = re.compile(r"[\u3400-\u9fff]")
 _MORE_NUMBERS = {
     "en": {"none": "0", "no": "0", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10"},
@@ -117,9 +118,12 @@ def tokens(text: str) -> list[tuple[Token, ...]] | None:
 
 
 def values(text: str, kind: str) -> list[str] | None:
-    """What an answer says of one kind ("shape", "colour", "number", "part", "yes_no"), or None if it is not understood."""
+    """What an answer says of one kind ("shape", "colour", "number", "part", "yes_no"), or None if it is not understood.
+
+    To anything but a yes-or-no question, an answer that denies something ("not red") says only what is not so.
+    """
     words = tokens(text)
-    if words is None:
+    if words is None or (kind != "yes_no" and _denies(words, counts=kind == "number")):
         return None
     return [token.value for meanings in words for token in meanings if token.kind == kind]
 
@@ -127,10 +131,10 @@ def values(text: str, kind: str) -> list[str] | None:
 def listing(text: str) -> Listing | None:
     """What an answer lists: numbers, colours and shapes in the order of "two red circles", or None.
 
-    None is returned for an answer that is not understood, or whose colours and numbers are left over.
+    None is returned for an answer that is not understood or denies something, or whose colours and numbers are left over.
     """
     words = tokens(text)
-    if words is None or not words:
+    if not words or _denies(words, counts=True):
         return None
     objects: Counter[tuple[str | None, str | None]] = Counter()
     backgrounds: set[str] = set()
@@ -161,6 +165,13 @@ def listing(text: str) -> Listing | None:
     if number is not None or colour is not None or awaits_background:
         return None
     return Listing(objects, frozenset(backgrounds))
+
+
+def _denies(words: list[tuple[Token, ...]], counts: bool) -> bool:
+    """Whether an answer says what is not so; where things are counted, "no" and "none" are numbers."""
+    if counts:
+        return any(_NOT in meanings and _NONE not in meanings for meanings in words)
+    return any(_NOT in meanings or _NONE in meanings for meanings in words)
 
 
 def _first(meanings: tuple[Token, ...], kinds: tuple[str, ...]) -> Token | None:

@@ -27,14 +27,16 @@ class SceneDataset(Sequence[Row]):
         split: one of `splits.SPLITS`; they differ by what is combined, not only by seed.
         num_rows: how many rows; the first rows of a longer data set are the same.
         seed: another seed gives other rows.
-        tasks: the tasks and how often each comes, in any unit; or their names, for equal shares. `tasks.TASK_WEIGHTS` if
-            None.
+        tasks: the tasks and how often each comes, in any unit (0 leaves one out); or their names, for equal shares.
+            `tasks.TASK_WEIGHTS` if None.
         languages: whose rows are made, in equal shares.
         images: whether rows have their pictures; without, they are made some ten times faster.
-        balanced: deals tasks, categories and languages out in turn instead of by chance, as a benchmark wants.
+        balanced: deals tasks, categories and languages out in turn instead of by chance, as a benchmark wants. `tasks` then
+            only chooses; None are all.
 
     Raises:
-        ValueError: for an unknown name, or a negative number of rows.
+        ValueError: for an unknown name, a negative number of rows, weights of which none is positive, or weights that
+            differ together with `balanced`.
     """
 
     def __init__(
@@ -58,7 +60,16 @@ class SceneDataset(Sequence[Row]):
             raise ValueError(f"`num_rows` must not be negative, and {num_rows} is")
         self.split, self.num_rows, self.seed, self.images = split, num_rows, seed, images
         weights = tasks if isinstance(tasks, Mapping) else TASK_WEIGHTS if tasks is None else dict.fromkeys(names, 1.0)
-        self.task_weights = dict(weights)
+        if min(weights.values()) < 0 or not any(weights.values()):
+            raise ValueError(
+                f"the weights of `tasks` must be at least 0, and one more than that; they are {dict(weights)}"
+            )
+        self.task_weights = {task: weight for task, weight in weights.items() if weight}
+        if balanced and tasks is not None and len(set(self.task_weights.values())) > 1:
+            raise ValueError(
+                f"`balanced` deals every category out equally often, but the weights of `tasks` are {self.task_weights}; "
+                "give the names of the tasks, or leave `balanced` out"
+            )
         self.languages = languages
         self.balanced = balanced
 

@@ -107,7 +107,7 @@ class CaptionSpec:
         background: one of `palette.BACKGROUNDS`, or None if left open.
 
     Raises:
-        ValueError: for an unknown name or an index out of range.
+        ValueError: for an unknown name, an index out of range, or a relation of an entry to itself.
     """
 
     objects: tuple[ObjectSpec, ...]
@@ -121,6 +121,10 @@ class CaptionSpec:
                 raise ValueError(
                     f"the relation {relation!r} must be [first, direction, second] with indices of the "
                     f"{len(self.objects)} entries of `objects`, from 0"
+                )
+            if relation[0] == relation[2]:
+                raise ValueError(
+                    f"the relation {relation!r} is of entry {relation[0]} of `objects` to itself; name two entries"
                 )
             _check_choice("direction", relation[1], DIRECTIONS)
 

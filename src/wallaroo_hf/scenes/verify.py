@@ -80,7 +80,7 @@ def check_answer(text: str, spec: AnswerSpec | Mapping[str, Any]) -> Verdict:
     """Whether an answer says the right thing, in whatever words `answers` understands.
 
     Case, punctuation, articles and word order around the point do not matter; a second, different value of the kind asked
-    for does, and so does a word that has no meaning here.
+    for does, and so do a word that has no meaning here and, unless the question is one of yes or no, a denial ("not red").
 
     Args:
         text: the answer.

@@ -26,6 +26,16 @@ COLUMN_NAMES = {
     "question": ("question",),
     "answer": ("answer",),
 }
+# Format -> the columns that it reads, and those that `columns` may name in any format.
+_READ_COLUMNS = {
+    "messages": (*ROW_KEYS, "image"),
+    "columns": ("images", *(name for names in COLUMN_NAMES.values() for name in names)),
+    "sharegpt": ("conversations", "system", "image", "images"),
+    "show_o2": ("path", "prompt"),
+    "omnigen2": ("task_type", "instruction", "input_images", "output_image"),
+}
+_NAMES = ("name", "id", "__key__")
+_ANYWHERE = ("height", "width", "task", *_NAMES)
 
 
 def adapt_row(record: Mapping[str, Any], format: str = "auto", columns: Mapping[str, str] | None = None) -> Row:
@@ -34,14 +44,16 @@ def adapt_row(record: Mapping[str, Any], format: str = "auto", columns: Mapping[
     Args:
         record: what a line, a database row or an archive holds; entries that are None count as absent.
         format: one of `FORMATS`; `"auto"` looks at the columns.
-        columns: what the record's own columns are called: ours (a row's key or a key of `COLUMN_NAMES`) -> theirs. With it
-            nothing is guessed: the record counts as having these columns only.
+        columns: what the record's own columns are called: ours (a column of the format, or `height`, `width`, `task` or
+            `name`) -> theirs. With it nothing is guessed: the record counts as having these columns only. Without it only
+            `"messages"` records have `height`, `width` and `task`: elsewhere columns of these names often mean something
+            else, such as the size of the file.
 
     Returns:
         A row (see [`wallaroo_hf.training.rows`]) without None entries.
 
     Raises:
-        RowError: `unreadable_row`, if the record is not of that format.
+        RowError: `unreadable_row`, if the record is not of that format, or `columns` names one that the format lacks.
     """
     if "__key__" in record:
         record = _archive_columns(record)
@@ -52,10 +64,26 @@ def adapt_row(record: Mapping[str, Any], format: str = "auto", columns: Mapping[
             raise _unreadable(f"It has no column '{missing[0]}'; its columns are {', '.join(record)}.")
         present = {ours: present[theirs] for ours, theirs in columns.items() if theirs in present}
     chosen = detect_format(present) if format == "auto" else format
+    stray = [ours for ours in columns or () if ours not in (*_READ_COLUMNS[chosen], *_ANYWHERE)]
+    if stray:
+        raise _unreadable(
+            f"`columns` names '{stray[0]}', but '{chosen}' records have no such column; they have "
+            f"{', '.join(_READ_COLUMNS[chosen])}, and any has {', '.join(_ANYWHERE)}."
+        )
     try:
-        return _READERS[chosen](present)
+        row = _READERS[chosen](present)
+        return {**row, **_settings(present)} if columns else row
     except (TypeError, AttributeError, KeyError, IndexError) as error:
         raise _unreadable(f"It is not built like a '{chosen}' record ({type(error).__name__}: {error}).") from error
+
+
+def _settings(record: Mapping[str, Any]) -> Row:
+    """Size and task of a record whose columns are named; what is no whole number is left to the checks."""
+    sizes = {key: record[key] for key in ("height", "width") if key in record}
+    for key, size in sizes.items():
+        digits = str(size).removesuffix(".0")  # tables hold numbers as text, or as floats where some are missing
+        sizes[key] = int(digits) if digits.isdecimal() else size
+    return {**sizes, **({"task": record["task"]} if "task" in record else {})}
 
 
 def detect_format(record: Mapping[str, Any]) -> str:
@@ -241,7 +269,7 @@ def _pictures(value: Any) -> list[Any]:
 
 
 def _name(record: Mapping[str, Any]) -> dict[str, str]:
-    names = [record[key] for key in ("name", "id", "__key__") if key in record]
+    names = [record[key] for key in _NAMES if key in record]
     return {"name": str(names[0])} if names else {}
 
 

@@ -53,7 +53,7 @@ class WallarooDataCollator:
         random_templates: False = always the first template.
         pad_to_multiple_of: pad rows to a multiple of this length.
         on_error: what to do with a row that is broken or too long: `"raise"`, or `"skip"`: it is left out, named in a
-            warning and counted in `skipped`. Rows are never cut.
+            warning and counted, in the batch and (by this process) in `skipped`. Rows are never cut.
         seed: of the random choices.
     """
 
@@ -96,13 +96,15 @@ class WallarooDataCollator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """A batch: `input_ids`, `attention_mask`, `mm_token_type_ids`, `labels` `(B, T)`, padded right, the tensors of
-        the images, and `row_names` (list of str).
+        the images, `row_names` (list of str), and `skipped_rows` (int) where rows were left out, here or by the mixture
+        that the rows are from (their `skipped`).
 
         Raises:
             RowError: for a broken or over-long row, unless they are skipped.
         """
-        encoded, names = [], []
+        encoded, names, skipped = [], [], 0
         for row in rows:
+            skipped += len(row.get("skipped") or ())
             try:
                 encoded.append(self.encode(row))
                 names.append(row_name(row))
@@ -110,11 +112,13 @@ class WallarooDataCollator:
                 if self.on_error == "raise":
                     raise
                 self.skipped += 1
+                skipped += 1
                 logger.warning("Row skipped (%d so far): %s", self.skipped, error)
         if not encoded:  # the step goes on without these rows
             end = self.processor.tokenizer.pad_token_id
             encoded, names = [{"input_ids": [end, end], "labels": [-100, -100]}], [""]
-        return self._batch(encoded) | {"row_names": names}
+        # workers have collators of their own, so the number goes with the batch
+        return self._batch(encoded) | {"row_names": names} | ({"skipped_rows": skipped} if skipped else {})
 
     def measure(self, row: Mapping[str, Any]) -> int:
         """Length of a row in tokens, with the longest template of its language (without regard to `max_length`).

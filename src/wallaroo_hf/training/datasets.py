@@ -4,7 +4,7 @@ import contextlib
 import glob
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -59,7 +59,8 @@ def load_rows(
         split: of the Hub or a saved `DatasetDict`; default `"train"`.
         config: configuration of a data set on the Hub.
         columns: what columns are called, ours -> theirs; see [`wallaroo_hf.training.adapters.adapt_row`].
-        image_folder: where relative paths of images begin; default: the folder of the file that holds them.
+        image_folder: where relative paths of images begin; default: the folder of the file that holds them (`.parquet`
+            files in several folders need it, or paths that are absolute).
         streaming: read from the beginning as needed, instead of into `datasets`' cache on disk.
 
     Returns:
@@ -169,7 +170,7 @@ def _load_files(datasets: ModuleType, files: list[str], reader: "_RowReader", st
     if are_parquet == {True}:
         with _generation_errors(datasets):
             table = datasets.load_dataset("parquet", data_files=files, split="train", streaming=streaming)
-        return _adapted(table, reader.within(os.path.dirname(files[0])))
+        return _adapted(table, reader.within(*dict.fromkeys(os.path.dirname(path) for path in files)))
     stats = [(path, os.stat(path)) for path in files]
     arguments = {
         "files": [(os.path.abspath(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats],
@@ -265,10 +266,18 @@ class _RowReader:
     task: str | None
     columns: dict[str, str] = field(default_factory=dict)
     image_folder: str | None = None
+    folders: tuple[str, ...] = ()  # those in which relative paths might begin, where that cannot be told
 
-    def within(self, folder: str) -> "_RowReader":
-        """The same, for a source whose relative paths begin at `folder` unless said otherwise."""
-        return self if self.image_folder is not None else _RowReader(self.format, self.task, self.columns, folder)
+    def within(self, folder: str, *others: str) -> "_RowReader":
+        """The same, for a source whose relative paths begin at `folder` unless said otherwise.
+
+        Args:
+            others: the rows may also be of files in these; then relative paths are refused, as a table does not tell which
+                file a row is of.
+        """
+        if self.image_folder is not None:
+            return self
+        return replace(self, folders=(folder, *others)) if others else replace(self, image_folder=folder)
 
     def read_packed(self, record: Mapping[str, Any]) -> Row:
         """Reads what `read_records` gave."""
@@ -282,17 +291,23 @@ class _RowReader:
         """Reads one record; what is wrong with it becomes the row's `error`."""
         try:
             row = adapt_row(record, self.format, self.columns)
+            row["images"] = [self._resolve(picture) for picture in row["images"]]
         except RowError as error:
             return self._failed(error)
-        row["images"] = [self._resolve(picture) for picture in row["images"]]
         return row if self.task is None else {**row, "task": self.task}
 
     def _failed(self, error: RowError) -> Row:
         return {"error": str(error)} if self.task is None else {"error": str(error), "task": self.task}
 
     def _resolve(self, picture: Any) -> Any:
-        if isinstance(picture, str) and self.image_folder and "://" not in picture:
-            return os.path.join(self.image_folder, picture)  # absolute paths stay as they are
+        if isinstance(picture, str) and "://" not in picture:
+            if self.folders and not os.path.isabs(picture):
+                raise RowError(
+                    f"Its image '{picture}' may be in '{self.folders[0]}' or '{self.folders[1]}', as its table is one of "
+                    f"several in {len(self.folders)} folders; give `image_folder`, or read each folder's tables apart.",
+                    "missing_image",
+                )
+            return os.path.join(self.image_folder or "", picture)  # absolute paths stay as they are
         if isinstance(picture, Mapping) and picture.get("bytes") is None and picture.get("path"):
             return self._resolve(picture["path"])
         return picture

@@ -18,12 +18,11 @@ from .callbacks import StageCallback
 from .checkpoints import find_last_complete_checkpoint
 from .collator import WallarooDataCollator
 from .encode import check_encoded, is_encoded
-from .mixing import Source
 from .pictures import open_pictures
 from .preparation import prepare_for_stage
 from .previews import Preview, PreviewCallback
 from .reports import plot_losses
-from .sources import DataEntry, load_sources, mix_rows, named_rows, read_data_config
+from .sources import DataEntry, are_map_style, load_sources, mix_rows, named_rows, read_data_config
 from .stages import Stage, stage
 from .trainer import WallarooTrainer
 from .validation import ValidationReport, validate_rows
@@ -140,11 +139,6 @@ def count_rows(sources: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
-def is_map_style(sources: list[Source]) -> bool:
-    """Whether rows can be had by number; streams only come one after the other."""
-    return all(hasattr(source.rows, "__len__") for source in sources)
-
-
 def validate(
     sources: Mapping[str, Any], processor: WallarooProcessor, chosen: Stage, progress: Any = None
 ) -> ValidationReport:
@@ -179,11 +173,11 @@ def build_trainer(
     length = chosen.max_steps * chosen.global_batch_size
     check = None if not options.skip_bad_rows else open_pictures
     policy = "skip" if options.skip_bad_rows else "raise"
-    finite: dict[str, Any] = {}
-    if all(is_map_style(found) for found in sources.values()):
+    order: dict[str, Any] = {"batch_size": options.batch_size}
+    if are_map_style(sources, chosen.task_ratio):
         # micro-batches of like rows pad less; the step has the same rows, and means are over all of it
-        finite = {"length": length, "sorted_within": chosen.global_batch_size}
-    data = mix_rows(sources, chosen.task_ratio, options.seed, check=check, on_error=policy, **finite)
+        order = {"length": length, "sorted_within": chosen.global_batch_size}
+    data = mix_rows(sources, chosen.task_ratio, options.seed, check=check, on_error=policy, **order)
     trained: Any = model
     if options.lora or options.quantize:
         from .lora import add_lora

@@ -14,7 +14,7 @@ from .mixing import Source, TaskMixture
 from .rows import TASKS, Row, RowError, row_task
 from .streaming import StreamMixture
 
-__all__ = ["DataEntry", "load_sources", "mix_rows", "named_rows", "read_data_config"]
+__all__ = ["DataEntry", "are_map_style", "load_sources", "mix_rows", "named_rows", "read_data_config"]
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,14 @@ def mix_rows(
             [`wallaroo_hf.training.streaming.StreamMixture`].
     """
     sources = {task: _as_sources(task, found) for task, found in rows.items()}
+    kind = TaskMixture if are_map_style(sources, ratio) else StreamMixture
+    return kind(sources, ratio, seed, **options)
+
+
+def are_map_style(sources: Mapping[str, Sequence[Source]], ratio: Mapping[str, float] | None = None) -> bool:
+    """Whether all rows that take part can be had by number; streams only come one after the other."""
     taking_part = [s for task, found in sources.items() if ratio is None or ratio.get(task) for s in found]
-    if all(hasattr(source.rows, "__len__") for source in taking_part):
-        return TaskMixture(sources, ratio, seed, **options)
-    return StreamMixture(sources, ratio, seed, **options)
+    return all(hasattr(source.rows, "__len__") for source in taking_part)
 
 
 def _as_sources(task: str, rows: Any) -> list[Source]:

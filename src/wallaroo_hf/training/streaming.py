@@ -28,7 +28,8 @@ class StreamMixture(IterableDataset):
 
     It shards itself: give it to a plain `DataLoader`, not to `accelerator.prepare`, which would shard it again. With
     `state_dict` and `load_state_dict` it continues where it was, to the row; in workers these are called by torchdata's
-    `StatefulDataLoader` (accelerate's `use_stateful_dataloader`).
+    `StatefulDataLoader` (accelerate's `use_stateful_dataloader`). `WallarooTrainer` does not keep this state: it resumes at
+    the right row by reading all rows before it again.
 
     Args:
         sources: task -> its sources; several of one task need a `weight` each.

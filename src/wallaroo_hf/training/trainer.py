@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, SequentialSampler
 from transformers import Trainer
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from ..modeling.losses import LOSS_NAMES, count_labels, total_loss
 from ..modeling.model import WallarooForConditionalGeneration
@@ -69,6 +69,7 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         self._bad_steps_in_a_row = 0
         self._bad_steps_since_log = 0
         self._steps_since_log = 0
+        self._skipped_rows = 0  # of this process, in all
         self.non_finite_steps = 0
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, PreviewCallback):
@@ -116,8 +117,10 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
     ) -> Any:
         """The loss of a micro-batch, scaled so that the step's gradients are those of the mean; see the class."""
         inputs = encode_images(self.wallaroo.model, inputs)
-        names = inputs.pop("row_names", [])
-        if not model.training:
+        names, skipped = inputs.pop("row_names", []), inputs.pop("skipped_rows", 0)
+        if model.training:
+            self._skipped_rows += skipped
+        else:
             inputs["labels"] = self._without_repeated_rows(inputs["labels"])
         counts = count_labels(inputs["input_ids"], inputs["labels"], self.wallaroo.config)
         if self.args.padding_free:
@@ -222,7 +225,7 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
     # ------------------------------------------------------------------------------------------------------- logging
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Adds the named parts of the loss, and the number of steps left out, to what is logged in training."""
+        """Adds the named parts of the loss, and the numbers of steps and rows left out, to what is logged in training."""
         if "loss" in logs:
             steps = self._steps_since_log
             counted = steps - self._bad_steps_since_log
@@ -231,7 +234,8 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
                 logs["non_finite_steps"] = self.non_finite_steps
             logs |= {f"loss_{name}": value for name, value in self._drain(self._train_parts).items()}
             self._steps_since_log = self._bad_steps_since_log = 0
-            skipped = getattr(self.data_collator, "skipped", 0)
+            skipped = torch.tensor(self._skipped_rows, device=self.args.device)
+            skipped = int(self.accelerator.reduce(skipped, "sum"))
             if skipped:
                 logs["skipped_rows"] = skipped
         super().log(logs, *args, **kwargs)
@@ -279,6 +283,15 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
             self.wallaroo.generation_config.save_pretrained(settings)
 
     # ---------------------------------------------------------------------------------------------------------- data
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As in `Trainer`. Checkpoints do not keep where a stream was: resumed, it is read again from its beginning."""
+        streams = isinstance(self.train_dataset, StreamMixture)
+        if resume_from_checkpoint and streams and not self.args.ignore_data_skip:
+            logger.warning(
+                "The data is streamed, so all rows before the checkpoint are read and prepared again first."
+            )
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
         """As in `Trainer`; a mixture of streams divides itself among processes and workers, so accelerate must not."""

@@ -151,13 +151,14 @@ class SceneRun:
             The folder of the finished checkpoint (or of the part).
 
         Raises:
-            OutOfTime: when the time is over.
+            OutOfTime: when the time is over and something is left to do.
             ValueError: for an unknown part.
         """
         if only is not None and only not in self.parts():
             raise ValueError(f"There is no part {only!r}; there are {', '.join(self.parts())}.")
         steps = {step.name: step for step in self.recipe.training()}
-        for name in self.parts() if only is None else [only]:
+        names = self.parts() if only is None else [only]
+        for name in names:
             if self._is_done(name):
                 self.report(f"{name}: done")
                 continue
@@ -170,7 +171,7 @@ class SceneRun:
                 self._write_checkpoint()
             else:
                 self._train(steps[name])
-            if self._is_out_of_time() and name != "checkpoint":
+            if self._is_out_of_time() and name != names[-1]:
                 raise OutOfTime
         return self._result(only or "checkpoint")
 
@@ -250,7 +251,7 @@ class SceneRun:
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         history = trainer.state.log_history
-        if history:
+        if any("loss" in entry for entry in history):  # transformers' closing summary is there in any case
             plot_losses(history, folder / "losses.png", title=step.name, codebook_size=model.config.codebook_size)
         self._note(
             step.name,

@@ -19,7 +19,9 @@ Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="Folder of the run; the result is in its `final`.", show_default=False),
 ]
-ON_CPU_OR = typer.Option(help="Where to train, e.g. cpu or cuda. Default: an accelerator if there is one.")
+ON_CPU_OR = typer.Option(
+    help="Where to train: cpu, or cuda (CUDA_VISIBLE_DEVICES chooses a GPU). Default: an accelerator if there is one."
+)
 
 
 def train(

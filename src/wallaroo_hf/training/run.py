@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import AutoConfig, PrinterCallback, TrainerCallback
 
 from .._files import new_folder
@@ -17,6 +16,7 @@ from .arguments import WallarooTrainingArguments, recompute_activations
 from .callbacks import StageCallback
 from .checkpoints import find_last_complete_checkpoint
 from .collator import WallarooDataCollator
+from .devices import training_device
 from .encode import check_encoded, is_encoded
 from .mixing import Source
 from .pictures import open_pictures
@@ -63,7 +63,7 @@ class RunOptions:
         workers: processes that prepare rows.
         gradient_checkpointing: compute activations again instead of keeping them.
         padding_free: rows follow each other; for flash-attn.
-        device: None = as transformers chooses, "cpu" = the CPU.
+        device: "cpu" or an accelerator's kind, e.g. "cuda"; None = an accelerator if there is one.
         dtype: of the weights; None = float32, but with LoRA as in the checkpoint (what trains is float32 then too).
     """
 
@@ -173,6 +173,7 @@ def build_trainer(
     Raises:
         ValueError: for a checkpoint, data or options that do not go together.
     """
+    on_cpu = training_device(options.device).type == "cpu"
     model, processor = _load(options, chosen)
     for folder in encoded:
         check_encoded(folder, model.vq_model, processor)
@@ -193,8 +194,8 @@ def build_trainer(
         chosen,
         str(options.output),
         options.batch_size,
-        use_cpu=options.device == "cpu",
-        bf16=chosen.bf16 and options.device != "cpu" and torch.accelerator.is_available(),
+        use_cpu=on_cpu,
+        bf16=chosen.bf16 and not on_cpu,
         seed=options.seed,
         data_seed=options.seed,
         report_to=list(options.report_to),

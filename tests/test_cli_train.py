@@ -1,6 +1,7 @@
 """`wallaroo train`: fine-tuning, resuming, LoRA, looking at rows; what a user can do wrong."""
 
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -68,6 +69,33 @@ def test_a_stopped_run_goes_on(compact, data, tmp_path):
     assert (whole / "final" / "model.safetensors").read_bytes() == (
         parted / "final" / "model.safetensors"
     ).read_bytes()
+
+
+def test_a_run_is_not_resumed_as_another_one(compact, data, tmp_path):
+    output = tmp_path / "run"
+    assert _fine_tune(compact, data, output, "--steps", 1, "--save-every", 1).exit_code == 0
+    shutil.rmtree(output / "final")
+    other = shutil.copy(data, data.with_name("other.jsonl"))
+    for more, words in (
+        (("--set", "learning_rate=3e-4"), "was begun with `learning_rate` 1e-05, not 0.0003; resume it with the same"),
+        (("--seed", 5), "`seed` 0, not 5"),
+        (("--lora",), "`lora` False, not True"),
+        (("--data", other), "other.jsonl'; resume it"),
+        (("--set", "task_ratio={editing: 1}"), "`task_ratio` {'"),
+    ):
+        result = _fine_tune(compact, data, output, "--steps", 2, *more)
+        assert result.exit_code == 1 and words in " ".join(result.output.split()), result.output
+    result = _fine_tune(compact, data, output, "--steps", 2, "--log-every", 2, "--workers", 1, "--skip-bad-rows")
+    assert result.exit_code == 0 and "Going on from" in result.output, result.output
+
+
+def test_a_run_that_is_begun_anew_may_be_another_one(compact, data, tmp_path):
+    output = tmp_path / "run"
+    assert _fine_tune(compact, data, output, "--steps", 1, "--save-every", 1).exit_code == 0
+    shutil.rmtree(output / "final")
+    result = _fine_tune(compact, data, output, "--steps", 1, "--seed", 5, "--no-resume")
+    assert result.exit_code == 0, result.output
+    assert json.loads((output / "settings.json").read_text(encoding="utf-8"))["seed"] == 5
 
 
 def test_lora(compact, data, tmp_path):

@@ -130,7 +130,7 @@ def train(
     if dry_run:
         _look_at_rows(options, sources, chosen)
     else:
-        _train(options, sources, encoded, chosen, resume)
+        _train(options, data, sources, encoded, chosen, resume)
 
 
 def _load_data(data: str) -> tuple[dict[str, Any], list[str]]:
@@ -188,8 +188,11 @@ def _look_at_rows(options: RunOptions, sources: dict[str, Any], chosen: Stage) -
         )
 
 
-def _train(options: RunOptions, sources: dict[str, Any], encoded: list[str], chosen: Stage, resume: bool) -> None:
+def _train(
+    options: RunOptions, data: str, sources: dict[str, Any], encoded: list[str], chosen: Stage, resume: bool
+) -> None:
     from ._training_progress import TrainingProgress
+    from .training.resuming import check_settings, run_settings, write_settings
     from .training.run import build_trainer, finish, last_checkpoint
     from .training.trainer import NonFiniteLossError
 
@@ -197,10 +200,14 @@ def _train(options: RunOptions, sources: dict[str, Any], encoded: list[str], cho
     if final.exists():
         raise ValueError(f"'{options.output}' holds a finished run; use its `final`, or choose another folder.")
     checkpoint = last_checkpoint(options.output) if resume else None
+    settings = run_settings(options, chosen, data)
+    if checkpoint is not None:
+        check_settings(options.output, settings)
     progress = TrainingProgress(chosen.max_steps)
     trainer = build_trainer(options, chosen, sources, encoded, [progress])
     is_main = trainer.is_world_process_zero()
     if is_main:
+        write_settings(options.output, settings)
         _say_plan(trainer, chosen, checkpoint)
     try:
         with progress:

@@ -120,6 +120,20 @@ def test_dry_run_reports_rows_and_trains_nothing(compact, data, tmp_path):
     assert result.exit_code == 0, result.output
 
 
+def test_dry_run_looks_at_rows_as_the_stage_would(model, processor, data, tmp_path):
+    """A checkpoint of stage 3b knows no edits; stage 4 gives it what they need."""
+    del model.model.source_adapter, model.model.edit_adapter, model.edit_head
+    model.config.has_editing = model.model.config.has_editing = processor.has_editing = False
+    model.config.stage = "3b"
+    model.save_pretrained(tmp_path / "3b")
+    processor.save_pretrained(tmp_path / "3b")
+    result = _train("-m", tmp_path / "3b", "--data", data, "--dry-run", "--stage", "4")
+    assert result.exit_code == 0, result.output
+    assert "2 editing; 0 broken" in result.output
+    result = _train("-m", tmp_path / "3b", "--data", data, "--dry-run", "--stage", "2")
+    assert result.exit_code == 1 and "Stage 2 starts from a checkpoint of stage 1" in " ".join(result.output.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -170,10 +170,13 @@ def _look_at_rows(options: RunOptions, sources: dict[str, Any], chosen: Stage) -
     """Validates all rows; broken ones make the exit code 1."""
     from rich.console import Console
 
+    from .modeling.configuration import WallarooConfig
     from .processing.processor import WallarooProcessor
+    from .training.preparation import prepare_processor
     from .training.run import validate
 
     processor = WallarooProcessor.from_pretrained(options.model)
+    prepare_processor(processor, WallarooConfig.from_pretrained(options.model), chosen, options.force)
     console = Console()
     with console.status("Looking at rows"):
         report = validate(sources, processor, chosen)

@@ -151,6 +151,7 @@ def validate(
     """Looks at every row as training would, without a model: what is broken or too long, by task and reason.
 
     Args:
+        processor: one that speaks the stage's layout ([`wallaroo_hf.training.preparation.prepare_processor`]).
         progress: called with the number of rows done.
     """
     collator = WallarooDataCollator.for_stage(processor, chosen)

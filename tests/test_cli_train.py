@@ -1,6 +1,7 @@
 """`wallaroo train`: fine-tuning, resuming, LoRA, looking at rows; what a user can do wrong."""
 
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -85,6 +86,33 @@ def test_starting_over_sets_the_old_checkpoints_aside(compact, data, tmp_path):
     assert result.exit_code == 0 and "Going on from" in result.output and "checkpoint-1" in result.output
 
 
+def test_a_run_is_not_resumed_as_another_one(compact, data, tmp_path):
+    output = tmp_path / "run"
+    assert _fine_tune(compact, data, output, "--steps", 1, "--save-every", 1).exit_code == 0
+    shutil.rmtree(output / "final")
+    other = shutil.copy(data, data.with_name("other.jsonl"))
+    for more, words in (
+        (("--set", "learning_rate=3e-4"), "was begun with `learning_rate` 1e-05, not 0.0003; resume it with the same"),
+        (("--seed", 5), "`seed` 0, not 5"),
+        (("--lora",), "`lora` False, not True"),
+        (("--data", other), "other.jsonl'; resume it"),
+        (("--set", "task_ratio={editing: 1}"), "`task_ratio` {'"),
+    ):
+        result = _fine_tune(compact, data, output, "--steps", 2, *more)
+        assert result.exit_code == 1 and words in " ".join(result.output.split()), result.output
+    result = _fine_tune(compact, data, output, "--steps", 2, "--log-every", 2, "--workers", 1, "--skip-bad-rows")
+    assert result.exit_code == 0 and "Going on from" in result.output, result.output
+
+
+def test_a_run_that_is_begun_anew_may_be_another_one(compact, data, tmp_path):
+    output = tmp_path / "run"
+    assert _fine_tune(compact, data, output, "--steps", 1, "--save-every", 1).exit_code == 0
+    shutil.rmtree(output / "final")
+    result = _fine_tune(compact, data, output, "--steps", 1, "--seed", 5, "--no-resume")
+    assert result.exit_code == 0, result.output
+    assert json.loads((output / "settings.json").read_text(encoding="utf-8"))["seed"] == 5
+
+
 def test_lora(compact, data, tmp_path):
     output = tmp_path / "run"
     result = _fine_tune(compact, data, output, "--steps", 1, "--lora", "--lora-rank", 2)
@@ -105,6 +133,20 @@ def test_dry_run_reports_rows_and_trains_nothing(compact, data, tmp_path):
     assert result.exit_code == 1 and "1.png" in result.output
     result = _fine_tune(compact, data, tmp_path / "run", "--steps", 1, "--skip-bad-rows")
     assert result.exit_code == 0, result.output
+
+
+def test_dry_run_looks_at_rows_as_the_stage_would(model, processor, data, tmp_path):
+    """A checkpoint of stage 3b knows no edits; stage 4 gives it what they need."""
+    del model.model.source_adapter, model.model.edit_adapter, model.edit_head
+    model.config.has_editing = model.model.config.has_editing = processor.has_editing = False
+    model.config.stage = "3b"
+    model.save_pretrained(tmp_path / "3b")
+    processor.save_pretrained(tmp_path / "3b")
+    result = _train("-m", tmp_path / "3b", "--data", data, "--dry-run", "--stage", "4")
+    assert result.exit_code == 0, result.output
+    assert "2 editing; 0 broken" in result.output
+    result = _train("-m", tmp_path / "3b", "--data", data, "--dry-run", "--stage", "2")
+    assert result.exit_code == 1 and "Stage 2 starts from a checkpoint of stage 1" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,9 @@ Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="Folder of the run; the result is in its `final`.", show_default=False),
 ]
-ON_CPU_OR = typer.Option(help="Where to train, e.g. cpu or cuda. Default: an accelerator if there is one.")
+ON_CPU_OR = typer.Option(
+    help="Where to train: cpu, or cuda (CUDA_VISIBLE_DEVICES chooses a GPU). Default: an accelerator if there is one."
+)
 
 
 def train(
@@ -132,7 +134,7 @@ def train(
     if dry_run:
         _look_at_rows(options, sources, chosen)
     else:
-        _train(options, sources, encoded, chosen, resume)
+        _train(options, data, sources, encoded, chosen, resume)
 
 
 def _load_data(data: str) -> tuple[dict[str, Any], list[str]]:
@@ -172,10 +174,13 @@ def _look_at_rows(options: RunOptions, sources: dict[str, Any], chosen: Stage) -
     """Validates all rows; broken ones make the exit code 1."""
     from rich.console import Console
 
+    from .modeling.configuration import WallarooConfig
     from .processing.processor import WallarooProcessor
+    from .training.preparation import prepare_processor
     from .training.run import validate
 
     processor = WallarooProcessor.from_pretrained(options.model)
+    prepare_processor(processor, WallarooConfig.from_pretrained(options.model), chosen, options.force)
     console = Console()
     with console.status("Looking at rows"):
         report = validate(sources, processor, chosen)
@@ -190,9 +195,12 @@ def _look_at_rows(options: RunOptions, sources: dict[str, Any], chosen: Stage) -
         )
 
 
-def _train(options: RunOptions, sources: dict[str, Any], encoded: list[str], chosen: Stage, resume: bool) -> None:
+def _train(
+    options: RunOptions, data: str, sources: dict[str, Any], encoded: list[str], chosen: Stage, resume: bool
+) -> None:
     from ._training_progress import TrainingProgress
     from .training.checkpoints import set_checkpoints_aside
+    from .training.resuming import check_settings, run_settings, write_settings
     from .training.run import build_trainer, finish, last_checkpoint
     from .training.trainer import NonFiniteLossError
 
@@ -200,6 +208,9 @@ def _train(options: RunOptions, sources: dict[str, Any], encoded: list[str], cho
     if final.exists():
         raise ValueError(f"'{options.output}' holds a finished run; use its `final`, or choose another folder.")
     checkpoint = last_checkpoint(options.output) if resume else None
+    settings = run_settings(options, chosen, data)
+    if checkpoint is not None:
+        check_settings(options.output, settings)
     progress = TrainingProgress(chosen.max_steps)
     trainer = build_trainer(options, chosen, sources, encoded, [progress])
     is_main = trainer.is_world_process_zero()
@@ -207,6 +218,7 @@ def _train(options: RunOptions, sources: dict[str, Any], encoded: list[str], cho
         aside = None if resume else set_checkpoints_aside(options.output)
         if aside is not None:
             typer.echo(f"The checkpoints of the run before are in {aside} now.", err=True)
+        write_settings(options.output, settings)
         _say_plan(trainer, chosen, checkpoint)
     try:
         with progress:

@@ -2,9 +2,11 @@
 
 import json
 import multiprocessing
+import os
 import random
 import shutil
 import signal
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ import training_runs
 from training_runs import build_trainer, curve
 from wallaroo_hf.training.checkpoints import (
     AtomicCheckpointMixin,
+    _flush,
     find_last_complete_checkpoint,
     set_checkpoints_aside,
     why_incomplete,
@@ -169,6 +172,32 @@ def test_a_checkpoint_appears_when_it_is_whole(compact, rows, tmp_path, monkeypa
     build_trainer(compact.folder, rows, tmp_path, max_steps=1, save_steps=1).train()
     assert seen == [False] * 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-1"]
+
+
+def test_files_are_flushed_as_windows_wants_it(tmp_path, monkeypatch):
+    """Its fsync takes no file that is open for reading only."""
+    flushed = []
+
+    def fsync(descriptor):
+        information = os.fstat(descriptor)
+        if stat.S_ISREG(information.st_mode):
+            os.write(descriptor, b"")  # OSError if it cannot
+            flushed.append(information.st_ino)
+
+    (tmp_path / "part").mkdir()
+    files = [tmp_path / "weights", tmp_path / "part" / "state"]
+    for file in files:
+        file.write_bytes(b"content")
+    monkeypatch.setattr(os, "fsync", fsync)
+    _flush(tmp_path)
+    assert sorted(flushed) == sorted(file.stat().st_ino for file in files)
+    assert [file.read_bytes() for file in files] == [b"content"] * 2
+
+
+def test_a_file_that_may_only_be_read_is_flushed_too(tmp_path, monkeypatch):
+    (tmp_path / "copied").write_bytes(b"content")
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # for root, who may write all, as well
+    _flush(tmp_path)
 
 
 def test_a_save_that_fails_leaves_no_checkpoint(compact, rows, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The recipe of the built-in checkpoint, with few steps: it runs, is interrupted, goes on, and what it makes works."""
 
+import dataclasses
 import json
 
 import pytest
@@ -50,7 +51,9 @@ def test_a_run_that_is_stopped_again_and_again_finishes(finished):
     folder, checkpoint, stops = finished
     assert stops >= 9, "every part but the last was stopped"
     record = json.loads((checkpoint / "run.json").read_text(encoding="utf-8"))
-    assert {"vq", "rows", "stage-0", "stage-4-lessons", "stage-4-mixed", "stage-4-large", "stage-4"} <= set(record["parts"])
+    assert {"vq", "rows", "stage-0", "stage-4-lessons", "stage-4-mixed", "stage-4-large", "stage-4"} <= set(
+        record["parts"]
+    )
     assert record["parts"]["stage-4"]["steps"] == 2
     assert (folder / "stage-4" / "losses.png").exists()
     assert list((folder / "stage-4" / "previews").glob("*.png"))
@@ -82,6 +85,24 @@ def test_seconds_are_kept_with_every_checkpoint(tmp_path, monkeypatch):
     again = SceneRun(tmp_path, tiny_recipe(), device="cpu")
     again.run("stage-0")
     assert again._record()["parts"]["stage-0"]["process_seconds"] > spent
+
+
+def test_time_may_be_over_before_anything_was_logged(tmp_path):
+    recipe = tiny_recipe()
+    recipe = dataclasses.replace(recipe, steps={**recipe.steps, "0": 20})  # logged after every second one
+    run = SceneRun(tmp_path, recipe, minutes=0.0, device="cpu")
+    with pytest.raises(OutOfTime):
+        run.run("stage-0")
+    numbers = run._record()["parts"]["stage-0"]
+    assert numbers["steps"] == 1 and numbers["last_losses"] == {}
+    assert not (tmp_path / "stage-0" / "losses.png").exists()
+
+
+def test_time_that_is_over_when_nothing_is_left_is_no_stop(tmp_path):
+    with pytest.raises(OutOfTime):
+        SceneRun(tmp_path, tiny_recipe(), minutes=0.0, device="cpu").run("stage-0")
+    final = SceneRun(tmp_path, tiny_recipe(), minutes=0.0, device="cpu").run("stage-0")  # its second and last step
+    assert (final / "config.json").exists()
 
 
 def _killed_at(count, step):

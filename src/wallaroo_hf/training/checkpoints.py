@@ -225,7 +225,8 @@ def _flush(folder: Path) -> None:
         if path.is_dir():
             _flush_entry(path)
         else:
-            with path.open("rb") as file:
+            # Windows flushes only what is open for writing; "r+b" changes nothing in the file
+            with path.open("r+b" if os.access(path, os.W_OK) else "rb") as file:
                 os.fsync(file.fileno())
 
 

@@ -9,6 +9,7 @@ from transformers import AddedToken
 
 from ..layout.special_tokens import added_tokens
 from ..modeling.adapters import WallarooAdapter, WallarooImageHead
+from ..modeling.configuration import WallarooConfig
 from ..modeling.model import WallarooForConditionalGeneration
 from ..processing.processor import WallarooProcessor
 from .stages import Stage, check_order
@@ -31,13 +32,34 @@ def prepare_for_stage(
     Raises:
         ValueError: if the stage does not follow the checkpoint's, or the new tokens do not fit the embedding table.
     """
-    warning = check_order(model.config.stage, stage, force)
-    if warning:
-        logger.warning(warning)
-    if model.config.stage == stage.name and stage.buckets is None and stage.indicator_sizes is None:
+    prepare_processor(processor, model.config, stage, force)
+    if _keeps_layout(model.config, stage):
         return
     record = stage.record
-    if not record.has_editing and model.config.has_editing:
+    for name, value in record.generation_settings().items():
+        if getattr(model.generation_config, name, None) is None or name == "line_breaks":
+            setattr(model.generation_config, name, value)
+    if record.has_editing and not model.config.has_editing:
+        add_editing_parts(model, stage.editing_init)
+
+
+def prepare_processor(processor: WallarooProcessor, config: WallarooConfig, stage: Stage, force: bool = False) -> None:
+    """The processor's part of [`prepare_for_stage`], for looking at rows without a model.
+
+    Args:
+        config: the checkpoint's, as it is before the stage.
+        force: start from a checkpoint of any stage.
+
+    Raises:
+        ValueError: if the stage does not follow the checkpoint's, or the new tokens do not fit the embedding table.
+    """
+    warning = check_order(config.stage, stage, force)
+    if warning:
+        logger.warning(warning)
+    if _keeps_layout(config, stage):
+        return
+    record = stage.record
+    if not record.has_editing and config.has_editing:
         raise ValueError(
             f"Stage {stage.name} has no editing, but the checkpoint has editing parts, which it would leave untrained; "
             "start from a checkpoint of an earlier stage, or train stage 4."
@@ -46,7 +68,7 @@ def prepare_for_stage(
     known = processor.tokenizer.get_vocab()
     missing = [AddedToken(token, special=True, normalized=False) for token in tokens if token not in known]
     processor.tokenizer.add_tokens(missing, special_tokens=True)
-    rows = model.get_input_embeddings().num_embeddings
+    rows = config.text_config.vocab_size
     if len(processor.tokenizer) > rows:
         raise ValueError(
             f"With the tokens of stage {stage.name} the tokenizer has {len(processor.tokenizer)} ids, but the model's "
@@ -54,11 +76,11 @@ def prepare_for_stage(
         )
     for name, value in record.processor_settings().items():
         setattr(processor, name, [tuple(bucket) for bucket in value] if name == "buckets" else value)
-    for name, value in record.generation_settings().items():
-        if getattr(model.generation_config, name, None) is None or name == "line_breaks":
-            setattr(model.generation_config, name, value)
-    if record.has_editing and not model.config.has_editing:
-        add_editing_parts(model, stage.editing_init)
+
+
+def _keeps_layout(config: WallarooConfig, stage: Stage) -> bool:
+    """Whether a checkpoint speaks the stage's layout already: of the same stage, with sizes that nobody changes."""
+    return config.stage == stage.name and stage.buckets is None and stage.indicator_sizes is None
 
 
 def add_editing_parts(model: WallarooForConditionalGeneration, init: str = "random") -> None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import AutoConfig, PrinterCallback, TrainerCallback
 
 from .._files import new_folder
@@ -17,6 +16,7 @@ from .arguments import WallarooTrainingArguments, recompute_activations
 from .callbacks import StageCallback
 from .checkpoints import find_last_complete_checkpoint
 from .collator import WallarooDataCollator
+from .devices import training_device
 from .encode import check_encoded, is_encoded
 from .pictures import open_pictures
 from .preparation import prepare_for_stage
@@ -62,7 +62,7 @@ class RunOptions:
         workers: processes that prepare rows.
         gradient_checkpointing: compute activations again instead of keeping them.
         padding_free: rows follow each other; for flash-attn.
-        device: None = as transformers chooses, "cpu" = the CPU.
+        device: "cpu" or an accelerator's kind, e.g. "cuda"; None = an accelerator if there is one.
         dtype: of the weights; None = float32, but with LoRA as in the checkpoint (what trains is float32 then too).
     """
 
@@ -145,6 +145,7 @@ def validate(
     """Looks at every row as training would, without a model: what is broken or too long, by task and reason.
 
     Args:
+        processor: one that speaks the stage's layout ([`wallaroo_hf.training.preparation.prepare_processor`]).
         progress: called with the number of rows done.
     """
     collator = WallarooDataCollator.for_stage(processor, chosen)
@@ -167,6 +168,7 @@ def build_trainer(
     Raises:
         ValueError: for a checkpoint, data or options that do not go together.
     """
+    on_cpu = training_device(options.device).type == "cpu"
     model, processor = _load(options, chosen)
     for folder in encoded:
         check_encoded(folder, model.vq_model, processor)
@@ -187,8 +189,8 @@ def build_trainer(
         chosen,
         str(options.output),
         options.batch_size,
-        use_cpu=options.device == "cpu",
-        bf16=chosen.bf16 and options.device != "cpu" and torch.accelerator.is_available(),
+        use_cpu=on_cpu,
+        bf16=chosen.bf16 and not on_cpu,
         seed=options.seed,
         data_seed=options.seed,
         report_to=list(options.report_to),

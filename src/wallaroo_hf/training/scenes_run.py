@@ -22,6 +22,7 @@ from .arguments import WallarooTrainingArguments
 from .callbacks import StageCallback
 from .checkpoints import find_last_complete_checkpoint
 from .collator import WallarooDataCollator
+from .devices import training_device
 from .encode import encode_rows
 from .muon import computes_in_bf16
 from .preparation import prepare_for_stage
@@ -95,10 +96,10 @@ class SceneRun:
         save_minutes: minutes between checkpoints.
         report: called with a line for people at every part.
         callbacks: more callbacks for the trainers, a progress bar for example.
-        device: where to compute, "cpu" or "cuda"; None = as transformers chooses.
+        device: where to compute, "cpu" or "cuda"; None = an accelerator if there is one.
 
     Raises:
-        ValueError: if the folder holds a run of another recipe.
+        ValueError: if the folder holds a run of another recipe, or the device is not there.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class SceneRun:
         self.save_minutes = save_minutes
         self.report = report
         self.callbacks = callbacks or []
-        self.device = device
+        self.device = training_device(device)
         self.record_path = self.output / "run.json"
         self._begin()
 
@@ -151,13 +152,14 @@ class SceneRun:
             The folder of the finished checkpoint (or of the part).
 
         Raises:
-            OutOfTime: when the time is over.
+            OutOfTime: when the time is over and something is left to do.
             ValueError: for an unknown part.
         """
         if only is not None and only not in self.parts():
             raise ValueError(f"There is no part {only!r}; there are {', '.join(self.parts())}.")
         steps = {step.name: step for step in self.recipe.training()}
-        for name in self.parts() if only is None else [only]:
+        names = self.parts() if only is None else [only]
+        for name in names:
             if self._is_done(name):
                 self.report(f"{name}: done")
                 continue
@@ -170,7 +172,7 @@ class SceneRun:
                 self._write_checkpoint()
             else:
                 self._train(steps[name])
-            if self._is_out_of_time() and name != "checkpoint":
+            if self._is_out_of_time() and name != names[-1]:
                 raise OutOfTime
         return self._result(only or "checkpoint")
 
@@ -195,7 +197,7 @@ class SceneRun:
         if self.deadline is not None:
             left = max(0.0, self.deadline - time.monotonic()) / 60
             arguments = dataclasses.replace(arguments, max_minutes=left)
-        model = new_tokenizer(small_tokenizer_config(), self.recipe.seed).to(self._torch_device())
+        model = new_tokenizer(small_tokenizer_config(), self.recipe.seed).to(self.device)
         trainer = VQTrainer(model, arguments, scene_canvases(VQ_BATCH_SIZE), self.output / "vq")
         if trainer.train(resume=True) is None:
             raise OutOfTime
@@ -225,7 +227,7 @@ class SceneRun:
         model, processor = self._starting_point(step)
         folder = self.output / step.name
         prepare_for_stage(model, processor, step.stage)
-        if self._torch_device().type == "cpu":
+        if self.device.type == "cpu":
             # for short rows the fastest there, above all its backward in bfloat16
             model.set_attn_implementation("eager")
         arguments = self._arguments(step, folder)
@@ -250,7 +252,7 @@ class SceneRun:
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         history = trainer.state.log_history
-        if history:
+        if any("loss" in entry for entry in history):  # transformers' closing summary is there in any case
             plot_losses(history, folder / "losses.png", title=step.name, codebook_size=model.config.codebook_size)
         self._note(
             step.name,
@@ -275,9 +277,9 @@ class SceneRun:
             str(folder),
             self.recipe.per_device_batch_size,
             use_muon=True,
-            use_cpu=self.device == "cpu",
+            use_cpu=self.device.type == "cpu",
             seed=self.recipe.seed,
-            bf16=computes_in_bf16(self._torch_device()),
+            bf16=computes_in_bf16(self.device),
             report_to=[],
             disable_tqdm=True,
             logging_steps=max(1, min(10, step.stage.max_steps // 10)),
@@ -302,11 +304,8 @@ class SceneRun:
 
     # ------------------------------------------------------------------------------------------------------- models
 
-    def _torch_device(self) -> torch.device:
-        return torch.device(self.device or torch.get_default_device())
-
     def _image_tokenizer(self) -> WallarooVQModel:
-        return WallarooVQModel.from_pretrained(self._result("vq")).eval().to(self._torch_device())
+        return WallarooVQModel.from_pretrained(self._result("vq")).eval().to(self.device)
 
     def _processor_for_encoding(self) -> WallarooProcessor:
         """A processor with the sizes of the last stage."""
@@ -383,7 +382,7 @@ class SceneRun:
         record["parts"][part] = numbers | {
             "machine": {
                 "processor": platform.processor() or platform.machine(),
-                "device": str(self._torch_device()),
+                "device": str(self.device),
                 "threads": torch.get_num_threads(),
             },
             "versions": {

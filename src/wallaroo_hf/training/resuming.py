@@ -1,0 +1,72 @@
+"""What a run was begun with, kept in its folder, so that it is not resumed as another one."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from .._files import new_file
+from .run import RunOptions
+from .stages import Stage
+
+__all__ = ["SETTINGS_FILE", "check_settings", "run_settings", "write_settings"]
+
+SETTINGS_FILE = "settings.json"
+# What a resumed run may change: how long it goes on, what it writes when, and how the same steps are computed.
+_MAY_CHANGE = (
+    *("max_steps", "output", "force", "skip_bad_rows", "device"),
+    *("previews", "preview_steps", "save_steps", "logging_steps", "report_to"),
+    *("batch_size", "workers", "gradient_checkpointing", "padding_free"),
+)
+
+
+def run_settings(options: RunOptions, chosen: Stage, data: str) -> dict[str, Any]:
+    """What must stay as it is when a run is resumed, as JSON has it.
+
+    Args:
+        data: what it trains on, as [`wallaroo_hf.training.run.load_training_data`] takes it.
+    """
+    stage = {"stage" if name == "name" else name: value for name, value in dataclasses.asdict(chosen).items()}
+    del stage["follows"]  # says no more than the name
+    settings = stage | {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    settings |= {"model": _place(options.model), "data": _place(data)}
+    if not options.lora:
+        del settings["lora_rank"]
+    kept = {name: value for name, value in settings.items() if name not in _MAY_CHANGE}
+    return json.loads(json.dumps(kept))
+
+
+def _place(name: str) -> str:
+    """A local path wherever the command is called from; anything else as it is."""
+    return str(Path(name).resolve()) if Path(name).exists() else name
+
+
+def check_settings(output: Path, settings: dict[str, Any]) -> None:
+    """Makes sure that the run in a folder may be resumed with these settings; a folder without a record says nothing.
+
+    Args:
+        settings: from [`run_settings`].
+
+    Raises:
+        ValueError: if the run was begun with others.
+    """
+    path = output / SETTINGS_FILE
+    if not path.exists():
+        return  # of an earlier version
+    begun = json.loads(path.read_text(encoding="utf-8"))
+    changed = [
+        f"`{name}` {begun[name]!r}, not {value!r}"
+        for name, value in settings.items()
+        if name in begun and begun[name] != value  # a setting that is newer than the run has not changed
+    ]
+    if changed:
+        raise ValueError(
+            f"The run in '{output}' was begun with {', '.join(changed)}; resume it with the same, begin anew "
+            "(`--no-resume`), or train into another folder."
+        )
+
+
+def write_settings(output: Path, settings: dict[str, Any]) -> None:
+    """Keeps the settings in the run's folder."""
+    with new_file(output / SETTINGS_FILE) as partial:
+        partial.write_text(json.dumps(settings, indent=1, ensure_ascii=False), encoding="utf-8")

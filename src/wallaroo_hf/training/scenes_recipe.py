@@ -109,7 +109,7 @@ class SceneRecipe:
             "4-lessons": 1000,
             "4-mixed": 8000,
             "4-large": 4300,
-            "4": 3350,
+            "4": 3150,
         }
     )
     previewed: int = 5

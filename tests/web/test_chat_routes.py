@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from helpers import picture
-from running_server import data_uri, png
+from running_server import data_uri, picture_in, png
 from wallaroo_hf.web import chat_routes
 from wallaroo_hf.web.images import ImageReader
 from wallaroo_hf.web.schemas import ChatBody
@@ -65,3 +65,20 @@ def test_long_chats_are_refused_before_their_images_are_computed(serve, monkeypa
         assert not computed
         assert server.request("/v1/chat/completions", {"messages": [_asks(_image(1))], "max_tokens": 1})[0] == 200
         assert computed
+
+
+def test_what_the_user_shows_replaces_what_was_drawn(server):
+    """Only the user's next turn has the drawing, and only if it shows nothing itself."""
+
+    def draw(*messages):
+        fields = {"messages": messages, "modalities": ["image"], "seed": 1}
+        status, answer, _ = server.request("/v1/chat/completions", fields)
+        assert status == 200, answer
+        return picture_in(answer["choices"][0]["message"]["images"][0]["image_url"]["url"]).tobytes()
+
+    drawn = [{"role": "user", "content": "a heart"}, {"role": "assistant", "images": [_image(1)]}]
+    blue = _asks(_image(2), text="make it blue")
+    assert draw(*drawn, blue) == draw(blue)
+    assert draw(*drawn, _asks(text="make it blue")) == draw(_asks(_image(1), text="make it blue"))
+    again = [*drawn, blue, {"role": "assistant", "content": "Done."}, _asks(text="a cat")]
+    assert draw(*again) == draw(_asks(text="a cat"))

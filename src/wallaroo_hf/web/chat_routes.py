@@ -48,7 +48,7 @@ def _read_messages(service: Service, messages: list[Message]) -> tuple[list[dict
     """Messages for the chat template, and their images in order.
 
     The last image that an assistant's turn showed becomes part of the user's next turn, where the model was trained to find
-    what it shall edit (as `processor.continue_chat` does).
+    what it shall edit (as `processor.continue_chat` does), unless that turn shows an image of the user's own.
 
     Raises:
         ApiError: 400 if they cannot be a chat, or hold too much.
@@ -61,9 +61,10 @@ def _read_messages(service: Service, messages: list[Message]) -> tuple[list[dict
     for number, message in enumerate(messages):
         content: list[dict[str, Any]] = []
         where = f"messages.{number}"
-        if message.role == "user" and shown is not None:
-            content.append({"type": "image"})
-            urls.append(shown)
+        if message.role == "user":
+            if shown is not None and not any(isinstance(part, ImagePart) for part in message.content):
+                content.append({"type": "image"})
+                urls.append(shown)
             shown = None
         for part_number, part in enumerate(message.content):
             param = f"{where}.content.{part_number}"

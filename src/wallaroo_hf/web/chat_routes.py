@@ -15,7 +15,7 @@ from .errors import ApiError
 from .images import data_uri, encode
 from .requests import Answer, Ending, Picture, Text, TextSettings
 from .schemas import ChatBody, ImagePart, Message, TextPart
-from .service import Service, first_seed, make_jobs
+from .service import Service, first_seed, make_jobs, size_options
 from .streaming import sse, stream
 
 DEFAULT_NEW_TOKENS = 512
@@ -133,7 +133,8 @@ async def _answers(service: Service, body: ChatBody, turns: list[dict[str, Any]]
     mode = "auto" if "image" in body.modalities else "text"
     options: dict[str, Any] = {}
     if mode == "auto":
-        options = {**service.size(body), "negative_prompt": body.negative_prompt or None}
+        service.size(body)  # refuses one that is too large
+        options = {**size_options(body), "negative_prompt": body.negative_prompt or None}
     elif body.size != "auto" or body.aspect_ratio or body.negative_prompt or body.guidance_scale is not None:
         raise ApiError(
             400,

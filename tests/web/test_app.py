@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 from PIL import Image
 
@@ -12,7 +15,7 @@ from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor, def
 pytest.importorskip("gradio", reason="the web page needs gradio: pip install 'wallaroo-hf[app]'")
 
 from wallaroo_hf.web import app_texts
-from wallaroo_hf.web.app_engine import Engine, Settings
+from wallaroo_hf.web.app_engine import Drawing, Engine, Settings
 
 PROMPT = "a red heart to the left of a blue star"
 
@@ -44,12 +47,32 @@ def test_drawing_is_followed_row_by_row(engine, monkeypatch):
 def test_stopping_keeps_what_is_there(engine):
     drawing = engine.draw("me", Settings(PROMPT, seed=5, height=128, width=64))
     last = next(drawing)
-    engine.stop("somebody else")
-    engine.stop("me")
+    engine.stop("somebody else", "draw")
+    engine.stop("me", "draw")
     for step in drawing:
         last = step
     assert last.finished and last.stopped and last.rows < 8
     assert last.images[0] is None or last.images[0].height < 128
+
+
+def test_tabs_are_stopped_one_by_one(engine):
+    """Also where one is asked for while the other waits, and ends before it."""
+    drawing = engine.draw("me", Settings(PROMPT, seed=5, height=128, width=64))
+    next(drawing)
+    edit = engine.draw("me", Settings("turn it blue", seed=1, height=128, width=64), picture(1, 64, 128))
+    waiting = threading.Thread(target=lambda: ended.extend(edit))
+    ended: list[Drawing] = []
+    gate = threading.Event()
+    engine._worker.submit(gate.wait, 60)  # between the two, so that the edit begins when it is told to stop
+    waiting.start()
+    while len(engine._stops) < 2:
+        time.sleep(0.01)
+    assert list(drawing)[-1].stopped is False
+    engine.stop("me", "edit")
+    gate.set()
+    waiting.join()
+    assert ended[-1].finished and ended[-1].stopped
+    assert not engine._stops
 
 
 def test_edits_have_their_sources_size(engine):

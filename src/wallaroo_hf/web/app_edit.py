@@ -63,7 +63,7 @@ def edit_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
             yield update
 
     gr.on([go.click, instruction.submit], edit, [*controls, language], [slider, line, seed, result], **EVENT)
-    stop.click(stopper(engine), show_progress="hidden")
+    stop.click(stopper(engine, "edit"), show_progress="hidden")
     again.click(lambda path: gr.update() if path is None else path, result, source, show_progress="hidden")
     return Part({}, source)
 

@@ -1,5 +1,6 @@
 """What the web page asks of the model: one thing at a time, followed while it is made, and stopped when asked to."""
 
+import contextlib
 import queue
 import threading
 import time
@@ -70,12 +71,12 @@ class Engine:
     def __init__(self, model: Any, processor: Any, name: str, output: Path) -> None:
         self.model, self.processor, self.name, self.output = model, processor, name, output
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="wallaroo")
-        self._stops: dict[str, threading.Event] = {}
+        self._stops: dict[tuple[str, str], threading.Event] = {}  # by session and tab
 
-    def stop(self, session: str) -> None:
-        """Ends what a session is having made, after the current row."""
-        if session in self._stops:
-            self._stops[session].set()
+    def stop(self, session: str, tab: str) -> None:
+        """Ends what a session is having made in a tab (`"draw"`, `"edit"`, `"chat"`), after the current row."""
+        if (session, tab) in self._stops:
+            self._stops[session, tab].set()
 
     def draw(self, session: str, settings: Settings, source: Any = None) -> Iterator[Drawing]:
         """Draws, or edits a `source` (a path or picture); yields after each new row, and at last with the files.
@@ -87,7 +88,7 @@ class Engine:
         state = Drawing([None] * settings.count)
         rows = [0] * settings.count
         looked = [0.0] * settings.count
-        stop, began = self._start(session), time.monotonic()
+        began = time.monotonic()
 
         def follow(pipe: WallarooPipeline, step: int, num_steps: int, details: dict[str, Any]) -> bool:
             image = details["image"]
@@ -99,12 +100,9 @@ class Engine:
             return not stop.is_set()
 
         news: queue.SimpleQueue[Drawing] = queue.SimpleQueue()
-        future = self._worker.submit(self._pipeline_call, settings, picture, follow)
-        try:
+        with self._stoppable(session, "draw" if source is None else "edit") as stop:
+            future = self._worker.submit(self._pipeline_call, settings, picture, follow)
             yield from _latest(news, future)
-        finally:  # the page was closed, perhaps
-            stop.set()
-            self._stops.pop(session, None)
         output = future.result()
         images = list(output.images)
         yield Drawing(
@@ -148,7 +146,6 @@ class Engine:
         opened = [open_image(image) for image in images]
         pieces: list[str | Image.Image] = []
         news: queue.SimpleQueue[list[str | Image.Image]] = queue.SimpleQueue()
-        stop = self._start(session)
         drawing = False
 
         def on_text(bit: str) -> None:
@@ -167,12 +164,9 @@ class Engine:
                 news.put(list(pieces))
             return not stop.is_set()
 
-        future = self._worker.submit(conversation.say, text, opened, on_text, on_row)
-        try:
+        with self._stoppable(session, "chat") as stop:
+            future = self._worker.submit(conversation.say, text, opened, on_text, on_row)
             yield from _latest(news, future)
-        finally:
-            stop.set()
-            self._stops.pop(session, None)
         yield future.result()
 
     def conversation(self, seed: int) -> Conversation:
@@ -183,10 +177,16 @@ class Engine:
         """Saves a picture that a chat drew."""
         return save_png(image, self.output / f"{slug(prompt)}-{seed}.png", prompt, seed, {"model": self.name})
 
-    def _start(self, session: str) -> threading.Event:
-        """The event that stops what a session asks for now."""
-        self._stops[session] = threading.Event()
-        return self._stops[session]
+    @contextlib.contextmanager
+    def _stoppable(self, session: str, tab: str) -> Iterator[threading.Event]:
+        """The event that stops what a session asks for now in a tab; set at the end, for the page may have been closed."""
+        own = self._stops[session, tab] = threading.Event()
+        try:
+            yield own
+        finally:
+            own.set()
+            if self._stops.get((session, tab)) is own:
+                del self._stops[session, tab]
 
     def _pipeline_call(self, settings: Settings, source: Image.Image | None, follow: Callable[..., bool]) -> Any:
         pipe = WallarooPipeline(model=self.model, processor=self.processor, device=self.model.device)

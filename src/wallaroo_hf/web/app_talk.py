@@ -99,7 +99,7 @@ def chat_tab(engine: Engine, words: Words) -> None:
         yield going.shown, gr.update(interactive=True), going
 
     box.submit(say, [box, talk], [chatbot, box, talk], **EVENT)
-    stop.click(stopper(engine), show_progress="hidden")
+    stop.click(stopper(engine, "chat"), show_progress="hidden")
     new.click(
         lambda: ([], gr.update(value=None, interactive=True), None),
         None,

@@ -87,6 +87,27 @@ def test_answers_and_chats(engine):
     assert any(isinstance(piece, Image.Image) for piece in steps[-1])
 
 
+def test_words_are_stopped_too(engine):
+    """A chat's and an answer's."""
+    question = "Describe everything in this picture."
+    for tab, words, begin in (
+        ("chat", lambda pieces: pieces[0], lambda: engine.say("me", engine.conversation(1), "Draw a circle.", [])),
+        ("ask", lambda said: said, lambda: engine.ask("me", picture(1, 96, 96), question)),
+    ):
+        whole = words(list(begin())[-1])
+        gate = threading.Event()
+        engine._worker.submit(gate.wait, 60)  # until it is told to stop
+        ended: list = []
+        reader = threading.Thread(target=lambda answer, to: to.extend(answer), args=(begin(), ended))
+        reader.start()
+        while ("me", tab) not in engine._stops:
+            time.sleep(0.01)
+        engine.stop("me", tab)
+        gate.set()
+        reader.join()
+        assert len(words(ended[-1])) < len(whole) and whole.startswith(words(ended[-1]))
+
+
 def test_mistakes_are_sentences(engine, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     for call in (

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import TextStreamer
+from transformers import StoppingCriteriaList, TextStreamer
 
 from .._saved_pictures import save_png, slug
 from ..conversation import Conversation
+from ..generation.streamers import StreamerStopped
 from ..pipelines import WallarooPipeline
 from ..processing.image_processor import open_image
 
@@ -74,7 +75,7 @@ class Engine:
         self._stops: dict[tuple[str, str], threading.Event] = {}  # by session and tab
 
     def stop(self, session: str, tab: str) -> None:
-        """Ends what a session is having made in a tab (`"draw"`, `"edit"`, `"chat"`), after the current row."""
+        """Ends what a session is having made in a tab (`"draw"`, `"edit"`, `"ask"`, `"chat"`), after the row or word."""
         if (session, tab) in self._stops:
             self._stops[session, tab].set()
 
@@ -127,11 +128,13 @@ class Engine:
             raise ValueError("The question is empty; ask something.")
         images = [] if image is None else [open_image(image)]
         news: queue.SimpleQueue[str] = queue.SimpleQueue()
-        future = self._worker.submit(self._answer, images, question, news)
         said = ""
-        for bit in _all(news, future):
-            said += bit
-            yield said
+        with self._stoppable(session, "ask") as stop:
+            teller = _Teller(self.processor.tokenizer, news, stop)
+            future = self._worker.submit(self._answer, images, question, teller)
+            for bit in _all(news, future):
+                said += bit
+                yield said
         future.result()
         yield said.strip()
 
@@ -148,12 +151,13 @@ class Engine:
         news: queue.SimpleQueue[list[str | Image.Image]] = queue.SimpleQueue()
         drawing = False
 
-        def on_text(bit: str) -> None:
+        def on_text(bit: str) -> bool:
             if pieces and isinstance(pieces[-1], str):
                 pieces[-1] += bit
             else:
                 pieces.append(bit)
             news.put(list(pieces))
+            return not stop.is_set()
 
         def on_row(preview: Callable[[], Image.Image | None], rows: int, of: int) -> bool:
             nonlocal drawing
@@ -209,7 +213,7 @@ class Engine:
         path = self.output / f"{slug(settings.prompt)}-{seed}.png"
         return save_png(image, path, settings.prompt, seed, {"model": self.name, **about})
 
-    def _answer(self, images: list[Image.Image], question: str, news: "queue.SimpleQueue[str]") -> None:
+    def _answer(self, images: list[Image.Image], question: str, teller: "_Teller") -> None:
         content = [{"type": "image"} for _ in images] + [{"type": "text", "text": question}]
         chat = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         inputs = self.processor(text=[chat], images=images or None, return_tensors="pt")
@@ -217,16 +221,22 @@ class Engine:
             **inputs.to(self.model.device, dtype=self.model.dtype),
             do_sample=False,
             max_new_tokens=512,
-            streamer=_Teller(self.processor.tokenizer, news),
+            streamer=teller,
+            stopping_criteria=StoppingCriteriaList([StreamerStopped(teller)]),
         )
 
 
 class _Teller(TextStreamer):
-    """Passes an answer on as it comes."""
+    """Passes an answer on as it comes, until it is told to stop."""
 
-    def __init__(self, tokenizer: Any, news: "queue.SimpleQueue[str]") -> None:
+    def __init__(self, tokenizer: Any, news: "queue.SimpleQueue[str]", stop: threading.Event) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self.news = news
+        self.news, self.stop = news, stop
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nobody wants to hear more."""
+        return self.stop.is_set()
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         """Called with each whole word."""

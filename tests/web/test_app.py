@@ -11,6 +11,7 @@ from PIL import Image
 import browser
 from helpers import picture
 from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor, default_checkpoint
+from wallaroo_hf._saved_pictures import slug
 
 pytest.importorskip("gradio", reason="the web page needs gradio: pip install 'wallaroo-hf[app]'")
 
@@ -44,6 +45,22 @@ def test_drawing_is_followed_row_by_row(engine, monkeypatch):
     )
 
 
+def _told_to_stop(engine, tab, steps, meanwhile=lambda: None):
+    """All steps of something that is told to stop before it begins, and after what happens `meanwhile`."""
+    gate = threading.Event()
+    engine._worker.submit(gate.wait, 60)
+    seen: list = []
+    reader = threading.Thread(target=lambda: seen.extend(steps))
+    reader.start()
+    while ("me", tab) not in engine._stops:
+        time.sleep(0.01)
+    meanwhile()
+    engine.stop("me", tab)
+    gate.set()
+    reader.join()
+    return seen
+
+
 def test_stopping_keeps_what_is_there(engine):
     drawing = engine.draw("me", Settings(PROMPT, seed=5, height=128, width=64))
     last = next(drawing)
@@ -53,6 +70,18 @@ def test_stopping_keeps_what_is_there(engine):
         last = step
     assert last.finished and last.stopped and last.rows < 8
     assert last.images[0] is None or last.images[0].height < 128
+    assert [path.stem for path in last.files.values()] == [f"{slug(PROMPT)}-5-partial"]
+
+
+def test_what_is_whole_was_not_stopped(engine):
+    *_, last = _told_to_stop(engine, "draw", engine.draw("me", Settings(PROMPT, seed=5, height=16, width=64)))
+    assert not last.stopped and [path.stem for path in last.files.values()] == [f"{slug(PROMPT)}-5"]
+
+
+def test_pictures_of_chats_say_whether_they_are_whole(engine):
+    image = picture(1, 32, 32)
+    paths = [engine.save(image, "a red heart", 7, partial) for partial in (False, True)]
+    assert [path.name for path in paths] == ["a-red-heart-7.png", "a-red-heart-7-partial.png"]
 
 
 def test_tabs_are_stopped_one_by_one(engine):
@@ -60,18 +89,10 @@ def test_tabs_are_stopped_one_by_one(engine):
     drawing = engine.draw("me", Settings(PROMPT, seed=5, height=128, width=64))
     next(drawing)
     edit = engine.draw("me", Settings("turn it blue", seed=1, height=128, width=64), picture(1, 64, 128))
-    waiting = threading.Thread(target=lambda: ended.extend(edit))
-    ended: list[Drawing] = []
-    gate = threading.Event()
-    engine._worker.submit(gate.wait, 60)  # between the two, so that the edit begins when it is told to stop
-    waiting.start()
-    while len(engine._stops) < 2:
-        time.sleep(0.01)
-    assert list(drawing)[-1].stopped is False
-    engine.stop("me", "edit")
-    gate.set()
-    waiting.join()
-    assert ended[-1].finished and ended[-1].stopped
+    drawn: list[Drawing] = []
+    *_, edited = _told_to_stop(engine, "edit", edit, meanwhile=lambda: drawn.extend(drawing))
+    assert drawn[-1].finished and not drawn[-1].stopped
+    assert edited.finished and edited.stopped
     assert not engine._stops
 
 
@@ -95,17 +116,8 @@ def test_words_are_stopped_too(engine):
         ("ask", lambda said: said, lambda: engine.ask("me", picture(1, 96, 96), question)),
     ):
         whole = words(list(begin())[-1])
-        gate = threading.Event()
-        engine._worker.submit(gate.wait, 60)  # until it is told to stop
-        ended: list = []
-        reader = threading.Thread(target=lambda answer, to: to.extend(answer), args=(begin(), ended))
-        reader.start()
-        while ("me", tab) not in engine._stops:
-            time.sleep(0.01)
-        engine.stop("me", tab)
-        gate.set()
-        reader.join()
-        assert len(words(ended[-1])) < len(whole) and whole.startswith(words(ended[-1]))
+        said = words(_told_to_stop(engine, tab, begin())[-1])
+        assert len(said) < len(whole) and whole.startswith(said)
 
 
 def test_mistakes_are_sentences(engine, tmp_path):

@@ -98,7 +98,7 @@ class Engine:
                 state.images[image], looked[image] = details["preview"](), time.monotonic()
             state.rows, state.seconds = min(rows), time.monotonic() - began
             news.put(Drawing(list(state.images), state.rows, state.of, state.seconds))
-            return not stop.is_set()
+            return step + 1 == num_steps or not stop.is_set()  # what is whole was not stopped
 
         news: queue.SimpleQueue[Drawing] = queue.SimpleQueue()
         with self._stoppable(session, "draw" if source is None else "edit") as stop:
@@ -114,7 +114,9 @@ class Engine:
             finished=True,
             stopped=not output.complete,
             files={
-                index: self._save(image, settings, index) for index, image in enumerate(images) if image is not None
+                index: self._save(image, settings, index, not output.complete)
+                for index, image in enumerate(images)
+                if image is not None
             },
         )
 
@@ -177,9 +179,9 @@ class Engine:
         """A new chat."""
         return Conversation(self.model, self.processor, seed)
 
-    def save(self, image: Image.Image, prompt: str, seed: int) -> Path:
-        """Saves a picture that a chat drew."""
-        return save_png(image, self.output / f"{slug(prompt)}-{seed}.png", prompt, seed, {"model": self.name})
+    def save(self, image: Image.Image, prompt: str, seed: int, partial: bool) -> Path:
+        """Saves a picture that a chat drew, or the rows of it that are there."""
+        return save_png(image, self._path(prompt, seed, partial), prompt, seed, {"model": self.name})
 
     @contextlib.contextmanager
     def _stoppable(self, session: str, tab: str) -> Iterator[threading.Event]:
@@ -207,10 +209,14 @@ class Engine:
             callback_on_step_end=follow,
         )
 
-    def _save(self, image: Image.Image, settings: Settings, index: int) -> Path:
+    def _path(self, prompt: str, seed: int, partial: bool) -> Path:
+        """As `wallaroo generate` calls its files."""
+        return self.output / f"{slug(prompt)}-{seed}{'-partial' if partial else ''}.png"
+
+    def _save(self, image: Image.Image, settings: Settings, index: int, partial: bool) -> Path:
         seed = settings.seed + index
         about = {key: value for key, value in vars(settings).items() if key not in ("prompt", "seed", "count")}
-        path = self.output / f"{slug(settings.prompt)}-{seed}.png"
+        path = self._path(settings.prompt, seed, partial)
         return save_png(image, path, settings.prompt, seed, {"model": self.name, **about})
 
     def _answer(self, images: list[Image.Image], question: str, teller: "_Teller") -> None:

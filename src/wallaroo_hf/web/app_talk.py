@@ -98,7 +98,8 @@ def chat_tab(engine: Engine, words: Words) -> None:
             raise
         going.shown = before
         for piece in pieces:
-            content = piece if isinstance(piece, str) else {"path": str(engine.save(piece, said, seed))}
+            partial = going.conversation.partial and piece is pieces[-1]
+            content = piece if isinstance(piece, str) else {"path": str(engine.save(piece, said, seed, partial))}
             going.shown.append({"role": "assistant", "content": content})
         yield going.shown, gr.update(interactive=True), going
 

@@ -15,7 +15,7 @@ from wallaroo_hf._saved_pictures import slug
 
 pytest.importorskip("gradio", reason="the web page needs gradio: pip install 'wallaroo-hf[app]'")
 
-from wallaroo_hf.web import app_texts
+from wallaroo_hf.web import app_edit, app_texts
 from wallaroo_hf.web.app_engine import Drawing, Engine, Settings
 
 PROMPT = "a red heart to the left of a blue star"
@@ -99,6 +99,18 @@ def test_tabs_are_stopped_one_by_one(engine):
 def test_edits_have_their_sources_size(engine):
     *_, last = engine.draw("me", Settings("turn it blue", seed=1), picture(1, 90, 60))
     assert last.images[0].size == (90, 60)
+
+
+def test_rows_of_an_edit_lie_where_they_belong(engine, monkeypatch):
+    """Also while the picture that is shown is older than the last row."""
+    source = picture(1, 64, 128)
+    row = Image.new("RGB", (64, 16), "red")
+    after = app_edit._after(engine, row, source, Drawing([row], [1], rows=3, of=8))
+    assert after.size == source.size and after.crop((0, 0, 64, 16)).tobytes() == row.tobytes()
+    assert after.crop((0, 16, 64, 128)).tobytes() == source.crop((0, 16, 64, 128)).tobytes()
+    monkeypatch.setattr("wallaroo_hf.web.app_engine._PREVIEW_PAUSE", 1000)
+    steps = list(engine.draw("me", Settings("turn it blue", seed=1, height=64, width=64), picture(1, 64, 64)))
+    assert all(step.images[0].height == 16 * step.shown[0] for step in steps) and steps[-1].shown == [4]
 
 
 def test_answers_and_chats(engine):

@@ -1,12 +1,13 @@
 """What the web page asks of the model: one thing at a time, followed while it is made, and stopped when asked to."""
 
 import contextlib
+import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ class Drawing:
 
     Attributes:
         images: one per picture: the rows so far, or None before the first one.
+        shown: rows that each image has; they may be fewer than are drawn, because not every row is looked at.
         rows, of: rows that the slowest picture has, and rows of all.
         seconds: since it began.
         finished, stopped: whether it is over, and whether before its end.
@@ -52,6 +54,7 @@ class Drawing:
     """
 
     images: list[Image.Image | None]
+    shown: list[int]
     rows: int = 0
     of: int = 1
     seconds: float = 0.0
@@ -86,18 +89,19 @@ class Engine:
             ValueError: for settings or a source that will not do.
         """
         picture = None if source is None else open_image(source)
-        state = Drawing([None] * settings.count)
+        state = Drawing([None] * settings.count, [0] * settings.count)
         rows = [0] * settings.count
-        looked = [0.0] * settings.count
+        looked = [-math.inf] * settings.count
         began = time.monotonic()
 
         def follow(pipe: WallarooPipeline, step: int, num_steps: int, details: dict[str, Any]) -> bool:
             image = details["image"]
             rows[image], state.of = step + 1, num_steps
             if time.monotonic() - looked[image] > _PREVIEW_PAUSE or step + 1 == num_steps:
-                state.images[image], looked[image] = details["preview"](), time.monotonic()
+                state.images[image], state.shown[image] = details["preview"](), step + 1
+                looked[image] = time.monotonic()
             state.rows, state.seconds = min(rows), time.monotonic() - began
-            news.put(Drawing(list(state.images), state.rows, state.of, state.seconds))
+            news.put(replace(state, images=list(state.images), shown=list(state.shown)))
             return step + 1 == num_steps or not stop.is_set()  # what is whole was not stopped
 
         news: queue.SimpleQueue[Drawing] = queue.SimpleQueue()
@@ -108,6 +112,7 @@ class Engine:
         images = list(output.images)
         yield Drawing(
             images,
+            rows,
             state.rows,
             state.of,
             time.monotonic() - began,

@@ -1,11 +1,12 @@
 """Chats in which the model answers and draws."""
 
 import pytest
+import torch
 from PIL import Image
 
 from helpers import picture
 from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor, default_checkpoint
-from wallaroo_hf.conversation import Conversation
+from wallaroo_hf.conversation import Conversation, _ChatStreamer
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,34 @@ def test_the_same_seed_says_the_same(built_in):
 def test_stopping_keeps_the_rows(built_in):
     answer = Conversation(*built_in, seed=1).say("Draw a red circle.", on_row=lambda _, rows, of: rows < 2)
     assert answer[-1].size == (96, 32)
+
+
+def test_text_can_be_stopped_too(built_in):
+    """What is there stays, and the chat goes on."""
+    conversation = Conversation(*built_in, seed=1)
+    said = []
+    answer = conversation.say("Draw a red circle.", on_text=lambda bit: said.append(bit) or False)
+    assert answer == ["".join(said)] and len(said) <= 2 and not conversation.partial
+    assert conversation.say("Draw a red circle.", on_row=lambda _, rows, of: rows < 2)[-1].size == (96, 32)
+    assert conversation.partial
+
+
+def test_what_was_whole_when_it_was_stopped(built_in):
+    """An answer that is stopped in its second picture keeps the first, and the words between."""
+    conversation = Conversation(*built_in, seed=1)
+    model, processor = built_in
+    start = model.config.generate_start_token_id
+    words = processor.tokenizer("Yes, a red circle.").input_ids
+    streamer = _ChatStreamer(model, processor, torch.tensor([[2, 3]]), None, None)
+    line = [model.config.text_config.vocab_size + code for code in (1, 2, 3)]
+    image = [start, *line, model.config.end_of_line_token_id, *line, model.config.generate_end_token_id]
+    ids = [*words, *image, *words, *image[:4]]
+    streamer.put(torch.zeros(1, 4, dtype=torch.long))
+    for token in ids:
+        streamer.put(torch.tensor([token]))
+    first, whole, second, rows = conversation._pieces(ids, streamer)
+    assert first == second == "Yes, a red circle."
+    assert whole.height == 2 * rows.height and conversation.partial
 
 
 def test_what_cannot_be_said(built_in):

@@ -11,6 +11,8 @@ from .generation import ImageStreamer
 __all__ = ["Conversation"]
 
 Piece: TypeAlias = str | Image.Image
+# Called with a new bit of text. Both callbacks stop the answer by returning False.
+TextCallback: TypeAlias = Callable[[str], bool | None]
 # Called with a function that gives the rows so far as a picture, with their number, and with the number of all.
 RowCallback: TypeAlias = Callable[[Callable[[], Image.Image | None], int, int], bool | None]
 
@@ -33,13 +35,14 @@ class Conversation:
         self.model, self.processor = model, processor
         self.seed, self.max_new_tokens, self.size = seed, max_new_tokens, dict(size or {})
         self.messages: list[dict[str, Any]] = []
+        self.partial = False  # whether rows are missing of the last picture of the last answer
         self._answered: list[Piece] = []
 
     def say(
         self,
         text: str,
         images: Sequence[Image.Image] = (),
-        on_text: Callable[[str], None] | None = None,
+        on_text: TextCallback | None = None,
         on_row: RowCallback | None = None,
     ) -> list[Piece]:
         """Says something and gets the answer.
@@ -47,12 +50,13 @@ class Conversation:
         Args:
             text: the user's words.
             images: shown with them.
-            on_text: called with each new bit of the answer's text.
+            on_text: called with each new bit of the answer's text; returning False stops the answer.
             on_row: called as `on_row(preview, rows, of)` after each row that is drawn, where `preview()` is a picture of
                 the rows so far; returning False stops the answer.
 
         Returns:
-            The answer: texts and pictures, in order.
+            The answer: texts and pictures, in order. Of a picture that was stopped, the rows that are there; `partial` then
+            says that the last one is such a picture.
 
         Raises:
             ValueError: if the words are empty, or chat and answer do not fit into the model; the chat then stays as it was.
@@ -87,7 +91,7 @@ class Conversation:
             generator=torch.Generator().manual_seed(self.seed),
             streamer=streamer,
         )
-        answer = self._pieces(tokens[0, length:], streamer)
+        answer = self._pieces(tokens[0, length:].tolist(), streamer)
         self.messages, self._answered = messages, answer
         self.seed += 1
         return answer
@@ -102,12 +106,13 @@ class Conversation:
             messages[-1]["content"] = [*given, {"type": "text", "text": text}]
         return messages
 
-    def _pieces(self, tokens: torch.Tensor, streamer: "_ChatStreamer") -> list[Piece]:
-        if streamer.stopped:  # the last image is not whole
-            partial = streamer.preview()
-            return [*([streamer.said] if streamer.said.strip() else []), *([partial] if partial is not None else [])]
+    def _pieces(self, ids: list[int], streamer: "_ChatStreamer") -> list[Piece]:
         pieces: list[Piece] = []
-        for piece in self.processor.split_output(tokens):
+        rows = None
+        if streamer.is_inside_image:  # it was stopped there
+            rows = streamer.preview()
+            ids = ids[: -ids[::-1].index(self.model.config.generate_start_token_id)]
+        for piece in self.processor.split_output(ids):
             if isinstance(piece, str):
                 pieces.append(piece)
                 continue
@@ -115,7 +120,8 @@ class Conversation:
                 codes = torch.from_numpy(piece)[None].to(self.model.device)
                 pixels = self.model.vq_model.decode(codes)
             pieces += self.processor.post_process_multimodal_output(pixels, generation_mode="image")
-        return pieces
+        self.partial = rows is not None
+        return pieces if rows is None else [*pieces, rows]
 
 
 class _ChatStreamer(ImageStreamer):
@@ -126,7 +132,7 @@ class _ChatStreamer(ImageStreamer):
         model: Any,
         processor: Any,
         target_grid_hw: torch.Tensor,
-        on_text: Callable[[str], None] | None,
+        on_text: TextCallback | None,
         on_row: RowCallback | None,
     ) -> None:
         super().__init__(model, processor, target_grid_hw, on_row=self._report_row)
@@ -144,9 +150,15 @@ class _ChatStreamer(ImageStreamer):
         self._text.append(token)
         text = self.processor.tokenizer.decode(self._text, skip_special_tokens=True)
         if len(text) > len(self.said) and not text.endswith("\ufffd"):  # a character may take several tokens
-            if self.on_text is not None:
-                self.on_text(text[len(self.said) :])
-            self.said = text
+            bit, self.said = text[len(self.said) :], text
+            if self.on_text is not None and self.on_text(bit) is False:
+                self.stop()
+
+    @property
+    def is_inside_image(self) -> bool:
+        """Whether the last image has begun and is not whole."""
+        rows, cols = self.grid(0)
+        return 0 < len(self.codes[0]) < rows * cols
 
     def _report_row(self, _: ImageStreamer, image: int, rows: int) -> bool | None:
         if self.on_preview is None:

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from PIL import Image
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList, MaxLengthCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from helpers import generators, picture
@@ -226,6 +226,33 @@ def test_one_stream_of_text_and_codes(model, processor):
     story = _tell(model, inputs, {1: start}, generator=generators(1), streamer=recorder)
     assert (recorder.prompts, recorder.ends) == (1, 1)
     assert recorder.ids == story[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+def test_a_streamer_stops_text(model, processor):
+    """As it stops drawings; beside it, criteria of one's own count."""
+
+    class Stopping(BaseStreamer):
+        def __init__(self, after):
+            self.left, self.stopped = after, False
+
+        def put(self, value):
+            self.left -= value.ndim == 1
+            self.stopped = self.left <= 0
+
+        def end(self):
+            pass
+
+    inputs = _chat(processor)
+    length = inputs["input_ids"].shape[1]
+    start = model.config.generate_start_token_id
+    late = 1
+    assert _tell(model, inputs, {}, streamer=Stopping(3)).shape[1] == length + 3 + late
+    assert _tell(model, inputs, {3: start}, streamer=Stopping(3)).shape[1] == length + 3 + late  # nothing is drawn
+    image = len(_tell(model, inputs, {0: start}, max_new_tokens=1)[0, length:])
+    behind = _tell(model, inputs, {0: start}, streamer=Stopping(image + 2))[0, length:]
+    assert len(behind) == image + 2 + late
+    own = StoppingCriteriaList([MaxLengthCriteria(length + 2)])
+    assert _tell(model, inputs, {}, streamer=Stopping(3), stopping_criteria=own).shape[1] == length + 2
 
 
 def test_prompts_of_auto_mode(processor):

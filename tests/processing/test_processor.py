@@ -247,6 +247,18 @@ def test_damaged_image(processor, tmp_path):
             _draw(processor, images=[tmp_path / name])
 
 
+@pytest.mark.parametrize(("mode", "task"), [("text", "understanding"), ("auto", "editing")])
+@pytest.mark.parametrize("limits", [{}, {"shortest_edge": 3136, "longest_edge": 12544}])
+def test_vision_tokens_are_known_from_the_size(processor, monkeypatch, mode, task, limits):
+    monkeypatch.setattr(processor, "pixel_limits", {task: limits} if limits else {})
+    for size in ((20, 30), (200, 90), (640, 480)):
+        image = picture(1, *size)
+        chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}]
+        text = processor.apply_chat_template(chat, add_generation_prompt=True)
+        inputs = processor(text=[text], images=[image], generation_mode=mode, return_tensors="pt")
+        assert processor.num_vision_tokens(image, task) == int(inputs["mm_token_type_ids"].sum())
+
+
 def test_placeholders_and_images_must_match_when_answering(processor):
     with pytest.raises(ValueError, match=r"1 <\|image_pad\|> placeholders"):
         processor(text="<|vision_start|><|image_pad|><|vision_end|>What?", return_tensors="pt")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 from PIL import Image
 
 import browser
 from helpers import picture
 from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor, default_checkpoint
+from wallaroo_hf._saved_pictures import slug
 
 pytest.importorskip("gradio", reason="the web page needs gradio: pip install 'wallaroo-hf[app]'")
 
-from wallaroo_hf.web import app_texts
-from wallaroo_hf.web.app_engine import Engine, Settings
+from wallaroo_hf.web import app_edit, app_texts
+from wallaroo_hf.web.app_engine import Drawing, Engine, Settings
 
 PROMPT = "a red heart to the left of a blue star"
 
@@ -41,15 +45,55 @@ def test_drawing_is_followed_row_by_row(engine, monkeypatch):
     )
 
 
+def _told_to_stop(engine, tab, steps, meanwhile=lambda: None):
+    """All steps of something that is told to stop before it begins, and after what happens `meanwhile`."""
+    gate = threading.Event()
+    engine._worker.submit(gate.wait, 60)
+    seen: list = []
+    reader = threading.Thread(target=lambda: seen.extend(steps))
+    reader.start()
+    while ("me", tab) not in engine._stops:
+        time.sleep(0.01)
+    meanwhile()
+    engine.stop("me", tab)
+    gate.set()
+    reader.join()
+    return seen
+
+
 def test_stopping_keeps_what_is_there(engine):
     drawing = engine.draw("me", Settings(PROMPT, seed=5, height=128, width=64))
     last = next(drawing)
-    engine.stop("somebody else")
-    engine.stop("me")
+    engine.stop("somebody else", "draw")
+    engine.stop("me", "draw")
     for step in drawing:
         last = step
     assert last.finished and last.stopped and last.rows < 8
     assert last.images[0] is None or last.images[0].height < 128
+    assert [path.stem for path in last.files.values()] == [f"{slug(PROMPT)}-5-partial"]
+
+
+def test_what_is_whole_was_not_stopped(engine):
+    *_, last = _told_to_stop(engine, "draw", engine.draw("me", Settings(PROMPT, seed=5, height=16, width=64)))
+    assert not last.stopped and [path.stem for path in last.files.values()] == [f"{slug(PROMPT)}-5"]
+
+
+def test_pictures_of_chats_say_whether_they_are_whole(engine):
+    image = picture(1, 32, 32)
+    paths = [engine.save(image, "a red heart", 7, partial) for partial in (False, True)]
+    assert [path.name for path in paths] == ["a-red-heart-7.png", "a-red-heart-7-partial.png"]
+
+
+def test_tabs_are_stopped_one_by_one(engine):
+    """Also where one is asked for while the other waits, and ends before it."""
+    drawing = engine.draw("me", Settings(PROMPT, seed=5, height=128, width=64))
+    next(drawing)
+    edit = engine.draw("me", Settings("turn it blue", seed=1, height=128, width=64), picture(1, 64, 128))
+    drawn: list[Drawing] = []
+    *_, edited = _told_to_stop(engine, "edit", edit, meanwhile=lambda: drawn.extend(drawing))
+    assert drawn[-1].finished and not drawn[-1].stopped
+    assert edited.finished and edited.stopped
+    assert not engine._stops
 
 
 def test_edits_have_their_sources_size(engine):
@@ -57,11 +101,35 @@ def test_edits_have_their_sources_size(engine):
     assert last.images[0].size == (90, 60)
 
 
+def test_rows_of_an_edit_lie_where_they_belong(engine, monkeypatch):
+    """Also while the picture that is shown is older than the last row."""
+    source = picture(1, 64, 128)
+    row = Image.new("RGB", (64, 16), "red")
+    after = app_edit._after(engine, row, source, Drawing([row], [1], rows=3, of=8))
+    assert after.size == source.size and after.crop((0, 0, 64, 16)).tobytes() == row.tobytes()
+    assert after.crop((0, 16, 64, 128)).tobytes() == source.crop((0, 16, 64, 128)).tobytes()
+    monkeypatch.setattr("wallaroo_hf.web.app_engine._PREVIEW_PAUSE", 1000)
+    steps = list(engine.draw("me", Settings("turn it blue", seed=1, height=64, width=64), picture(1, 64, 64)))
+    assert all(step.images[0].height == 16 * step.shown[0] for step in steps) and steps[-1].shown == [4]
+
+
 def test_answers_and_chats(engine):
     said = list(engine.ask("me", picture(1, 96, 96), "What colour is it?"))
     assert said[-1] and all(said[-1].startswith(part.strip()) for part in said)
     steps = list(engine.say("me", engine.conversation(1), "Draw a red circle.", []))
     assert any(isinstance(piece, Image.Image) for piece in steps[-1])
+
+
+def test_words_are_stopped_too(engine):
+    """A chat's and an answer's."""
+    question = "Describe everything in this picture."
+    for tab, words, begin in (
+        ("chat", lambda pieces: pieces[0], lambda: engine.say("me", engine.conversation(1), "Draw a circle.", [])),
+        ("ask", lambda said: said, lambda: engine.ask("me", picture(1, 96, 96), question)),
+    ):
+        whole = words(list(begin())[-1])
+        said = words(_told_to_stop(engine, tab, begin())[-1])
+        assert len(said) < len(whole) and whole.startswith(said)
 
 
 def test_mistakes_are_sentences(engine, tmp_path):

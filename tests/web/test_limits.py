@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from running_server import picture_in
+from helpers import picture
+from running_server import data_uri, picture_in, png
 from wallaroo_hf.generation import ImageStreamer
 from wallaroo_hf.generation.streamers import BaseStreamer
 from wallaroo_hf.web.requests import Text
@@ -84,6 +85,31 @@ def test_more_than_the_queue_can_ever_hold(serve):
     with serve(max_queue=2, max_n=8) as server:
         status, answer, _ = server.request("/v1/images/generations", {**DRAWING, "n": 3})
         assert status == 400 and answer["error"]["param"] == "n"
+
+
+def test_no_image_is_larger_than_it_may_be(serve):
+    """However its size comes about: asked for, by its shape, by the image to edit, or by nothing at all."""
+    picture_part = {"type": "image_url", "image_url": {"url": data_uri(png(picture(1, 60, 30)))}}
+    chat = {"modalities": ["text", "image"], "messages": [{"role": "user", "content": "Draw."}], "max_tokens": 1}
+    edited = {"role": "user", "content": [picture_part, {"type": "text", "text": "bluer"}]}
+    large = [
+        ("images/generations", {"prompt": "a cat", "size": "64x32"}),
+        ("images/generations", {"prompt": "a cat", "aspect_ratio": "2:1"}),
+        ("images/edits", {"prompt": "bluer", "image": picture_part["image_url"]["url"]}),
+        ("chat/completions", {**chat, "aspect_ratio": "1:2"}),
+        ("chat/completions", {"modalities": ["image"], "messages": [edited]}),
+    ]
+    with serve(max_output_pixels=32 * 32) as server:
+        for path, body in large:
+            status, answer, _ = server.request(f"/v1/{path}", body)
+            assert status == 400 and "may have 1024" in answer["error"]["message"], path
+        assert server.draw("a cat", 1, "auto").size == (32, 32)
+        assert server.request("/v1/chat/completions", chat)[0] == 200
+    default = {"prompt": "a cat"}
+    with serve(max_output_pixels=16 * 32) as server:
+        for path, body in (("images/generations", default), ("chat/completions", chat)):
+            status, answer, _ = server.request(f"/v1/{path}", body)
+            assert status == 400 and "32x32 pixels, but may have 512" in answer["error"]["message"], path
 
 
 def test_time_is_limited(serve, hold):

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import DynamicCache, GenerationConfig
+from transformers import DynamicCache, GenerationConfig, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from .drawing import DrawingJob
 from .inputs import guidance_branches, look_up, take_branch
 from .plan import plan_drawing
 from .rows import Branch, split_rows
+from .streamers import StreamerStopped
 
 DEFAULT_MAX_NEW_TOKENS = 512  # of text; images cost none of them
 _REFUSED = (
@@ -91,6 +92,9 @@ def generate_auto(
     if streamer is not None and len(conditional.input_ids) > 1:
         raise ValueError("A streamer can follow one row only; generate rows one at a time to stream them.")
     relay = None if streamer is None else _Relay(streamer)
+    if relay is not None:
+        criteria = kwargs.get("stopping_criteria") or ()
+        kwargs["stopping_criteria"] = StoppingCriteriaList([*criteria, StreamerStopped(relay)])
     budget = look_up(
         generation_config,
         model.generation_config,
@@ -150,7 +154,7 @@ class _Story:
             length = self.ids.shape[1]
             self._write(budget, generation_config, {**kwargs, "streamer": relay})
             budget -= self.ids.shape[1] - length
-            if int(self.ids[0, -1]) != start:
+            if int(self.ids[0, -1]) != start or (relay is not None and relay.stopped):
                 break
             self._draw(generation_config, {"do_sample": kwargs.get("do_sample"), "streamer": relay})
             if relay is not None and relay.stopped:

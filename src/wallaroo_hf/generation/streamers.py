@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 from PIL import Image
+from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
-__all__ = ["ImageStreamer"]
+__all__ = ["ImageStreamer", "StreamerStopped"]
 
 
 class ImageStreamer(BaseStreamer):
@@ -102,3 +103,18 @@ class ImageStreamer(BaseStreamer):
         with torch.no_grad():
             pixels = self.model.vq_model.decode(codes)
         return self.processor.post_process_multimodal_output(pixels, generation_mode="image")[0]
+
+
+class StreamerStopped(StoppingCriteria):
+    """Ends text where its streamer asks to stop, by its attribute `stopped`; drawings look at it themselves.
+
+    It is a token late, because `generate` asks its criteria before it shows a token to the streamer.
+    """
+
+    def __init__(self, streamer: BaseStreamer) -> None:
+        self.streamer = streamer
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.BoolTensor:
+        """`(B,)`, all True or all False."""
+        stopped = getattr(self.streamer, "stopped", False)
+        return torch.full((len(input_ids),), stopped, dtype=torch.bool, device=input_ids.device)

@@ -192,6 +192,17 @@ class PreparationMixin:
 
     # ------------------------------------------------------------------------------------------------ shared steps
 
+    def num_vision_tokens(self, image: Image.Image, task: str) -> int:
+        """How many tokens an image becomes where it is understood, told from its size alone.
+
+        Args:
+            task: whose `pixel_limits` count: `"understanding"` (text mode) or `"editing"` (the other modes).
+        """
+        names = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
+        limits = {names[edge]: area for edge, area in self.pixel_limits.get(task, {}).items()}
+        patches = self.image_processor.get_number_of_image_patches(image.height, image.width, limits)
+        return int(patches) // self.image_processor.merge_size**2
+
     def _navit(
         self, images: list[Image.Image], limits: dict[str, int] | None, images_kwargs: dict[str, Any]
     ) -> tuple[dict[str, Any], list[int]]:

@@ -56,7 +56,7 @@ def draw_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
 
     targets = [shown, seed, history, chosen, shelf, gallery]
     gr.on([go.click, controls[0].submit], draw, [*controls, history, language], targets, **EVENT)
-    stop.click(stopper(engine), show_progress="hidden")
+    stop.click(stopper(engine, "draw"), show_progress="hidden")
     language.change(_empty_stage, [language, chosen], shown, show_progress="hidden")
     gallery.select(_take_up, history, [*controls, chosen], show_progress="hidden")
     return Part({"edit": to_edit, "ask": to_ask}, None, chosen)

@@ -56,14 +56,14 @@ def edit_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
             before = before or style.enlarged(open_image(path))
             update: dict[Any, Any] = {line: style.progress(step, code), seed: first}
             image = step.images[0] if step.images else None
-            if image is not None and step.rows:
+            if image is not None:
                 update[slider] = (before, _after(engine, image, before, step))
             if step.files:
                 update[result] = str(step.files[0])
             yield update
 
     gr.on([go.click, instruction.submit], edit, [*controls, language], [slider, line, seed, result], **EVENT)
-    stop.click(stopper(engine), show_progress="hidden")
+    stop.click(stopper(engine, "edit"), show_progress="hidden")
     again.click(lambda path: gr.update() if path is None else path, result, source, show_progress="hidden")
     return Part({}, source)
 
@@ -96,7 +96,7 @@ def _after(engine: Engine, image: Image.Image, before: Image.Image, step: Drawin
     """The edit at the size of what it is compared with; rows that are missing show the source."""
     if step.finished and not step.stopped:
         return image.resize(before.size, Image.Resampling.LANCZOS)
-    height = round(image.height * step.of / step.rows)
+    height = round(image.height * step.of / step.shown[0])
     canvas, drawn = (Image.new("RGB", (image.width, height)) for _ in range(2))
     canvas.paste(image)
     drawn.paste("white", (0, 0, *image.size))

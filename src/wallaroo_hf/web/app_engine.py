@@ -1,20 +1,23 @@
 """What the web page asks of the model: one thing at a time, followed while it is made, and stopped when asked to."""
 
+import contextlib
+import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from transformers import TextStreamer
+from transformers import StoppingCriteriaList, TextStreamer
 
 from .._saved_pictures import save_png, slug
 from ..conversation import Conversation
+from ..generation.streamers import StreamerStopped
 from ..pipelines import WallarooPipeline
 from ..processing.image_processor import open_image
 
@@ -43,6 +46,7 @@ class Drawing:
 
     Attributes:
         images: one per picture: the rows so far, or None before the first one.
+        shown: rows that each image has; they may be fewer than are drawn, because not every row is looked at.
         rows, of: rows that the slowest picture has, and rows of all.
         seconds: since it began.
         finished, stopped: whether it is over, and whether before its end.
@@ -50,6 +54,7 @@ class Drawing:
     """
 
     images: list[Image.Image | None]
+    shown: list[int]
     rows: int = 0
     of: int = 1
     seconds: float = 0.0
@@ -70,12 +75,12 @@ class Engine:
     def __init__(self, model: Any, processor: Any, name: str, output: Path) -> None:
         self.model, self.processor, self.name, self.output = model, processor, name, output
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="wallaroo")
-        self._stops: dict[str, threading.Event] = {}
+        self._stops: dict[tuple[str, str], threading.Event] = {}  # by session and tab
 
-    def stop(self, session: str) -> None:
-        """Ends what a session is having made, after the current row."""
-        if session in self._stops:
-            self._stops[session].set()
+    def stop(self, session: str, tab: str) -> None:
+        """Ends what a session is having made in a tab (`"draw"`, `"edit"`, `"ask"`, `"chat"`), after the row or word."""
+        if (session, tab) in self._stops:
+            self._stops[session, tab].set()
 
     def draw(self, session: str, settings: Settings, source: Any = None) -> Iterator[Drawing]:
         """Draws, or edits a `source` (a path or picture); yields after each new row, and at last with the files.
@@ -84,38 +89,39 @@ class Engine:
             ValueError: for settings or a source that will not do.
         """
         picture = None if source is None else open_image(source)
-        state = Drawing([None] * settings.count)
+        state = Drawing([None] * settings.count, [0] * settings.count)
         rows = [0] * settings.count
-        looked = [0.0] * settings.count
-        stop, began = self._start(session), time.monotonic()
+        looked = [-math.inf] * settings.count
+        began = time.monotonic()
 
         def follow(pipe: WallarooPipeline, step: int, num_steps: int, details: dict[str, Any]) -> bool:
             image = details["image"]
             rows[image], state.of = step + 1, num_steps
             if time.monotonic() - looked[image] > _PREVIEW_PAUSE or step + 1 == num_steps:
-                state.images[image], looked[image] = details["preview"](), time.monotonic()
+                state.images[image], state.shown[image] = details["preview"](), step + 1
+                looked[image] = time.monotonic()
             state.rows, state.seconds = min(rows), time.monotonic() - began
-            news.put(Drawing(list(state.images), state.rows, state.of, state.seconds))
-            return not stop.is_set()
+            news.put(replace(state, images=list(state.images), shown=list(state.shown)))
+            return step + 1 == num_steps or not stop.is_set()  # what is whole was not stopped
 
         news: queue.SimpleQueue[Drawing] = queue.SimpleQueue()
-        future = self._worker.submit(self._pipeline_call, settings, picture, follow)
-        try:
+        with self._stoppable(session, "draw" if source is None else "edit") as stop:
+            future = self._worker.submit(self._pipeline_call, settings, picture, follow)
             yield from _latest(news, future)
-        finally:  # the page was closed, perhaps
-            stop.set()
-            self._stops.pop(session, None)
         output = future.result()
         images = list(output.images)
         yield Drawing(
             images,
+            rows,
             state.rows,
             state.of,
             time.monotonic() - began,
             finished=True,
             stopped=not output.complete,
             files={
-                index: self._save(image, settings, index) for index, image in enumerate(images) if image is not None
+                index: self._save(image, settings, index, not output.complete)
+                for index, image in enumerate(images)
+                if image is not None
             },
         )
 
@@ -129,11 +135,13 @@ class Engine:
             raise ValueError("The question is empty; ask something.")
         images = [] if image is None else [open_image(image)]
         news: queue.SimpleQueue[str] = queue.SimpleQueue()
-        future = self._worker.submit(self._answer, images, question, news)
         said = ""
-        for bit in _all(news, future):
-            said += bit
-            yield said
+        with self._stoppable(session, "ask") as stop:
+            teller = _Teller(self.processor.tokenizer, news, stop)
+            future = self._worker.submit(self._answer, images, question, teller)
+            for bit in _all(news, future):
+                said += bit
+                yield said
         future.result()
         yield said.strip()
 
@@ -148,15 +156,15 @@ class Engine:
         opened = [open_image(image) for image in images]
         pieces: list[str | Image.Image] = []
         news: queue.SimpleQueue[list[str | Image.Image]] = queue.SimpleQueue()
-        stop = self._start(session)
         drawing = False
 
-        def on_text(bit: str) -> None:
+        def on_text(bit: str) -> bool:
             if pieces and isinstance(pieces[-1], str):
                 pieces[-1] += bit
             else:
                 pieces.append(bit)
             news.put(list(pieces))
+            return not stop.is_set()
 
         def on_row(preview: Callable[[], Image.Image | None], rows: int, of: int) -> bool:
             nonlocal drawing
@@ -167,26 +175,29 @@ class Engine:
                 news.put(list(pieces))
             return not stop.is_set()
 
-        future = self._worker.submit(conversation.say, text, opened, on_text, on_row)
-        try:
+        with self._stoppable(session, "chat") as stop:
+            future = self._worker.submit(conversation.say, text, opened, on_text, on_row)
             yield from _latest(news, future)
-        finally:
-            stop.set()
-            self._stops.pop(session, None)
         yield future.result()
 
     def conversation(self, seed: int) -> Conversation:
         """A new chat."""
         return Conversation(self.model, self.processor, seed)
 
-    def save(self, image: Image.Image, prompt: str, seed: int) -> Path:
-        """Saves a picture that a chat drew."""
-        return save_png(image, self.output / f"{slug(prompt)}-{seed}.png", prompt, seed, {"model": self.name})
+    def save(self, image: Image.Image, prompt: str, seed: int, partial: bool) -> Path:
+        """Saves a picture that a chat drew, or the rows of it that are there."""
+        return save_png(image, self._path(prompt, seed, partial), prompt, seed, {"model": self.name})
 
-    def _start(self, session: str) -> threading.Event:
-        """The event that stops what a session asks for now."""
-        self._stops[session] = threading.Event()
-        return self._stops[session]
+    @contextlib.contextmanager
+    def _stoppable(self, session: str, tab: str) -> Iterator[threading.Event]:
+        """The event that stops what a session asks for now in a tab; set at the end, for the page may have been closed."""
+        own = self._stops[session, tab] = threading.Event()
+        try:
+            yield own
+        finally:
+            own.set()
+            if self._stops.get((session, tab)) is own:
+                del self._stops[session, tab]
 
     def _pipeline_call(self, settings: Settings, source: Image.Image | None, follow: Callable[..., bool]) -> Any:
         pipe = WallarooPipeline(model=self.model, processor=self.processor, device=self.model.device)
@@ -203,13 +214,17 @@ class Engine:
             callback_on_step_end=follow,
         )
 
-    def _save(self, image: Image.Image, settings: Settings, index: int) -> Path:
+    def _path(self, prompt: str, seed: int, partial: bool) -> Path:
+        """As `wallaroo generate` calls its files."""
+        return self.output / f"{slug(prompt)}-{seed}{'-partial' if partial else ''}.png"
+
+    def _save(self, image: Image.Image, settings: Settings, index: int, partial: bool) -> Path:
         seed = settings.seed + index
         about = {key: value for key, value in vars(settings).items() if key not in ("prompt", "seed", "count")}
-        path = self.output / f"{slug(settings.prompt)}-{seed}.png"
+        path = self._path(settings.prompt, seed, partial)
         return save_png(image, path, settings.prompt, seed, {"model": self.name, **about})
 
-    def _answer(self, images: list[Image.Image], question: str, news: "queue.SimpleQueue[str]") -> None:
+    def _answer(self, images: list[Image.Image], question: str, teller: "_Teller") -> None:
         content = [{"type": "image"} for _ in images] + [{"type": "text", "text": question}]
         chat = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         inputs = self.processor(text=[chat], images=images or None, return_tensors="pt")
@@ -217,16 +232,22 @@ class Engine:
             **inputs.to(self.model.device, dtype=self.model.dtype),
             do_sample=False,
             max_new_tokens=512,
-            streamer=_Teller(self.processor.tokenizer, news),
+            streamer=teller,
+            stopping_criteria=StoppingCriteriaList([StreamerStopped(teller)]),
         )
 
 
 class _Teller(TextStreamer):
-    """Passes an answer on as it comes."""
+    """Passes an answer on as it comes, until it is told to stop."""
 
-    def __init__(self, tokenizer: Any, news: "queue.SimpleQueue[str]") -> None:
+    def __init__(self, tokenizer: Any, news: "queue.SimpleQueue[str]", stop: threading.Event) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self.news = news
+        self.news, self.stop = news, stop
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nobody wants to hear more."""
+        return self.stop.is_set()
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         """Called with each whole word."""

@@ -78,10 +78,10 @@ def answers(steps: Iterator[T]) -> Iterator[T]:
         raise gr.Error(str(error), duration=12) from error
 
 
-def stopper(engine: Engine) -> Callable[..., None]:
-    """What a stop button calls."""
+def stopper(engine: Engine, tab: str) -> Callable[..., None]:
+    """What the stop button of a tab calls."""
 
     def stop(request: gr.Request) -> None:
-        engine.stop(request.session_hash or "")
+        engine.stop(request.session_hash or "", tab)
 
     return stop

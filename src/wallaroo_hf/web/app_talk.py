@@ -32,7 +32,10 @@ def ask_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
         with gr.Column(scale=6, elem_classes="sheet"):
             question = gr.Textbox(label=text("question", "en"), lines=2, elem_id="question")
             words.label(question, "question", "question_hint")
-            go = words.value(gr.Button(text("ask_now", "en"), variant="primary", elem_id="ask"), "ask_now")
+            with gr.Row():
+                go = gr.Button(text("ask_now", "en"), variant="primary", elem_id="ask", scale=3)
+                words.value(go, "ask_now")
+                stop = words.value(gr.Button(text("stop", "en"), scale=1), "stop")
             answer = gr.HTML(style.answer(None, "en"), elem_id="answer")
 
     def ask(path: str | None, said: str, name: str, request: gr.Request) -> Iterator[str]:
@@ -42,6 +45,7 @@ def ask_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
             yield style.answer(so_far, LANGUAGES[name])
 
     gr.on([go.click, question.submit], ask, [picture, question, language], answer, **EVENT)
+    stop.click(stopper(engine, "ask"), show_progress="hidden")
     return Part({}, picture)
 
 
@@ -94,12 +98,13 @@ def chat_tab(engine: Engine, words: Words) -> None:
             raise
         going.shown = before
         for piece in pieces:
-            content = piece if isinstance(piece, str) else {"path": str(engine.save(piece, said, seed))}
+            partial = going.conversation.partial and piece is pieces[-1]
+            content = piece if isinstance(piece, str) else {"path": str(engine.save(piece, said, seed, partial))}
             going.shown.append({"role": "assistant", "content": content})
         yield going.shown, gr.update(interactive=True), going
 
     box.submit(say, [box, talk], [chatbot, box, talk], **EVENT)
-    stop.click(stopper(engine), show_progress="hidden")
+    stop.click(stopper(engine, "chat"), show_progress="hidden")
     new.click(
         lambda: ([], gr.update(value=None, interactive=True), None),
         None,

@@ -1,10 +1,11 @@
 """`/v1/chat/completions`: answers about images, and images between words where the request allows them."""
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeAlias
 
 from fastapi import APIRouter, Request
 from PIL import Image
@@ -13,12 +14,14 @@ from .batching import Job
 from .errors import ApiError
 from .images import data_uri, encode
 from .requests import Answer, Ending, Picture, Text, TextSettings
-from .schemas import ChatBody, ImagePart, Message
-from .service import Service, first_seed, make_jobs
+from .schemas import ChatBody, ImagePart, Message, TextPart
+from .service import Service, first_seed, make_jobs, size_options
 from .streaming import sse, stream
 
 DEFAULT_NEW_TOKENS = 512
 _CHARS_PER_TOKEN = 8  # text with more characters than this per allowed token is not even tokenized
+
+_Url: TypeAlias = tuple[str, str]  # an image that is not opened yet, and the field that it came in
 
 
 def chat_routes(service: Service) -> APIRouter:
@@ -29,11 +32,11 @@ def chat_routes(service: Service) -> APIRouter:
     async def completions(request: Request, body: ChatBody) -> Any:
         """Answers a chat; `modalities` says whether it may, or must, draw."""
         service.check_model(body.model)
-        turns, images = await _read_messages(service, body.messages)
+        turns, urls = _read_messages(service, body.messages)
         if set(body.modalities) == {"image"}:
-            jobs = _drawings(service, body, turns, images)
+            jobs = await _drawings(service, body, turns, urls)
         else:
-            jobs = await _answers(service, body, turns, images)
+            jobs = await _answers(service, body, turns, urls)
         if body.stream:
             return await stream(_chunks(service, request, body, jobs))
         return await _whole(service, request, body, jobs)
@@ -41,22 +44,27 @@ def chat_routes(service: Service) -> APIRouter:
     return routes
 
 
-async def _read_messages(service: Service, messages: list[Message]) -> tuple[list[dict[str, Any]], list[Image.Image]]:
+def _read_messages(service: Service, messages: list[Message]) -> tuple[list[dict[str, Any]], list[_Url]]:
     """Messages for the chat template, and their images in order.
 
     The last image that an assistant's turn showed becomes part of the user's next turn, where the model was trained to find
-    what it shall edit (as `processor.continue_chat` does).
+    what it shall edit (as `processor.continue_chat` does), unless that turn shows an image of the user's own.
+
+    Raises:
+        ApiError: 400 if they cannot be a chat, or hold too much.
     """
     limit = service.settings.max_prompt_tokens * _CHARS_PER_TOKEN
+    _check_chars(service, messages, limit)
     turns: list[dict[str, Any]] = []
-    urls: list[tuple[str, str]] = []
-    shown: tuple[str, str] | None = None
+    urls: list[_Url] = []
+    shown: _Url | None = None
     for number, message in enumerate(messages):
         content: list[dict[str, Any]] = []
         where = f"messages.{number}"
-        if message.role == "user" and shown is not None:
-            content.append({"type": "image"})
-            urls.append(shown)
+        if message.role == "user":
+            if shown is not None and not any(isinstance(part, ImagePart) for part in message.content):
+                content.append({"type": "image"})
+                urls.append(shown)
             shown = None
         for part_number, part in enumerate(message.content):
             param = f"{where}.content.{part_number}"
@@ -85,11 +93,29 @@ async def _read_messages(service: Service, messages: list[Message]) -> tuple[lis
         )
     if not any(part["type"] == "image" or part["text"].strip() for part in turns[-1]["content"]):
         raise ApiError(400, "The last message is empty; ask something.", "messages", "invalid_value")
-    return turns, [await service.images.open_url(url, param) for url, param in urls]
+    return turns, urls
 
 
-def _drawings(service: Service, body: ChatBody, turns: list[dict[str, Any]], images: list[Image.Image]) -> list[Job]:
-    """Drawings from the last message alone; its image, if it has one, is edited."""
+def _check_chars(service: Service, messages: list[Message], limit: int) -> None:
+    """Refuses chats with more characters in all of their messages together, and of more messages than tokens.
+
+    Raises:
+        ApiError: 400.
+    """
+    parts = [part for message in messages for part in message.content if isinstance(part, TextPart)]
+    num_chars = sum(len(part.text) for part in parts)
+    if num_chars > limit:
+        raise ApiError(
+            400,
+            f"The chat has {num_chars} characters, but may have {limit}; shorten it.",
+            "messages",
+            "string_above_max_length",
+        )
+    _check_length(service, len(messages))
+
+
+async def _drawings(service: Service, body: ChatBody, turns: list[dict[str, Any]], urls: list[_Url]) -> list[Job]:
+    """Drawings from the last message alone; its image, if it has one, is edited. No other image is opened."""
     content = turns[-1]["content"]
     own = [part for part in content if part["type"] == "image"]
     if len(own) > 1:
@@ -97,19 +123,18 @@ def _drawings(service: Service, body: ChatBody, turns: list[dict[str, Any]], ima
             400, f"The last message holds {len(own)} images, but an edit takes one.", "messages", "invalid_value"
         )
     prompt = "\n".join(part["text"] for part in content if part["type"] == "text")
-    return service.drawings(body, prompt, images[-1] if own else None)
+    return service.drawings(body, prompt, await service.images.open_url(*urls[-1]) if own else None)
 
 
-async def _answers(
-    service: Service, body: ChatBody, turns: list[dict[str, Any]], images: list[Image.Image]
-) -> list[Job]:
+async def _answers(service: Service, body: ChatBody, turns: list[dict[str, Any]], urls: list[_Url]) -> list[Job]:
     """Jobs for the answers that a request asks for."""
     service.check_count(body.n)
     service.check_text("negative prompt", body.negative_prompt, "negative_prompt", service.settings.max_prompt_chars)
     mode = "auto" if "image" in body.modalities else "text"
     options: dict[str, Any] = {}
     if mode == "auto":
-        options = {**service.size(body), "negative_prompt": body.negative_prompt or None}
+        service.size(body)  # refuses one that is too large
+        options = {**size_options(body), "negative_prompt": body.negative_prompt or None}
     elif body.size != "auto" or body.aspect_ratio or body.negative_prompt or body.guidance_scale is not None:
         raise ApiError(
             400,
@@ -117,11 +142,7 @@ async def _answers(
             "modalities",
             "invalid_value",
         )
-    async with service.preparing:
-        try:
-            inputs = await asyncio.to_thread(_prepare, service.processor, turns, images, mode, options)
-        except ValueError as error:
-            raise ApiError(400, str(error), "messages", "invalid_value") from error
+    inputs = await _inputs(service, turns, urls, mode, options)
     settings = TextSettings(body.temperature or 0.0, body.top_k, body.top_p)
     if settings.temperature == 0:
         settings = TextSettings()  # nothing is sampled, so all such answers go together
@@ -132,11 +153,51 @@ async def _answers(
     return make_jobs(requests, _num_bytes(inputs))
 
 
-def _prepare(
-    processor: Any, turns: list[dict[str, Any]], images: list[Image.Image], mode: str, options: dict[str, Any]
+async def _inputs(
+    service: Service, turns: list[dict[str, Any]], urls: list[_Url], mode: str, options: dict[str, Any]
 ) -> Any:
+    """The processor's tensors for a chat.
+
+    The images of one chat at a time are open: those of chats that wait for their turn are still files.
+
+    Raises:
+        ApiError: if an image cannot be used, or the chat does not fit.
+    """
+    async with service.reading if urls else contextlib.nullcontext():
+        images = [await service.images.open_url(*url) for url in urls]
+        async with service.preparing:
+            try:
+                return await asyncio.to_thread(_prepare, service, turns, images, mode, options)
+            except ValueError as error:
+                raise ApiError(400, str(error), "messages", "invalid_value") from error
+
+
+def _prepare(
+    service: Service, turns: list[dict[str, Any]], images: list[Image.Image], mode: str, options: dict[str, Any]
+) -> Any:
+    processor = service.processor
     text = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    return processor(text=[text], images=list(images) or None, generation_mode=mode, return_tensors="pt", **options)
+    task = "editing" if mode == "auto" else "understanding"
+    # before their patches are computed; the placeholder of each is among the tokens of the text
+    num_seen = sum(processor.num_vision_tokens(image, task) - 1 for image in images)
+    _check_length(service, len(processor.tokenizer(text)["input_ids"]) + num_seen)
+    return processor(text=[text], images=images or None, generation_mode=mode, return_tensors="pt", **options)
+
+
+def _check_length(service: Service, num_tokens: int) -> None:
+    """Refuses chats of so many tokens or more if they do not fit.
+
+    Raises:
+        ApiError: 400.
+    """
+    most = min(service.settings.max_prompt_tokens, service.config.text_config.max_position_embeddings - 1)
+    if num_tokens > most:
+        raise ApiError(
+            400,
+            f"The chat has at least {num_tokens} tokens, images included, but may have {most}; shorten it.",
+            "messages",
+            "context_length_exceeded",
+        )
 
 
 def _budget(service: Service, body: ChatBody, num_prompt_tokens: int) -> int:
@@ -145,15 +206,8 @@ def _budget(service: Service, body: ChatBody, num_prompt_tokens: int) -> int:
     Raises:
         ApiError: 400 if the chat or what is asked for does not fit.
     """
+    _check_length(service, num_prompt_tokens)
     room = service.config.text_config.max_position_embeddings - num_prompt_tokens
-    if num_prompt_tokens > service.settings.max_prompt_tokens or room < 1:
-        most = min(service.settings.max_prompt_tokens, service.config.text_config.max_position_embeddings - 1)
-        raise ApiError(
-            400,
-            f"The chat has {num_prompt_tokens} tokens, images included, but may have {most}; shorten it.",
-            "messages",
-            "context_length_exceeded",
-        )
     asked = body.max_completion_tokens or body.max_tokens
     most = min(service.settings.max_new_tokens, room)
     if asked is not None and asked > most:

@@ -41,6 +41,7 @@ class Service:
         self.processor = copy.deepcopy(processor)  # tokenizers must not be shared between threads
         self.special_tokens = tuple(self.processor.tokenizer.get_added_vocab())
         self.preparing = asyncio.Lock()  # of whoever uses the copy
+        self.reading = asyncio.Lock()  # of the chat whose images are open; taken before `preparing`
         self.engine = Engine(model, processor, settings.window)
         self.batcher = Batcher(
             self.engine.run,
@@ -100,26 +101,30 @@ class Service:
         if n > most:
             raise ApiError(400, f"`n` is {n}, but may be {most} at most; send several requests.", "n", "invalid_value")
 
-    def size(self, options: ImageOptions | ChatBody) -> dict[str, Any]:
-        """The size that a request asks for, as the processor's keywords.
+    def size(self, options: ImageOptions | ChatBody, like: Image.Image | None = None) -> tuple[int, int]:
+        """The `(height, width)` to draw.
+
+        Args:
+            options: what was asked for.
+            like: the image to edit, whose shape it has if nothing was asked for.
 
         Raises:
-            ApiError: 400 if it cannot be read or is too large.
+            ApiError: 400 if what was asked for cannot be read, or the image would be too large.
         """
+        param = "size" if options.aspect_ratio is None else "aspect_ratio"
         try:
-            size = parse_size(options.size)
+            height, width = pick_size(self.processor.buckets, **size_options(options), like=like)
         except ValueError as error:
-            raise ApiError(400, str(error), "size", "invalid_size") from error
-        height, width = size or (None, None)
-        if height is not None and width is not None and height * width > self.settings.max_output_pixels:
+            raise ApiError(400, str(error), param, "invalid_size") from error
+        if height * width > self.settings.max_output_pixels:
             raise ApiError(
                 400,
-                f"`size` is {options.size}, but an image may have {self.settings.max_output_pixels} pixels; ask for a "
-                "smaller one.",
-                "size",
+                f"The image would have {width}x{height} pixels, but may have {self.settings.max_output_pixels}; ask for a "
+                "smaller `size`.",
+                param,
                 "invalid_size",
             )
-        return {"height": height, "width": width, "aspect_ratio": options.aspect_ratio}
+        return height, width
 
     def drawings(
         self, options: ImageOptions | ChatBody, prompt: str, source: Image.Image | None, previews: int = 0
@@ -132,13 +137,12 @@ class Service:
         self.check_count(options.n)
         self.check_text("prompt", prompt, "prompt", self.settings.max_prompt_chars)
         self.check_text("negative prompt", options.negative_prompt, "negative_prompt", self.settings.max_prompt_chars)
-        asked = self.size(options)
         if source is not None and not self.processor.has_editing:
             raise ApiError(
                 400, "This checkpoint was not trained to edit images; leave the image out.", "image", "invalid_value"
             )
+        size = self.size(options, source)
         try:
-            size = pick_size(self.processor.buckets, **asked, like=source)
             DrawingRequest.from_text(prompt, source, None, size, options.negative_prompt, self.special_tokens)
             rows, cols = check_size(*size, self.processor.image_token_size, not self.processor.line_breaks)
         except ValueError as error:
@@ -154,7 +158,7 @@ class Service:
             )
         settings = DrawingSettings(
             size,
-            fits_source=source is not None and asked["height"] is None and asked["aspect_ratio"] is None,
+            fits_source=source is not None and options.size == "auto" and options.aspect_ratio is None,
             guidance_scale=options.guidance_scale,
             temperature=options.temperature,
             top_k=options.top_k,
@@ -214,6 +218,16 @@ class Service:
             self.metrics.images.inc()
         if isinstance(event, Ending):
             self.metrics.tokens.inc(event.num_new_tokens)
+
+
+def size_options(options: ImageOptions | ChatBody) -> dict[str, Any]:
+    """The size that a request asks for, as the processor's keywords.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    height, width = parse_size(options.size) or (None, None)
+    return {"height": height, "width": width, "aspect_ratio": options.aspect_ratio}
 
 
 def make_jobs(requests: Sequence[Drawing | Answer], num_bytes: int) -> list[Job]:

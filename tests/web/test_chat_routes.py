@@ -1,0 +1,84 @@
+"""What a chat costs before it is queued, and which images are part of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from helpers import picture
+from running_server import data_uri, picture_in, png
+from wallaroo_hf.web import chat_routes
+from wallaroo_hf.web.images import ImageReader
+from wallaroo_hf.web.schemas import ChatBody
+from wallaroo_hf.web.service import Service
+from wallaroo_hf.web.settings import ServerSettings
+
+
+def _image(number: int) -> dict:
+    return {"type": "image_url", "image_url": {"url": data_uri(png(picture(number)))}}
+
+
+def _asks(*images: dict, text: str = "What is it?") -> dict:
+    return {"role": "user", "content": [*images, {"type": "text", "text": text}]}
+
+
+def test_images_of_one_chat_at_a_time_are_open(compact, small_processor, monkeypatch):
+    """However many chats come at once; those that wait keep files, not pixels."""
+    opened = []
+
+    class Reader(ImageReader):
+        async def open_url(self, url, param):
+            opened.append(await super().open_url(url, param))
+            most.append(len(opened))
+            return opened[-1]
+
+    def prepare(service, turns, images, mode, options):
+        inputs = original(service, turns, images, mode, options)
+        opened.clear()
+        return inputs
+
+    async def ask():
+        settings = ServerSettings()
+        service = Service(compact.model, small_processor, settings, Reader(settings))
+        body = ChatBody(messages=[_asks(_image(1), _image(2))])
+        turns, urls = chat_routes._read_messages(service, body.messages)
+        return await asyncio.gather(*(chat_routes._answers(service, body, turns, urls) for _ in range(5)))
+
+    most: list[int] = []
+    original = chat_routes._prepare
+    monkeypatch.setattr(chat_routes, "_prepare", prepare)
+    assert len(asyncio.run(ask())) == 5
+    assert len(most) == 10 and max(most) == 2
+
+
+@pytest.mark.parametrize("modalities", [["text"], ["text", "image"]])
+def test_long_chats_are_refused_before_their_images_are_computed(serve, monkeypatch, modalities):
+    computed = []
+    with serve(max_prompt_tokens=60) as server:
+        images = server.service.processor.image_processor
+        original = type(images).__call__
+        monkeypatch.setattr(type(images), "__call__", lambda *a, **k: computed.append(1) or original(*a, **k))
+        chat = {"messages": [_asks(*[_image(1)] * 8)], "modalities": modalities}
+        status, answer, _ = server.request("/v1/chat/completions", chat)
+        assert status == 400 and answer["error"]["code"] == "context_length_exceeded"
+        assert not computed
+        assert server.request("/v1/chat/completions", {"messages": [_asks(_image(1))], "max_tokens": 1})[0] == 200
+        assert computed
+
+
+def test_what_the_user_shows_replaces_what_was_drawn(server):
+    """Only the user's next turn has the drawing, and only if it shows nothing itself."""
+
+    def draw(*messages):
+        fields = {"messages": messages, "modalities": ["image"], "seed": 1}
+        status, answer, _ = server.request("/v1/chat/completions", fields)
+        assert status == 200, answer
+        return picture_in(answer["choices"][0]["message"]["images"][0]["image_url"]["url"]).tobytes()
+
+    drawn = [{"role": "user", "content": "a heart"}, {"role": "assistant", "images": [_image(1)]}]
+    blue = _asks(_image(2), text="make it blue")
+    assert draw(*drawn, blue) == draw(blue)
+    assert draw(*drawn, _asks(text="make it blue")) == draw(_asks(_image(1), text="make it blue"))
+    again = [*drawn, blue, {"role": "assistant", "content": "Done."}, _asks(text="a cat")]
+    assert draw(*again) == draw(_asks(text="a cat"))

@@ -12,7 +12,7 @@ LINES = [
     "t2i_line_break_batch2_96x128_cfg3",
 ]
 EDITS = ["edit_96x128_cfg1", "edit_96x128_cfg3"]
-# Guidance takes one branch `scale` times and the other `scale - 1` times, with their rounding: at scale 3 the recorded logits
+# Guidance takes one branch `scale` times and the other `scale - 1` times, with their rounding: at scale 3 recorded logits
 # (up to 64) are off by 3e-4 of float64, and processors with other vector widths round otherwise.
 LOGITS = 2e-4
 

@@ -125,6 +125,7 @@ OTHER_FONTS = (
     "DejaVuSans.ttf",
     "NotoSansCJK-Regular.ttc",
     "wqy-microhei.ttc",
+    "wqy-zenhei.ttc",
     "PingFang.ttc",
     "Hiragino Sans GB.ttc",
     "msyh.ttc",

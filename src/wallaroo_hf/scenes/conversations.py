@@ -76,7 +76,7 @@ def _plan(
             continue
         plans = [(category, first)]
         for _ in range(num_questions - 1):
-            found = _another(rng, first, split, shares)
+            found = _another(rng, plans, split, shares)
             if found is not None:
                 plans.append(found)
         return plans
@@ -84,10 +84,12 @@ def _plan(
 
 
 def _another(
-    rng: random.Random, first: QuestionPlan, split: str, shares: Sequence[float] | None
+    rng: random.Random, plans: Sequence[tuple[str, QuestionPlan]], split: str, shares: Sequence[float] | None
 ) -> tuple[str, QuestionPlan] | None:
+    """A question that was not asked yet: an answer that stands above it already is copied, not found in the picture."""
+    asked = {(plan.spec, plan.main) for _, plan in plans}
     for category in rng.choices(QUESTIONS, shares, k=_TRIES_PER_QUESTION):
-        plan = plan_question_about(rng, category, first.scene)
-        if plan is not None and admits(split, plan.main):
+        plan = plan_question_about(rng, category, plans[0][1].scene)
+        if plan is not None and admits(split, plan.main) and (plan.spec, plan.main) not in asked:
             return category, plan
     return None

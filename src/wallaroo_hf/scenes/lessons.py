@@ -30,6 +30,7 @@ _LARGE_COUNTS = {2: 0.2, 3: 0.4, 4: 0.4}
 _POSITION_SHARES = {"position": 0.75, "counting": 0.15, "crowd": 0.1}
 _SMALL_RATE = 0.3  # of position lessons
 _CROWD = 6  # objects in a large picture to edit, at most
+_LARGE_OPERATIONS = {"recolour": 1.5, "replace": 1.5, "move": 1.5, "remove": 1.2, "add": 0.8, "background": 0.5}
 _MAX_TRIES = 10_000
 
 
@@ -103,20 +104,22 @@ def make_edit_lesson(seed: int, index: int) -> Row:
     With four slots there is less to keep apart, and the way from a place in the source to the same place in the target is
     short.
     """
-    return _edit_lesson(random.Random(f"{seed}/{index}/edit-lesson"), SIZE, MAX_OBJECTS)
+    shares = dict.fromkeys(OPERATIONS, 1.0)
+    return _edit_lesson(random.Random(f"{seed}/{index}/edit-lesson"), shares, SIZE, MAX_OBJECTS)
 
 
 def make_large_edit_lesson(seed: int, index: int) -> Row:
     """One editing row of the split "train", of one of `scene.SIZES` and with more objects than the data set has.
 
-    What is hard about keeping objects is where they are, and every object teaches it.
+    What is hard about keeping objects is where they are, and every object teaches it. Operations that name one object and
+    make another of it come more often; new backgrounds, which are learned first, less often.
     """
     rng = random.Random(f"{seed}/{index}/large-edit-lesson")
-    return _edit_lesson(rng, random_size(rng), _CROWD)
+    return _edit_lesson(rng, _LARGE_OPERATIONS, random_size(rng), _CROWD)
 
 
-def _edit_lesson(rng: random.Random, size: tuple[int, int], max_objects: int) -> Row:
-    language, operation = rng.choice(LANGUAGES), rng.choice(OPERATIONS)
+def _edit_lesson(rng: random.Random, shares: Mapping[str, float], size: tuple[int, int], max_objects: int) -> Row:
+    language, operation = rng.choice(LANGUAGES), rng.choices(list(shares), list(shares.values()))[0]
     for _ in range(_MAX_TRIES):
         plan = plan_edit(rng, operation, size, max_objects)
         if admits("train", plan.main):

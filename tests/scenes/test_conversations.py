@@ -39,7 +39,7 @@ def test_the_last_answer_is_right():
 
 
 def test_nothing_is_asked_twice():
-    """An answer that stands above would be copied: two of one row's pairs of question and answer differ in more than words."""
+    """An answer that stands above would be copied, not found in the picture."""
     weights = {"where": 20.0}
     for row in (make_conversation(0, index, weights=weights) for index in range(200)):
         answers = [message["content"][0]["text"] for message in row["messages"][1::2]]

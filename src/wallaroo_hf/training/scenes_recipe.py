@@ -26,6 +26,54 @@ _COMMON: dict[str, Any] = {
     "pixel_limits": PIXEL_LIMITS,
 }
 
+# By the names of the steps: how each learns (the rates are a small model's), what it is asked, and from which rows.
+_LATE: dict[str, Any] = {
+    "learning_rate": 1.1e-3,
+    "warmup_steps": 20,
+    "lr_scheduler_type": "linear",
+    "source_mask_rate": 0.0,
+}
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "0": {"learning_rate": 3e-3, "warmup_steps": 50, "lr_scheduler_type": "cosine"},
+    "1": {"learning_rate": 3e-3, "warmup_steps": 20},
+    "2": {"learning_rate": 2e-3, "warmup_steps": 50},
+    "3a": {"learning_rate": 1.5e-3, "warmup_steps": 0},
+    "3b": {"learning_rate": 1.5e-3, "warmup_steps": 0},
+    "4-lessons": {"learning_rate": 1.5e-3, "warmup_steps": 0, "editing_init": "generation"},
+    "4-mixed": {"learning_rate": 1.5e-3, "warmup_steps": 0},
+    "4-large": {"learning_rate": 8e-4, "warmup_steps": 20, "lr_scheduler_type": "linear"},
+    "4-deep": _LATE,
+    "4": _LATE,
+}
+_RATIOS: dict[str, dict[str, float]] = {
+    "4-lessons": {"understanding": 1, "generation": 1, "editing": 3},
+    "4-mixed": {"understanding": 1, "generation": 2, "editing": 3},
+    "4-large": {"understanding": 1.5, "generation": 2, "editing": 3, "interleaved": 0.25},
+    "4-deep": {"understanding": 1.5, "generation": 2, "editing": 3.5, "interleaved": 0.25},
+    "4": {"understanding": 2.3, "generation": 1.3, "editing": 4.2, "interleaved": 0.2},
+}
+_FOLDERS: dict[str, dict[str, dict[str, float]]] = {
+    "1": {"generation": {"lessons": 1}},
+    "2": {"generation": {"lessons": 1}},
+    "4-lessons": {"editing": {"edit_lessons": 1}},
+    "4-mixed": {
+        "generation": {"lessons": 1, "generation": 1},
+        "editing": {"edit_lessons": 2, "editing": 1},
+    },
+    "4-large": {
+        "generation": {"large_lessons": 2, "generation": 1, "lessons": 0.5},
+        "editing": {"editing": 3, "edit_lessons": 0.5},
+    },
+    "4-deep": {
+        "generation": {"position_lessons": 2, "large_lessons": 1, "generation": 0.7},
+        "editing": {"large_edit_lessons": 2.5, "editing": 0.8, "edit_lessons": 0.4},
+    },
+    "4": {
+        "generation": {"position_lessons": 2, "large_lessons": 1, "generation": 1},
+        "editing": {"large_edit_lessons": 2.5, "editing": 0.9, "edit_lessons": 0.2},
+    },
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class SceneStep:
@@ -61,12 +109,12 @@ class SceneRecipe:
         questions: about one picture in an understanding row, at most.
         question_weights: how often each kind is asked after stage 0, 1 if not named; some are learned last, as their
             answers are short and not in the pixels of any patch.
-        last_question_weights: the same, in the last step.
+        late_question_weights: the same, in the last two steps.
         encoded_rows: rows whose pictures are encoded ahead, per folder: tasks, and the lessons of `scenes_data.LESSONS`;
             drawing and editing repeat them, with other templates and masks each time.
-        num_hidden_layers: of the language model in the last step, an even number; before, it has half of them, which takes
-            less time.
-        global_batch_size: rows per optimizer step; stage 0 and the last step take twice as many.
+        num_hidden_layers: of the language model in the last two steps, an even number; before, it has half of them, which
+            takes less time.
+        global_batch_size: rows per optimizer step; stage 0 and the last two steps take twice as many.
         per_device_batch_size: rows in one forward; rows of like length are together.
         steps: optimizer steps of each step of training.
         previewed: validation rows of each task that each look at the model shows.
@@ -81,8 +129,11 @@ class SceneRecipe:
     question_weights: Mapping[str, float] = dataclasses.field(
         default_factory=lambda: {"where": 3.0, "yes_no": 2.0, "how_many": 2.0}
     )
-    last_question_weights: Mapping[str, float] = dataclasses.field(
-        default_factory=lambda: {"where": 5.0, "yes_no": 2.0, "how_many": 1.5, "what": 1.5}
+    late_question_weights: Mapping[str, Mapping[str, float]] = dataclasses.field(
+        default_factory=lambda: {
+            "4-deep": {"where": 5.0, "yes_no": 2.0, "how_many": 1.5, "what": 1.5},
+            "4": {"where": 8.0, "yes_no": 2.0, "how_many": 1.5, "what": 1.5, "describe": 0.7, "which_colour": 0.3},
+        }
     )
     encoded_rows: Mapping[str, int] = dataclasses.field(
         default_factory=lambda: {
@@ -109,7 +160,8 @@ class SceneRecipe:
             "4-lessons": 1000,
             "4-mixed": 8000,
             "4-large": 4300,
-            "4": 3150,
+            "4-deep": 3150,
+            "4": 2700,
         }
     )
     previewed: int = 5
@@ -121,63 +173,25 @@ class SceneRecipe:
         As in the paper `visual` is frozen from stage 1 on, the image tokenizer always. The learning rates are a small
         model's. The stages' task ratios are the paper's up to stage 3. In stage 4 edits come more often, and interleaved
         rows join, so that auto mode is trained too, which the paper does not do. Stage 4 begins with small pictures to
-        edit, goes on with small and large ones, then with large ones, while the learning rate falls. In the end the
-        language model gets twice the layers, and learns what takes them: which place in one picture is which in another,
-        and what words say about places. There sources are no longer masked, as they are not when a model is used: a small
-        one that has only seen masked sources does not find its way in whole ones.
+        edit, goes on with small and large ones, then with large ones, while the learning rate falls. Then the language
+        model gets twice the layers, and learns what takes them: which place in one picture is which in another, and what
+        words say about places. There sources are no longer masked, as they are not when a model is used: a small one that
+        has only seen masked sources does not find its way in whole ones. The last step goes on with more questions for
+        places and more edits that make another object of one.
         """
-        overrides: dict[str, dict[str, Any]] = {
-            "0": {"learning_rate": 3e-3, "warmup_steps": 50, "lr_scheduler_type": "cosine"},
-            "1": {"learning_rate": 3e-3, "warmup_steps": 20},
-            "2": {"learning_rate": 2e-3, "warmup_steps": 50},
-            "3a": {"learning_rate": 1.5e-3, "warmup_steps": 0},
-            "3b": {"learning_rate": 1.5e-3, "warmup_steps": 0},
-            "4-lessons": {"learning_rate": 1.5e-3, "warmup_steps": 0, "editing_init": "generation"},
-            "4-mixed": {"learning_rate": 1.5e-3, "warmup_steps": 0},
-            "4-large": {"learning_rate": 8e-4, "warmup_steps": 20, "lr_scheduler_type": "linear"},
-            "4": {
-                "learning_rate": 1.1e-3,
-                "warmup_steps": 20,
-                "lr_scheduler_type": "linear",
-                "source_mask_rate": 0.0,
-            },
-        }
-        ratios = {
-            "4-lessons": {"understanding": 1, "generation": 1, "editing": 3},
-            "4-mixed": {"understanding": 1, "generation": 2, "editing": 3},
-            "4-large": {"understanding": 1.5, "generation": 2, "editing": 3, "interleaved": 0.25},
-            "4": {"understanding": 1.5, "generation": 2, "editing": 3.5, "interleaved": 0.25},
-        }
-        folders: dict[str, dict[str, dict[str, float]]] = {
-            "1": {"generation": {"lessons": 1}},
-            "2": {"generation": {"lessons": 1}},
-            "4-lessons": {"editing": {"edit_lessons": 1}},
-            "4-mixed": {
-                "generation": {"lessons": 1, "generation": 1},
-                "editing": {"edit_lessons": 2, "editing": 1},
-            },
-            "4-large": {
-                "generation": {"large_lessons": 2, "generation": 1, "lessons": 0.5},
-                "editing": {"editing": 3, "edit_lessons": 0.5},
-            },
-            "4": {
-                "generation": {"position_lessons": 2, "large_lessons": 1, "generation": 0.7},
-                "editing": {"large_edit_lessons": 2.5, "editing": 0.8, "edit_lessons": 0.4},
-            },
-        }
         steps: list[SceneStep] = []
         before = None
-        for name, settings in overrides.items():
+        for name, settings in _SETTINGS.items():
             base = stage(name.split("-")[0])
             chosen = {**_COMMON, **settings, "max_steps": self.steps[name]}
-            chosen["global_batch_size"] = self.global_batch_size * (2 if name in ("0", "4") else 1)
+            chosen["global_batch_size"] = self.global_batch_size * (2 if name in ("0", "4-deep", "4") else 1)
             small = (SMALL_SIZE,) if name in ("1", "2") else SIZES[:1]
             chosen["buckets"] = SIZES if base.record.line_breaks else small
-            chosen["task_ratio"] = ratios.get(name, base.task_ratio)
-            weights = {"0": None, "4": self.last_question_weights}.get(name, self.question_weights)
-            layers = self.num_hidden_layers if name == "4" else None
+            chosen["task_ratio"] = _RATIOS.get(name, base.task_ratio)
+            weights = {"0": None, **self.late_question_weights}.get(name, self.question_weights)
+            layers = self.num_hidden_layers if name in ("4-deep", "4") else None
             steps.append(
-                SceneStep(f"stage-{name}", base.override(chosen), before, folders.get(name, {}), layers, weights)
+                SceneStep(f"stage-{name}", base.override(chosen), before, _FOLDERS.get(name, {}), layers, weights)
             )
             before = f"stage-{name}"
         return steps
@@ -194,7 +208,7 @@ def tiny_recipe() -> SceneRecipe:
         },
         global_batch_size=8,
         per_device_batch_size=8,
-        steps=dict.fromkeys(("0", "1", "2", "3a", "3b", "4-lessons", "4-mixed", "4-large", "4"), 2),
+        steps=dict.fromkeys(("0", "1", "2", "3a", "3b", "4-lessons", "4-mixed", "4-large", "4-deep", "4"), 2),
         previewed=1,
         looks=1,
     )

@@ -104,6 +104,17 @@ def test_a_run_is_not_resumed_as_another_one(compact, data, tmp_path):
     assert result.exit_code == 0 and "Going on from" in result.output, result.output
 
 
+def test_a_damaged_record_of_settings_is_said(compact, data, tmp_path):
+    output = tmp_path / "run"
+    assert _fine_tune(compact, data, output, "--steps", 1, "--save-every", 1).exit_code == 0
+    shutil.rmtree(output / "final")
+    (output / "settings.json").write_text('{"seed": ', encoding="utf-8")
+    result = _fine_tune(compact, data, output, "--steps", 2)
+    assert result.exit_code == 1 and "settings.json' is damaged" in " ".join(result.output.split()), result.output
+    (output / "settings.json").unlink()
+    assert _fine_tune(compact, data, output, "--steps", 2).exit_code == 0
+
+
 def test_a_run_that_is_begun_anew_may_be_another_one(compact, data, tmp_path):
     output = tmp_path / "run"
     assert _fine_tune(compact, data, output, "--steps", 1, "--save-every", 1).exit_code == 0
@@ -147,6 +158,13 @@ def test_dry_run_looks_at_rows_as_the_stage_would(model, processor, data, tmp_pa
     assert "2 editing; 0 broken" in result.output
     result = _train("-m", tmp_path / "3b", "--data", data, "--dry-run", "--stage", "2")
     assert result.exit_code == 1 and "Stage 2 starts from a checkpoint of stage 1" in " ".join(result.output.split())
+
+
+def test_dry_run_leaves_out_what_the_stage_does_not_train(compact, data):
+    result = _train("-m", compact.folder, "--data", data, "--dry-run", "--set", "task_ratio={generation: 1}")
+    assert result.exit_code == 0, result.output
+    assert "2 rows: 2 generation; 0 broken" in result.output
+    assert "2 understanding, 2 editing" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(

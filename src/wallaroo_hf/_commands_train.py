@@ -171,20 +171,24 @@ def _plan(
 
 
 def _look_at_rows(options: RunOptions, sources: dict[str, Any], chosen: Stage) -> None:
-    """Validates all rows; broken ones make the exit code 1."""
+    """Validates all rows that the stage trains on; broken ones make the exit code 1."""
     from rich.console import Console
 
     from .modeling.configuration import WallarooConfig
     from .processing.processor import WallarooProcessor
     from .training.preparation import prepare_processor
-    from .training.run import validate
+    from .training.run import count_rows, validate
 
+    used = {task: found for task, found in sources.items() if chosen.task_ratio.get(task)}
     processor = WallarooProcessor.from_pretrained(options.model)
     prepare_processor(processor, WallarooConfig.from_pretrained(options.model), chosen, options.force)
     console = Console()
     with console.status("Looking at rows"):
-        report = validate(sources, processor, chosen)
+        report = validate(used, processor, chosen)
     console.print(report)
+    others = ", ".join(f"{count} {task}" for task, count in count_rows(sources).items() if task not in used)
+    if others:
+        typer.echo(f"Not looked at, as the stage does not train on them: {others}.")
     typer.echo(
         f"Training would take {chosen.max_steps} steps of {chosen.global_batch_size} rows, "
         f"{', '.join(f'{task} {share:g}' for task, share in chosen.task_ratio.items() if share)}."

@@ -48,12 +48,18 @@ def check_settings(output: Path, settings: dict[str, Any]) -> None:
         settings: from [`run_settings`].
 
     Raises:
-        ValueError: if the run was begun with others.
+        ValueError: if the run was begun with others, or its record cannot be read.
     """
     path = output / SETTINGS_FILE
     if not path.exists():
         return  # of an earlier version
-    begun = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        begun = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"'{path}' is damaged ({error}), so nothing says what the run was begun with; begin anew (`--no-resume`), or "
+            "delete the file to resume it with the settings that you give now."
+        ) from error
     changed = [
         f"`{name}` {begun[name]!r}, not {value!r}"
         for name, value in settings.items()

@@ -43,7 +43,8 @@ def main() -> None:
     seeds = [torch.Generator().manual_seed(arguments.seed) for _ in EDITS]
     edited = pipe(list(EDITS), image=[drawings[0], drawings[4]], generator=seeds).images
     images = [*drawings[:4], edited[0], *drawings[4:], edited[1]]
-    captions = [*PROMPTS[:4], f"the first, edited: {EDITS[0]}", *PROMPTS[4:], f"the first, edited: {EDITS[1]}"]
+    ours = [f"the row's first, edited: {edit}" for edit in EDITS]
+    captions = [*PROMPTS[:4], ours[0], *PROMPTS[4:], ours[1]]
     larger = [image.resize((image.width * SCALE, image.height * SCALE), Image.Resampling.LANCZOS) for image in images]
     print(contact_sheet(larger, captions, arguments.output, columns=5))
 

@@ -106,7 +106,7 @@ def add_lora(
 
 
 def load_in_4bit(
-    checkpoint: str | Path, compute_dtype: torch.dtype = torch.bfloat16
+    checkpoint: str | Path, compute_dtype: torch.dtype = torch.bfloat16, device: torch.device | None = None
 ) -> WallarooForConditionalGeneration:
     """Loads a checkpoint as the base of QLoRA (arXiv 2305.14314); give it to [`add_lora`].
 
@@ -118,9 +118,10 @@ def load_in_4bit(
     Args:
         checkpoint: folder or Hub id of a checkpoint that is not quantized.
         compute_dtype: what the layers compute in, and what the rest is loaded in.
+        device: where to load it; None = the process's accelerator, or the CPU without one.
 
     Returns:
-        The model, on the process's accelerator (or CPU).
+        The model, on that device.
 
     Raises:
         ImportError: without bitsandbytes.
@@ -136,7 +137,7 @@ def load_in_4bit(
         bnb_4bit_compute_dtype=compute_dtype,
     )
     return WallarooForConditionalGeneration.from_pretrained(
-        checkpoint, quantization_config=settings, dtype=compute_dtype, device_map={"": PartialState().device}
+        checkpoint, quantization_config=settings, dtype=compute_dtype, device_map={"": device or PartialState().device}
     )
 
 

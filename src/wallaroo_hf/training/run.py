@@ -222,7 +222,9 @@ def _load(options: RunOptions, chosen: Stage) -> tuple[WallarooForConditionalGen
     if options.quantize:
         from .lora import load_in_4bit
 
-        model = load_in_4bit(options.model)
+        # an accelerator is the process's own, which accelerate knows
+        device = training_device(options.device)
+        model = load_in_4bit(options.model, device=device if device.type == "cpu" else None)
     else:
         dtype = options.dtype or ("auto" if options.lora else "float32")
         model = WallarooForConditionalGeneration.from_pretrained(options.model, dtype=dtype)

@@ -43,14 +43,14 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "4-mixed": {"learning_rate": 1.5e-3, "warmup_steps": 0},
     "4-large": {"learning_rate": 8e-4, "warmup_steps": 20, "lr_scheduler_type": "linear"},
     "4-deep": _LATE,
-    "4": _LATE,
+    "4": {**_LATE, "learning_rate": 1e-3, "loss_weights": {"understanding": 1.5}},
 }
 _RATIOS: dict[str, dict[str, float]] = {
     "4-lessons": {"understanding": 1, "generation": 1, "editing": 3},
     "4-mixed": {"understanding": 1, "generation": 2, "editing": 3},
     "4-large": {"understanding": 1.5, "generation": 2, "editing": 3, "interleaved": 0.25},
     "4-deep": {"understanding": 1.5, "generation": 2, "editing": 3.5, "interleaved": 0.25},
-    "4": {"understanding": 2.3, "generation": 1.3, "editing": 4.2, "interleaved": 0.2},
+    "4": {"understanding": 2.5, "generation": 1.3, "editing": 4.2, "interleaved": 0.2},
 }
 _FOLDERS: dict[str, dict[str, dict[str, float]]] = {
     "1": {"generation": {"lessons": 1}},
@@ -132,7 +132,7 @@ class SceneRecipe:
     late_question_weights: Mapping[str, Mapping[str, float]] = dataclasses.field(
         default_factory=lambda: {
             "4-deep": {"where": 5.0, "yes_no": 2.0, "how_many": 1.5, "what": 1.5},
-            "4": {"where": 8.0, "yes_no": 2.0, "how_many": 1.5, "what": 1.5, "describe": 0.7, "which_colour": 0.3},
+            "4": {"where": 8.0, "yes_no": 2.0, "how_many": 1.5, "what": 2.0, "describe": 0.7, "which_colour": 0.3},
         }
     )
     encoded_rows: Mapping[str, int] = dataclasses.field(
@@ -161,7 +161,7 @@ class SceneRecipe:
             "4-mixed": 8000,
             "4-large": 4300,
             "4-deep": 3150,
-            "4": 2700,
+            "4": 2640,
         }
     )
     previewed: int = 5

@@ -86,9 +86,10 @@ def new_small_model(
         seed: of the random weights.
     """
     record = stage.record
-    head_size = hidden_size // num_attention_heads
-    frames = head_size // 2 // 4  # M-RoPE: a quarter for time, the rest for height and width, as in Qwen2.5-VL
-    rest = (head_size // 2 - frames) // 2
+    frequencies = hidden_size // num_attention_heads // 2
+    # M-RoPE: in a grid of two to four rows and columns all but the fastest frequencies hardly turn at all, so height and
+    # width get those, and time, which a picture does not have, none. Rows of text and codes count as they always do.
+    heights = max(1, frequencies // 8)
     ids = {key: tokenizer.convert_tokens_to_ids(token) for key, token in CONFIG_TOKEN_IDS.items()}
     config = WallarooConfig(
         text_config={
@@ -102,7 +103,7 @@ def new_small_model(
             "rope_parameters": {
                 "rope_type": "default",
                 "rope_theta": 10000.0,
-                "mrope_section": [head_size // 2 - 2 * rest, rest, rest],
+                "mrope_section": [0, heights, frequencies - heights],
             },
             "bos_token_id": None,
             "eos_token_id": tokenizer.eos_token_id,

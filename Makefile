@@ -1,6 +1,7 @@
 # `make demo` and `make test` set up everything they need in $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
+WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -10,9 +11,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py --output demo
 
-## test: set up and run the tests
+## test: set up and run the tests, in WORKERS processes of one thread each: the tensors are too small for more
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 ## check: set up and run the linter, the formatter's check and the type checker
 check: $(VENV)/.installed-dev

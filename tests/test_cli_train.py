@@ -108,9 +108,10 @@ def test_a_damaged_record_of_settings_is_said(compact, data, tmp_path):
     output = tmp_path / "run"
     assert _fine_tune(compact, data, output, "--steps", 1, "--save-every", 1).exit_code == 0
     shutil.rmtree(output / "final")
-    (output / "settings.json").write_text('{"seed": ', encoding="utf-8")
-    result = _fine_tune(compact, data, output, "--steps", 2)
-    assert result.exit_code == 1 and "settings.json' is damaged" in " ".join(result.output.split()), result.output
+    for damaged in ('{"seed": ', "3"):
+        (output / "settings.json").write_text(damaged, encoding="utf-8")
+        result = _fine_tune(compact, data, output, "--steps", 2)
+        assert result.exit_code == 1 and "settings.json' is damaged" in " ".join(result.output.split()), result.output
     (output / "settings.json").unlink()
     assert _fine_tune(compact, data, output, "--steps", 2).exit_code == 0
 

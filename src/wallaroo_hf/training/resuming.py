@@ -55,6 +55,8 @@ def check_settings(output: Path, settings: dict[str, Any]) -> None:
         return  # of an earlier version
     try:
         begun = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(begun, dict):
+            raise ValueError("it holds no settings by name")
     except ValueError as error:
         raise ValueError(
             f"'{path}' is damaged ({error}), so nothing says what the run was begun with; begin anew (`--no-resume`), or "

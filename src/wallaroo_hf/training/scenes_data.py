@@ -8,11 +8,13 @@ from typing import Any
 from ..scenes import SceneDataset
 from ..scenes.conversations import make_conversation
 from ..scenes.lessons import (
+    make_combined_edit_lesson,
     make_edit_lesson,
     make_large_edit_lesson,
     make_large_lesson,
     make_lesson,
     make_position_lesson,
+    make_selection_lesson,
 )
 from ..scenes.tasks import render_row
 from .datasets import load_rows
@@ -27,6 +29,8 @@ LESSONS = {
     "position_lessons": make_position_lesson,
     "edit_lessons": make_edit_lesson,
     "large_edit_lessons": make_large_edit_lesson,
+    "selection_lessons": make_selection_lesson,
+    "combined_edit_lessons": make_combined_edit_lesson,
 }
 
 __all__ = ["LESSONS", "SceneRows", "mixture", "text_corpus"]

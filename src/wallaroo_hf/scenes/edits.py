@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .geometry import CELLS, DIRECTIONS, SIDES, is_at
@@ -18,7 +17,6 @@ from .words import DIRECTION_WORDS, PLACE_WORDS
 
 Slot = tuple[int, int]
 Where = tuple[str | None, str | None, Selector | None]  # place, direction, anchor
-_TRIES_AT_MORE = 50  # edits of one scene
 
 
 @dataclass(frozen=True)
@@ -52,55 +50,13 @@ def plan_edit(
         operation: what is done.
         size: `(height, width)` in pixels; one of `scene.SIZES` if None.
         max_objects: of both pictures, at most as many as there are slots.
-        min_objects: of the source, fewer than `max_objects`.
+        min_objects: of the source, at least.
     """
     fewest, most = {"add": (1, max_objects - 1), "remove": (2, max_objects)}.get(operation, (1, max_objects))
     while True:
         plan = _PLANNERS[operation](rng, random_scene(rng, size, rng.randint(max(fewest, min_objects), most)))
         if plan is not None:
             return plan
-
-
-def plan_edits(
-    rng: random.Random, shares: Mapping[str, float], count: int, size: tuple[int, int], num_objects: int
-) -> tuple[list[EditPlan], Scene]:
-    """Draws a source and several edits of it, each of another object, that can be made at once.
-
-    Args:
-        rng: source of randomness.
-        shares: how often each operation comes, by name.
-        count: how many edits, at most as many as objects.
-        size: `(height, width)` in pixels.
-        num_objects: of the source.
-
-    Returns:
-        A plan of each edit alone, in random order, and the picture with all of them made.
-    """
-    while True:
-        scene = target = random_scene(rng, size, num_objects)
-        plans: list[EditPlan] = []
-        for _ in range(_TRIES_AT_MORE):
-            plan = _PLANNERS[rng.choices(list(shares), list(shares.values()))[0]](rng, scene)
-            together = None if plan is None else _together(scene, target, plan)
-            if plan is not None and together is not None:
-                target = together
-                plans.append(plan)
-            if len(plans) == count:
-                return plans, target
-
-
-def _together(scene: Scene, target: Scene, plan: EditPlan) -> Scene | None:
-    """What was made of a scene, with one more edit of the scene; None if they get into each other's way."""
-    if plan.target.background != scene.background and target.background != scene.background:
-        return None
-    old = [thing for thing in scene.objects if thing not in plan.target.objects]
-    new = [thing for thing in plan.target.objects if thing not in scene.objects]
-    kept = [thing for thing in target.objects if thing not in old]
-    slots = [(thing.row, thing.col) for thing in kept + new]
-    if len(kept) + len(old) != len(target.objects) or len(set(slots)) != len(slots):
-        return None
-    background = target.background if plan.target.background == scene.background else plan.target.background
-    return dataclasses.replace(target, background=background, objects=(*kept, *new))
 
 
 def _select(rng: random.Random, scene: Scene, thing: SceneObject) -> Selector | None:
@@ -171,10 +127,9 @@ def _plan_add(rng: random.Random, scene: Scene) -> EditPlan | None:
     shape, colour = rng.choice(SHAPES), rng.choice(COLOURS)
     anywhere: Where = (None, None, None)
     where = _choose_where(rng, scene, None) if rng.random() < 0.55 else anywhere
-    slots = [] if where is None else _fitting(scene, where)
-    if where is None or not slots:
+    if where is None:
         return None
-    slot = rng.choice(slots)
+    slot = rng.choice(_fitting(scene, where))
     place, direction, anchor = where
     spec = EditSpec("add", shape=shape, colour=colour, place=place, direction=direction, anchor=anchor)
     target = _with(scene, None, SceneObject(*slot, shape, colour))
@@ -290,35 +245,31 @@ _TEMPLATES = {
         ),
     },
 }  # fmt: skip
+# The same as something new and the removal of the old, for lessons; see `lessons.make_selection_lesson`.
+_AS_REMOVAL = {
+    "en": {
+        "recolour": ("make it {c}, remove {x}", "make it {c} and remove {x}", "paint it {c}, remove {x}"),
+        "replace": ("put {y} there, remove {x}", "draw {y} there and remove {x}", "draw {y} there, delete {x}"),
+        "move": ("put it {p}, remove {x}", "place it {p} and remove {x}"),
+    },
+    "zh": {
+        "recolour": ("变成{c}，去掉{x}", "涂成{c}，移除{x}", "改成{c}，删除{x}"),
+        "replace": ("画上{y}，去掉{x}", "换成{y}，移除{x}", "变成{y}，删除{x}"),
+        "move": ("放到{p}，去掉{x}", "移到{p}，移除{x}"),
+    },
+}  # fmt: skip
 _ONLY_OBJECT = {"en": ("it", "the object", "it"), "zh": ("它", "物体", "图中的物体")}
 _POLITE = {"en": "please {}", "zh": "请{}"}
 
 
-def say_edit(spec: EditSpec, speaker: Speaker) -> str:
+def say_edit(spec: EditSpec, speaker: Speaker, as_removal: bool = False) -> str:
     """Puts an instruction into words.
 
     Args:
         spec: what to say; an object is named by its shape, or by shape and colour, and one without either is "it".
         speaker: whose words are used.
+        as_removal: say it as something new and the removal of the old, in this order, where there are such words.
     """
-    return say_edits([spec], speaker)
-
-
-def say_edits(specs: Sequence[EditSpec], speaker: Speaker) -> str:
-    """Puts several instructions into one sentence; see [`say_edit`]."""
-    clauses = [_clause(spec, speaker) for spec in specs]
-    if len(clauses) == 1:
-        text = clauses[0]
-    elif speaker.language == "zh":
-        text = "，".join(clauses)
-    else:
-        text = speaker.pick((", ", " and ")).join([", ".join(clauses[:-1]), clauses[-1]])
-    if speaker.chance(0.15) and "should" not in text:
-        text = _POLITE[speaker.language].format(text)
-    return speaker.sentence(text)
-
-
-def _clause(spec: EditSpec, speaker: Speaker) -> str:
     key, values = spec.operation, {}
     if spec.object is not None:
         values["x"] = _name(spec.object, speaker)
@@ -336,7 +287,13 @@ def _clause(spec: EditSpec, speaker: Speaker) -> str:
         values["y"] = speaker.some(spec.shape, spec.colour)
     elif spec.background is not None or spec.colour is not None:
         values["c"] = speaker.colour(spec.background or spec.colour or "")
-    return speaker.pick(_TEMPLATES[speaker.language][key]).format(**values)
+    templates = _TEMPLATES[speaker.language][key]
+    if as_removal:
+        templates = _AS_REMOVAL[speaker.language].get(spec.operation, templates)
+    text = speaker.pick(templates).format(**values)
+    if speaker.chance(0.15) and "should" not in text:
+        text = _POLITE[speaker.language].format(text)
+    return speaker.sentence(text)
 
 
 def _name(selector: Selector, speaker: Speaker) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from .captions import CAPTION_CATEGORIES, plan_caption, plan_crowd, say_caption
-from .edits import plan_edit, plan_edits, say_edit, say_edits
+from .edits import plan_edit, say_edit
 from .phrases import Speaker
-from .scene import MAX_OBJECTS, Scene, random_size
-from .splits import OPERATIONS, Combination, admits
+from .scene import MAX_OBJECTS, random_size
+from .splits import OPERATIONS, admits
 from .tasks import Row, turn
 from .words import LANGUAGES
 
@@ -32,9 +31,8 @@ _POSITION_SHARES = {"position": 0.75, "counting": 0.15, "crowd": 0.1}
 _SMALL_RATE = 0.3  # of position lessons
 _CROWD = 6  # objects in a large picture to edit, at most
 _LARGE_OPERATIONS = {"recolour": 1.5, "replace": 1.5, "move": 1.5, "remove": 1.2, "add": 0.8, "background": 0.5}
-_SELECTION_OPERATIONS = {"recolour": 3.0, "replace": 3.0, "move": 3.0, "add": 1.2, "remove": 0.8, "background": 0.3}
-_COMBINED_OPERATIONS = {"recolour": 3.0, "replace": 3.0, "move": 1.0, "remove": 1.0, "add": 0.5}
-_SMALL_COMBINED_RATE = 0.4
+_SELECTION_OPERATIONS = {"recolour": 3.0, "replace": 3.0, "move": 2.0, "add": 0.5, "remove": 0.3}
+_AS_REMOVAL_RATE = 0.3
 _MAX_TRIES = 10_000
 
 
@@ -125,35 +123,23 @@ def make_large_edit_lesson(seed: int, index: int) -> Row:
 def make_selection_lesson(seed: int, index: int) -> Row:
     """One editing row of the split "train", of one of `scene.SIZES`, mostly about one of two to four objects.
 
-    What is learned last about edits is which of several objects is meant when another is made of it.
+    What is learned last about edits is which of several objects is meant when another is made of it. Removing needs the
+    same choice and is learned long before; but a model that recolours any object with the same probability has nothing to
+    gain from finding the right one, nor from acting on what it found, before it does both. So a part of these edits is said
+    in words of which it knows the end, "make it blue, remove the red circle": the right object is found already, and what
+    to do with it is all that is left to learn.
     """
     rng = random.Random(f"{seed}/{index}/selection-lesson")
-    return _edit_lesson(rng, _SELECTION_OPERATIONS, random_size(rng), MAX_OBJECTS, min_objects=2)
-
-
-def make_combined_edit_lesson(seed: int, index: int) -> Row:
-    """One editing row of the split "train", small or of one of `scene.SIZES`, whose instruction asks for several edits.
-
-    An edit of one object tells which one was meant once in a picture, in the first code of the new object. Here it is told
-    for several, or for all.
-    """
-    rng = random.Random(f"{seed}/{index}/combined-edit-lesson")
-    language = rng.choice(LANGUAGES)
-    size = SIZE if rng.random() < _SMALL_COMBINED_RATE else random_size(rng)
-    for _ in range(_MAX_TRIES):
-        num_objects = rng.choices(list(_LARGE_COUNTS), list(_LARGE_COUNTS.values()))[0]
-        plans, target = plan_edits(rng, _COMBINED_OPERATIONS, rng.randint(2, num_objects), size, num_objects)
-        main = tuple(one for plan in plans for one in plan.main)
-        if admits("train", main):
-            break
-    else:
-        raise RuntimeError("no lesson of several edits was found")
-    instruction = say_edits([plan.spec for plan in plans], Speaker(language, rng))
-    return _edit_row("combined", language, instruction, plans[0].scene, target, None, main)
+    return _edit_lesson(rng, _SELECTION_OPERATIONS, random_size(rng), MAX_OBJECTS, 2, _AS_REMOVAL_RATE)
 
 
 def _edit_lesson(
-    rng: random.Random, shares: Mapping[str, float], size: tuple[int, int], max_objects: int, min_objects: int = 1
+    rng: random.Random,
+    shares: Mapping[str, float],
+    size: tuple[int, int],
+    max_objects: int,
+    min_objects: int = 1,
+    as_removal_rate: float = 0.0,
 ) -> Row:
     language, operation = rng.choice(LANGUAGES), rng.choices(list(shares), list(shares.values()))[0]
     for _ in range(_MAX_TRIES):
@@ -162,27 +148,16 @@ def _edit_lesson(
             break
     else:
         raise RuntimeError(f"no lesson of the operation {operation!r} was found")
-    instruction = say_edit(plan.spec, Speaker(language, rng))
-    return _edit_row(operation, language, instruction, plan.scene, plan.target, plan.spec.to_dict(), plan.main)
-
-
-def _edit_row(
-    category: str,
-    language: str,
-    instruction: str,
-    scene: Scene,
-    target: Scene,
-    spec: dict[str, Any] | None,
-    main: Sequence[Combination],
-) -> Row:
+    as_removal = as_removal_rate > 0 and rng.random() < as_removal_rate
+    instruction = say_edit(plan.spec, Speaker(language, rng), as_removal)
     return {
         "messages": [turn("user", None, instruction), turn("assistant", None)],
         "task": "editing",
-        "category": category,
+        "category": operation,
         "language": language,
         "prompt": instruction,
-        "scene": scene.to_dict(),
-        "target_scene": target.to_dict(),
-        "spec": spec,
-        "combinations": {"main": [list(one) for one in main], "others": []},
+        "scene": plan.scene.to_dict(),
+        "target_scene": plan.target.to_dict(),
+        "spec": plan.spec.to_dict(),
+        "combinations": {"main": [list(one) for one in plan.main], "others": []},
     }

@@ -8,7 +8,6 @@ from typing import Any
 from ..scenes import SceneDataset
 from ..scenes.conversations import make_conversation
 from ..scenes.lessons import (
-    make_combined_edit_lesson,
     make_edit_lesson,
     make_large_edit_lesson,
     make_large_lesson,
@@ -30,7 +29,6 @@ LESSONS = {
     "edit_lessons": make_edit_lesson,
     "large_edit_lessons": make_large_edit_lesson,
     "selection_lessons": make_selection_lesson,
-    "combined_edit_lessons": make_combined_edit_lesson,
 }
 
 __all__ = ["LESSONS", "SceneRows", "mixture", "text_corpus"]

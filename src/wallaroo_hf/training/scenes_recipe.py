@@ -43,14 +43,23 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "4-mixed": {"learning_rate": 1.5e-3, "warmup_steps": 0},
     "4-large": {"learning_rate": 8e-4, "warmup_steps": 20, "lr_scheduler_type": "linear"},
     "4-deep": _LATE,
-    "4": {**_LATE, "learning_rate": 1e-3, "loss_weights": {"understanding": 1.5}},
+    "4-places": {**_LATE, "learning_rate": 1e-3, "loss_weights": {"understanding": 1.5}},
+    "4-selection": {
+        **_LATE,
+        "learning_rate": 8e-4,
+        "lr_scheduler_type": "constant_with_warmup",
+        "loss_weights": {"understanding": 1.5},
+    },
+    "4": {**_LATE, "learning_rate": 7e-4, "loss_weights": {"understanding": 1.5}},
 }
 _RATIOS: dict[str, dict[str, float]] = {
     "4-lessons": {"understanding": 1, "generation": 1, "editing": 3},
     "4-mixed": {"understanding": 1, "generation": 2, "editing": 3},
     "4-large": {"understanding": 1.5, "generation": 2, "editing": 3, "interleaved": 0.25},
     "4-deep": {"understanding": 1.5, "generation": 2, "editing": 3.5, "interleaved": 0.25},
-    "4": {"understanding": 2.5, "generation": 1.3, "editing": 4.2, "interleaved": 0.2},
+    "4-places": {"understanding": 2.5, "generation": 1.3, "editing": 4.2, "interleaved": 0.2},
+    "4-selection": {"understanding": 0.6, "generation": 0.5, "editing": 6},
+    "4": {"understanding": 1.5, "generation": 1.1, "editing": 5, "interleaved": 0.05},
 }
 _FOLDERS: dict[str, dict[str, dict[str, float]]] = {
     "1": {"generation": {"lessons": 1}},
@@ -68,11 +77,21 @@ _FOLDERS: dict[str, dict[str, dict[str, float]]] = {
         "generation": {"position_lessons": 2, "large_lessons": 1, "generation": 0.7},
         "editing": {"large_edit_lessons": 2.5, "editing": 0.8, "edit_lessons": 0.4},
     },
-    "4": {
+    "4-places": {
         "generation": {"position_lessons": 2, "large_lessons": 1, "generation": 1},
         "editing": {"large_edit_lessons": 2.5, "editing": 0.9, "edit_lessons": 0.2},
     },
+    "4-selection": {
+        "generation": {"position_lessons": 2, "large_lessons": 1, "generation": 1},
+        "editing": {"selection_lessons": 5, "editing": 0.5},
+    },
+    "4": {
+        "generation": {"position_lessons": 2, "large_lessons": 1, "generation": 1},
+        "editing": {"selection_lessons": 3.3, "editing": 1.4, "large_edit_lessons": 0.3},
+    },
 }
+_DEEP = ("4-deep", "4-places", "4-selection", "4")  # with all layers, and twice as many rows a step
+_LATE_QUESTIONS = {"where": 8.0, "yes_no": 2.0, "how_many": 1.5, "what": 2.0, "describe": 0.7, "which_colour": 0.3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,12 +128,12 @@ class SceneRecipe:
         questions: about one picture in an understanding row, at most.
         question_weights: how often each kind is asked after stage 0, 1 if not named; some are learned last, as their
             answers are short and not in the pixels of any patch.
-        late_question_weights: the same, in the last two steps.
+        late_question_weights: the same, in the last four steps.
         encoded_rows: rows whose pictures are encoded ahead, per folder: tasks, and the lessons of `scenes_data.LESSONS`;
             drawing and editing repeat them, with other templates and masks each time.
-        num_hidden_layers: of the language model in the last two steps, an even number; before, it has half of them, which
+        num_hidden_layers: of the language model in the last four steps, an even number; before, it has half of them, which
             takes less time.
-        global_batch_size: rows per optimizer step; stage 0 and the last two steps take twice as many.
+        global_batch_size: rows per optimizer step; stage 0 and the last four steps take twice as many.
         per_device_batch_size: rows in one forward; rows of like length are together.
         steps: optimizer steps of each step of training.
         previewed: validation rows of each task that each look at the model shows.
@@ -132,7 +151,9 @@ class SceneRecipe:
     late_question_weights: Mapping[str, Mapping[str, float]] = dataclasses.field(
         default_factory=lambda: {
             "4-deep": {"where": 5.0, "yes_no": 2.0, "how_many": 1.5, "what": 1.5},
-            "4": {"where": 8.0, "yes_no": 2.0, "how_many": 1.5, "what": 2.0, "describe": 0.7, "which_colour": 0.3},
+            "4-places": _LATE_QUESTIONS,
+            "4-selection": _LATE_QUESTIONS,
+            "4": _LATE_QUESTIONS,
         }
     )
     encoded_rows: Mapping[str, int] = dataclasses.field(
@@ -145,6 +166,7 @@ class SceneRecipe:
             "interleaved": 3000,
             "edit_lessons": 10000,
             "large_edit_lessons": 16000,
+            "selection_lessons": 18000,
         }
     )
     num_hidden_layers: int = 8
@@ -161,7 +183,9 @@ class SceneRecipe:
             "4-mixed": 8000,
             "4-large": 4300,
             "4-deep": 3150,
-            "4": 2640,
+            "4-places": 2640,
+            "4-selection": 2700,
+            "4": 3400,
         }
     )
     previewed: int = 5
@@ -184,12 +208,12 @@ class SceneRecipe:
         for name, settings in _SETTINGS.items():
             base = stage(name.split("-")[0])
             chosen = {**_COMMON, **settings, "max_steps": self.steps[name]}
-            chosen["global_batch_size"] = self.global_batch_size * (2 if name in ("0", "4-deep", "4") else 1)
+            chosen["global_batch_size"] = self.global_batch_size * (2 if name in ("0", *_DEEP) else 1)
             small = (SMALL_SIZE,) if name in ("1", "2") else SIZES[:1]
             chosen["buckets"] = SIZES if base.record.line_breaks else small
             chosen["task_ratio"] = _RATIOS.get(name, base.task_ratio)
             weights = {"0": None, **self.late_question_weights}.get(name, self.question_weights)
-            layers = self.num_hidden_layers if name in ("4-deep", "4") else None
+            layers = self.num_hidden_layers if name in _DEEP else None
             steps.append(
                 SceneStep(f"stage-{name}", base.override(chosen), before, _FOLDERS.get(name, {}), layers, weights)
             )
@@ -204,11 +228,11 @@ def tiny_recipe() -> SceneRecipe:
         vq_steps=2,
         encoded_rows={
             **dict.fromkeys(("lessons", "large_lessons", "position_lessons", "generation"), 12),
-            **dict.fromkeys(("editing", "interleaved", "edit_lessons", "large_edit_lessons"), 4),
+            **dict.fromkeys(("editing", "interleaved", "edit_lessons", "large_edit_lessons", "selection_lessons"), 4),
         },
         global_batch_size=8,
         per_device_batch_size=8,
-        steps=dict.fromkeys(("0", "1", "2", "3a", "3b", "4-lessons", "4-mixed", "4-large", "4-deep", "4"), 2),
+        steps=dict.fromkeys(("0", "1", "2", "3a", "3b", "4-lessons", "4-mixed", "4-large", *_DEEP), 2),
         previewed=1,
         looks=1,
     )

@@ -22,7 +22,7 @@ PROMPTS = (
     "一个绿色的三角形和一个红色的圆环",
     "两颗橙色的星星",
 )
-EDITS = ("make the background white", "把心形变成绿色")  # of the first and of the fifth
+EDITS = ("make the square yellow", "把圆环去掉")  # of the second and of the seventh
 SCALE = 2
 
 
@@ -41,9 +41,9 @@ def main() -> None:
     seeds = [torch.Generator().manual_seed(arguments.seed + index) for index in range(len(PROMPTS))]
     drawings = pipe(list(PROMPTS), generator=seeds).images
     seeds = [torch.Generator().manual_seed(arguments.seed) for _ in EDITS]
-    edited = pipe(list(EDITS), image=[drawings[0], drawings[4]], generator=seeds).images
+    edited = pipe(list(EDITS), image=[drawings[1], drawings[6]], generator=seeds).images
     images = [*drawings[:4], edited[0], *drawings[4:], edited[1]]
-    ours = [f"the row's first, edited: {edit}" for edit in EDITS]
+    ours = [f"the row's {which}, edited: {edit}" for which, edit in zip(("second", "third"), EDITS)]
     captions = [*PROMPTS[:4], ours[0], *PROMPTS[4:], ours[1]]
     larger = [image.resize((image.width * SCALE, image.height * SCALE), Image.Resampling.LANCZOS) for image in images]
     print(contact_sheet(larger, captions, arguments.output, columns=5))

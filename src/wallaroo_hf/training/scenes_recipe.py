@@ -33,6 +33,7 @@ _LATE: dict[str, Any] = {
     "lr_scheduler_type": "linear",
     "source_mask_rate": 0.0,
 }
+_LAST: dict[str, Any] = {**_LATE, "loss_weights": {"understanding": 1.5}}
 _SETTINGS: dict[str, dict[str, Any]] = {
     "0": {"learning_rate": 3e-3, "warmup_steps": 50, "lr_scheduler_type": "cosine"},
     "1": {"learning_rate": 3e-3, "warmup_steps": 20},
@@ -43,14 +44,9 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "4-mixed": {"learning_rate": 1.5e-3, "warmup_steps": 0},
     "4-large": {"learning_rate": 8e-4, "warmup_steps": 20, "lr_scheduler_type": "linear"},
     "4-deep": _LATE,
-    "4-places": {**_LATE, "learning_rate": 1e-3, "loss_weights": {"understanding": 1.5}},
-    "4-selection": {
-        **_LATE,
-        "learning_rate": 8e-4,
-        "lr_scheduler_type": "constant_with_warmup",
-        "loss_weights": {"understanding": 1.5},
-    },
-    "4": {**_LATE, "learning_rate": 7e-4, "loss_weights": {"understanding": 1.5}},
+    "4-places": {**_LAST, "learning_rate": 1e-3},
+    "4-selection": {**_LAST, "learning_rate": 8e-4, "lr_scheduler_type": "constant_with_warmup"},
+    "4": {**_LAST, "learning_rate": 7e-4},
 }
 _RATIOS: dict[str, dict[str, float]] = {
     "4-lessons": {"understanding": 1, "generation": 1, "editing": 3},
@@ -61,6 +57,7 @@ _RATIOS: dict[str, dict[str, float]] = {
     "4-selection": {"understanding": 0.6, "generation": 0.5, "editing": 6},
     "4": {"understanding": 1.5, "generation": 1.1, "editing": 5, "interleaved": 0.05},
 }
+_LAST_DRAWING: dict[str, float] = {"position_lessons": 2, "large_lessons": 1, "generation": 1}
 _FOLDERS: dict[str, dict[str, dict[str, float]]] = {
     "1": {"generation": {"lessons": 1}},
     "2": {"generation": {"lessons": 1}},
@@ -78,15 +75,15 @@ _FOLDERS: dict[str, dict[str, dict[str, float]]] = {
         "editing": {"large_edit_lessons": 2.5, "editing": 0.8, "edit_lessons": 0.4},
     },
     "4-places": {
-        "generation": {"position_lessons": 2, "large_lessons": 1, "generation": 1},
+        "generation": _LAST_DRAWING,
         "editing": {"large_edit_lessons": 2.5, "editing": 0.9, "edit_lessons": 0.2},
     },
     "4-selection": {
-        "generation": {"position_lessons": 2, "large_lessons": 1, "generation": 1},
+        "generation": _LAST_DRAWING,
         "editing": {"selection_lessons": 5, "editing": 0.5},
     },
     "4": {
-        "generation": {"position_lessons": 2, "large_lessons": 1, "generation": 1},
+        "generation": _LAST_DRAWING,
         "editing": {"selection_lessons": 3.3, "editing": 1.4, "large_edit_lessons": 0.3},
     },
 }

@@ -207,6 +207,7 @@ def ablation(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How often each variant is trained.")] = 3,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per training step.")] = 16,
+    rows: Annotated[int, typer.Option(min=1, help="Different rows of each task to learn from.")] = 4096,
     judged: Annotated[int, typer.Option(min=1, help="Pictures drawn and judged, of each task.")] = 96,
     json_output: Json = False,
     device: Device = None,
@@ -221,7 +222,12 @@ def ablation(
     find_ablation(name)
     _load(base, device, "float32")  # says at once, in a sentence, if base or device cannot be used
     settings = AblationSettings(
-        steps=steps, seeds=seeds, batch_size=batch_size, judged=judged, validation_rows=max(384, judged)
+        steps=steps,
+        seeds=seeds,
+        batch_size=batch_size,
+        rows=rows,
+        judged=judged,
+        validation_rows=max(384, judged),
     )
     with _progress_bar(output) as bar:
         found = run_ablation(name, output, base, settings, device, bar)

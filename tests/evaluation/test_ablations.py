@@ -68,6 +68,22 @@ def test_an_interrupted_run_goes_on_to_the_same_results(folder, tmp_path, monkey
     assert not list(tmp_path.glob(".training-*"))
 
 
+def test_what_another_ablation_finished_in_the_meantime_is_taken(folder, tmp_path, monkeypatch):
+    whole = run_ablation("edit_head", folder, settings=TINY, device="cpu")
+    train, trained = runs.train_variant, []
+
+    def train_while_another_finishes(variant, *arguments):
+        trained.append(variant.name)
+        if variant.name == "0":
+            run_ablation("edit_head", tmp_path, settings=TINY, device="cpu")  # trains the released arrangement too
+        return train(variant, *arguments)
+
+    monkeypatch.setattr(runs, "train_variant", train_while_another_finishes)
+    masks = run_ablation("mask_ratio", tmp_path, settings=TINY, device="cpu")
+    assert trained == ["0", "separate", "shared", "0.3", "0.9"]
+    assert masks.scores["0.6"] == whole.scores["separate"]
+
+
 def test_runs_of_other_settings_are_refused(folder):
     run_ablation("edit_head", folder, settings=TINY, device="cpu")
     other = AblationSettings(steps=2, seeds=1, batch_size=4, rows=8, validation_rows=6, judged=2)

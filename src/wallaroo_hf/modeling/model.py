@@ -12,9 +12,10 @@ from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
 from ..generation.mixin import WallarooGenerationMixin
 from .adapters import WallarooImageHead, choose_by_task, row_starts, token_masks
-from .backbone import LowMemoryMixin, WallarooModel
+from .backbone import WallarooModel
 from .configuration import WallarooConfig
 from .losses import LOSS_NAMES, find_labels, task_losses, total_loss
+from .low_memory import LowMemoryMixin
 from .vq import WallarooVQModel
 
 __all__ = ["WallarooCausalLMOutput", "WallarooForConditionalGeneration"]

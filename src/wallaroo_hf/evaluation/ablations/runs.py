@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.utils import WeakFileLock
 
 from ..._built_in import default_checkpoint
 from ..._version import __version__
@@ -74,8 +76,8 @@ def run_ablation(
     """Trains and scores the variants of an ablation, and writes what came of it.
 
     What is finished is not done again: `runs/VARIANT-seed-N.json` is there when a variant is scored for a seed, and the
-    same call goes on with the others, to the same results. Several ablations may share a folder; they then share rows and
-    the runs of the released arrangement.
+    same call goes on with the others, to the same results. Several ablations may share a folder, even at the same time;
+    they then share rows and the runs of the released arrangement.
 
     Args:
         name: one of `ABLATIONS`.
@@ -114,12 +116,15 @@ class _Run:
 
     def run(self) -> Comparison:
         (self.output / "runs").mkdir(parents=True, exist_ok=True)
-        done = self._finished()
         todo = [(seed, v) for seed in range(self.settings.seeds) for v in self.ablation.variants]
+        for seed, variant in todo:
+            self._finished(variant, seed)  # runs of other settings are refused before anything is trained
+        done = {}
         for number, (seed, variant) in enumerate(todo):
             self.progress(f"{self.ablation.name}: variants", number, len(todo))
-            if (variant.key, seed) not in done:
-                done[variant.key, seed] = self._train_and_score(variant, seed)
+            # looked at again: another ablation of the same folder may have finished it in the meantime
+            found = self._finished(variant, seed)
+            done[variant.key, seed] = self._train_and_score(variant, seed) if found is None else found
         self.progress(f"{self.ablation.name}: variants", len(todo), len(todo))
         by_seed = {
             variant.name: [done[variant.key, seed] for seed in range(self.settings.seeds)]
@@ -156,28 +161,24 @@ class _Run:
     def _path(self, variant: Variant, seed: int) -> Path:
         return self.output / "runs" / f"{variant.key}-seed-{seed}.json"
 
-    def _finished(self) -> dict[tuple[str, int], Mapping[str, Any]]:
-        """The runs that are there already.
+    def _finished(self, variant: Variant, seed: int) -> Mapping[str, Any] | None:
+        """The run of a variant for a seed if it is there already.
 
         Raises:
-            ValueError: if one was made with other settings.
+            ValueError: if it was made with other settings.
         """
-        found = {}
-        for variant in self.ablation.variants:
-            for seed in range(self.settings.seeds):
-                path = self._path(variant, seed)
-                if not path.exists():
-                    continue
-                run = json.loads(path.read_text(encoding="utf-8"))
-                before = run["settings"]
-                changed = sorted(key for key in {**before, **self.record} if before.get(key) != self.record.get(key))
-                if changed:
-                    told = ", ".join(f"{key} {before.get(key)}, now {self.record.get(key)}" for key in changed[:3])
-                    raise ValueError(
-                        f"{path} was made with other settings ({told}); choose another --output, or the same settings."
-                    )
-                found[variant.key, seed] = run
-        return found
+        path = self._path(variant, seed)
+        if not path.exists():
+            return None
+        run = json.loads(path.read_text(encoding="utf-8"))
+        before = run["settings"]
+        changed = sorted(key for key in {**before, **self.record} if before.get(key) != self.record.get(key))
+        if changed:
+            told = ", ".join(f"{key} {before.get(key)}, now {self.record.get(key)}" for key in changed[:3])
+            raise ValueError(
+                f"{path} was made with other settings ({told}); choose another --output, or the same settings."
+            )
+        return run
 
     # ----------------------------------------------------------------------------------------------------------- work
 
@@ -237,21 +238,14 @@ class _Run:
         model, processor = self._load_base()
         processor.line_breaks, processor.buckets = True, list(SIZES)
         vq_model = model.vq_model.to(self.device)
-        tasks = {"generation": "sizes"} if self.ablation.kind == "sizes" else {}
-        tasks = tasks or {"editing": "editing", "generation": "generation"}
-        for task, kind in tasks.items():
-            for suffix, count, seed in (
-                ("", self.settings.rows, TRAIN_SEED),
-                (" validation", self.settings.validation_rows, VALIDATION_SEED),
-            ):
-                what = f"encoding {kind}{suffix}"
-                self._rows[task + suffix] = encoded_lessons(
-                    kind,
-                    count,
-                    seed,
-                    vq_model,
-                    processor,
-                    self.output / "rows",
-                    lambda done, total, what=what: self.progress(what, done, total),  # type: ignore[misc]
-                )
+        sizes = self.ablation.kind == "sizes"
+        tasks = {"generation": "sizes"} if sizes else {"editing": "editing", "generation": "generation"}
+        parts = (("", self.settings.rows, TRAIN_SEED), (" validation", self.settings.validation_rows, VALIDATION_SEED))
+        folder = self.output / "rows"
+        folder.mkdir(exist_ok=True)
+        with WeakFileLock(folder / ".lock"):  # another ablation of the same folder waits here and reads them
+            for task, kind in tasks.items():
+                for suffix, count, seed in parts:
+                    report = functools.partial(self.progress, f"encoding {kind}{suffix}")
+                    self._rows[task + suffix] = encoded_lessons(kind, count, seed, vq_model, processor, folder, report)
         return self._rows

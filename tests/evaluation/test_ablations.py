@@ -17,6 +17,8 @@ from wallaroo_hf.evaluation.ablations.comparison import t_interval
 from wallaroo_hf.evaluation.ablations.data import SIZES, TRAIN_SEED, VALIDATION_SEED, Lessons
 from wallaroo_hf.evaluation.ablations.tokenizers import tokenizer_config
 from wallaroo_hf.evaluation.ablations.training import TrainingPlan
+from wallaroo_hf.layout.stage import STAGES
+from wallaroo_hf.training.stages import check_order
 
 TINY = AblationSettings(steps=1, seeds=1, batch_size=4, rows=8, validation_rows=6, judged=2)
 
@@ -176,6 +178,11 @@ def test_what_is_scored_is_not_what_was_learned():
     assert sizes == [*SIZES, *SIZES], "all alike, so that none can be guessed"
     by_width = {width: {height for height, other in SIZES if other == width} for _, width in SIZES}
     assert len(by_width[64]) == 3 and len(by_width[96]) == 2, "a width leaves the height open"
+
+
+def test_the_base_may_be_of_any_stage():
+    variant = find_ablation("mask_ratio").variants[0]
+    assert [check_order(name, TrainingPlan(1).stage("edits", variant)) for name in STAGES] == [None] * len(STAGES)
 
 
 def test_each_variant_changes_one_thing():

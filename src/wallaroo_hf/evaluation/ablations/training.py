@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ...layout.stage import STAGES
 from ...modeling.model import WallarooForConditionalGeneration
 from ...processing.processor import WallarooProcessor
 from ...training.arguments import WallarooTrainingArguments
@@ -58,7 +59,8 @@ class TrainingPlan:
             "pixel_limits": {"shortest_edge": 32 * 32, "longest_edge": 128 * 128},
             "editing_init": "generation",
         }
-        return stage("4").override({**settings, **variant.stage})
+        # the base may be of any stage: what it knows already is a part of the question
+        return replace(stage("4").override({**settings, **variant.stage}), follows=tuple(STAGES))
 
 
 def build_variant(
@@ -73,7 +75,7 @@ def build_variant(
     model = variant.model_class.from_pretrained(base, dtype=torch.float32)
     processor = variant.processor_class.from_pretrained(base)
     had_editing = model.config.has_editing
-    prepare_for_stage(model, processor, chosen, force=True)
+    prepare_for_stage(model, processor, chosen)
     if had_editing:
         add_editing_parts(model, chosen.editing_init)
     if variant.arrange is not None:
@@ -127,7 +129,7 @@ def train_variant(
             train_dataset=TaskMixture(sources, chosen.task_ratio, seed, length, sorted_within=plan.batch_size),
             data_collator=WallarooDataCollator.for_stage(processor, chosen, seed=seed),
             processing_class=processor,
-            callbacks=[StageCallback(chosen, force=True), _Steps(report)],
+            callbacks=[StageCallback(chosen), _Steps(report)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from filelock import Timeout
+from huggingface_hub.utils import WeakFileLock
 from typer.testing import CliRunner
 
 import wallaroo_hf
@@ -84,6 +86,22 @@ def test_what_another_ablation_finished_in_the_meantime_is_taken(folder, tmp_pat
     masks = run_ablation("mask_ratio", tmp_path, settings=TINY, device="cpu")
     assert trained == ["0", "separate", "shared", "0.3", "0.9"]
     assert masks.scores["0.6"] == whole.scores["separate"]
+
+
+def test_rows_are_encoded_by_one_ablation_at_a_time(tmp_path, monkeypatch):
+    encode, tried = runs.encoded_lessons, []
+
+    def encode_while_another_tries(*arguments):
+        with pytest.raises(Timeout), WeakFileLock(tmp_path / "rows" / ".lock", timeout=0.01):
+            pass
+        tried.append(arguments[0])
+        return encode(*arguments)
+
+    monkeypatch.setattr(runs, "encoded_lessons", encode_while_another_tries)
+    run_ablation("edit_head", tmp_path, settings=TINY, device="cpu")
+    assert tried == ["editing", "editing", "generation", "generation"]
+    with WeakFileLock(tmp_path / "rows" / ".lock", timeout=1):
+        pass  # free again
 
 
 def test_runs_of_other_settings_are_refused(folder):

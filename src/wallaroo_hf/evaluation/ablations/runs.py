@@ -123,8 +123,7 @@ class _Run:
         for number, (seed, variant) in enumerate(todo):
             self.progress(f"{self.ablation.name}: variants", number, len(todo))
             # looked at again: another ablation of the same folder may have finished it in the meantime
-            found = self._finished(variant, seed)
-            done[variant.key, seed] = self._train_and_score(variant, seed) if found is None else found
+            done[variant.key, seed] = self._finished(variant, seed) or self._train_and_score(variant, seed)
         self.progress(f"{self.ablation.name}: variants", len(todo), len(todo))
         by_seed = {
             variant.name: [done[variant.key, seed] for seed in range(self.settings.seeds)]

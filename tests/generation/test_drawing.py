@@ -186,9 +186,9 @@ def test_a_cache_of_the_callers(model, processor):
     expected = draw(model, inputs, do_sample=False)
     length = inputs["input_ids"].shape[1] + len(expected[0])
     cache = StaticCache(config=model.config.get_text_config(), max_cache_len=length)
-    assert draw(model, inputs, do_sample=False, past_key_values=cache) == expected
+    assert draw(model, inputs, do_sample=False, cache=cache) == expected
     cache.reset()
-    assert draw(model, inputs, do_sample=False, past_key_values=cache) == expected
+    assert draw(model, inputs, do_sample=False, cache=cache) == expected
 
 
 def test_attend_padding_concerns_padded_rows_only(model, processor):
@@ -245,7 +245,7 @@ def test_the_cache_is_never_reallocated(model, processor, cache_implementation):
     places = set()
 
     def note(module, args, kwargs, output):
-        places.add(kwargs["past_key_values"].layers[0].keys.data_ptr())
+        places.add(kwargs["cache"].layers[0].keys.data_ptr())
 
     model.model.language_model.register_forward_hook(note, with_kwargs=True)
     draw(model, _text_to_image(processor), cache_implementation=cache_implementation)
@@ -258,7 +258,7 @@ def test_the_room_of_a_cache(model, processor):
     text_config = model.config.get_text_config()
     expected = draw(model, inputs, do_sample=False)
     for room in (inputs["input_ids"].shape[1], inputs["input_ids"].shape[1] + 7):
-        assert draw(model, inputs, do_sample=False, past_key_values=roomy_cache(text_config, room)) == expected
+        assert draw(model, inputs, do_sample=False, cache=roomy_cache(text_config, room)) == expected
     caches = [DynamicCache(config=text_config), roomy_cache(text_config, 20)]
     states = [torch.randn(2, 1, length, 4) for length in (3, 1, 2)]
     for cache in caches:
@@ -375,7 +375,7 @@ def test_outputs(model, processor):
     assert output.hidden_states[0][0].shape[:2] == (3, prompt)
     for states in output.hidden_states:  # the other branch's rows are not kept alive
         assert states[0].untyped_storage().nbytes() == states[0].numel() * states[0].element_size()
-    assert output.past_key_values.get_seq_length() > prompt
+    assert output.cache.get_seq_length() > prompt
 
 
 def test_eager_equals_sdpa(model, processor):

@@ -75,10 +75,10 @@ def test_sizes_beyond_the_position_range(model, inputs):
 
 def test_cache_must_be_empty(model, inputs):
     cache = DynamicCache(config=model.config.get_text_config())
-    fresh = model.generate(**inputs, generation_mode="image", past_key_values=cache, do_sample=False)
+    fresh = model.generate(**inputs, generation_mode="image", cache=cache, do_sample=False)
     assert fresh.shape[0] == 1
     with pytest.raises(ValueError, match="not empty"):
-        model.generate(**inputs, generation_mode="image", past_key_values=cache)
+        model.generate(**inputs, generation_mode="image", cache=cache)
 
 
 def test_source_tensors_must_match(model, processor):

@@ -286,7 +286,7 @@ def test_stopping_criteria_are_asked_token_by_token(model, inputs):
         results.append(_output(model, inputs, generator=generators(1, 2, 3), window=window, **options))
         asked.append(criterion.asked)
     assert torch.equal(results[0].sequences, results[1].sequences)
-    assert prompt < results[1].past_key_values.get_seq_length() < prompt + 9
+    assert prompt < results[1].cache.get_seq_length() < prompt + 9
     assert len(results[0].scores) == len(results[1].scores) == 9
     assert asked[0] == asked[1] == [(prompt + count, count) for count in range(1, 10)]
 
@@ -336,11 +336,11 @@ def test_a_static_cache_of_the_callers(model, inputs):
     text_config = model.config.get_text_config()
     cache = StaticCache(config=text_config, max_cache_len=needed)
     for _ in range(2):
-        assert draw(model, inputs, do_sample=False, past_key_values=cache, window=16) == expected
+        assert draw(model, inputs, do_sample=False, cache=cache, window=16) == expected
         cache.reset()
     with pytest.raises(ValueError, match=rf"{needed - 1} slots.*need {needed}"):
         short = StaticCache(config=text_config, max_cache_len=needed - 1)
-        draw(model, inputs, past_key_values=short, window=16)
+        draw(model, inputs, cache=short, window=16)
 
 
 @pytest.mark.parametrize("kind", [DynamicCache, StaticCache])
@@ -353,9 +353,9 @@ def test_the_cache_comes_back_as_it_was(model, inputs, kind):
 
     sequential, windowed, broken = fresh(), fresh(), fresh()
     options = {"generation_mode": "image", "do_sample": False}
-    model.generate(**inputs, past_key_values=sequential, **options)
+    model.generate(**inputs, cache=sequential, **options)
     layers = list(windowed.layers)
-    model.generate(**inputs, past_key_values=windowed, window=6, **options)
+    model.generate(**inputs, cache=windowed, window=6, **options)
     assert windowed.layers == layers
     length = int(windowed.get_seq_length())
     assert inputs["input_ids"].shape[1] < length <= int(sequential.get_seq_length())
@@ -372,7 +372,7 @@ def test_the_cache_comes_back_as_it_was(model, inputs, kind):
 
     layers = list(broken.layers)
     with pytest.raises(KeyboardInterrupt):
-        model.generate(**inputs, past_key_values=broken, window=6, streamer=Stop(), **options)
+        model.generate(**inputs, cache=broken, window=6, streamer=Stop(), **options)
     assert broken.layers == layers
 
 

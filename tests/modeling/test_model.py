@@ -275,11 +275,11 @@ def test_placeholder_errors(model, processor):
 def test_codes_that_continue_a_cache_need_their_task(model, processor):
     inputs = processor(text="a cat", generation_mode="image", height=64, width=64, return_tensors="pt")
     with torch.no_grad():
-        past = model(input_ids=inputs["input_ids"], use_cache=True).past_key_values
+        past = model(input_ids=inputs["input_ids"], use_cache=True).cache
         code = torch.tensor([[model.config.text_config.vocab_size + 3]])
         with pytest.raises(ValueError, match="edit_mask"):
-            model(input_ids=code, past_key_values=copy.deepcopy(past))
-        stepwise = model(input_ids=code, past_key_values=past, edit_mask=False, output_image_logits=True)
+            model(input_ids=code, cache=copy.deepcopy(past))
+        stepwise = model(input_ids=code, cache=past, edit_mask=False, output_image_logits=True)
         whole = model(
             input_ids=torch.cat([inputs["input_ids"], code], dim=1), output_image_logits=True, logits_to_keep=1
         )

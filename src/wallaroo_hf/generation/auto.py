@@ -21,7 +21,7 @@ _REFUSED = (
     "output_hidden_states",
     "output_logits",
     "output_scores",
-    "past_key_values",
+    "cache",
     "position_ids",
     "return_dict_in_generate",
 )
@@ -186,7 +186,7 @@ class _Story:
                 "input_ids": self.ids,
                 "attention_mask": torch.ones_like(self.ids),
                 "position_ids": torch.cat([text_positions, positions]),  # (4, 1, T), as transformers prepares them
-                "past_key_values": self.cache,
+                "cache": self.cache,
                 "eos_token_id": [*stops, self.model.config.generate_start_token_id],
                 "max_new_tokens": budget,
                 "generation_mode": "text",
@@ -208,4 +208,4 @@ class _Story:
         edit = bool(self.model.model.ends_in_edit(self.ids)[0])
         job = DrawingJob(branches, scales, plan, [edit], False, self.generator, resumes=True, window=self.window)
         settings = {name: value for name, value in kwargs.items() if value is not None}
-        self.ids = self.model._draw(job, generation_config, {**settings, "past_key_values": self.cache})
+        self.ids = self.model._draw(job, generation_config, {**settings, "cache": self.cache})

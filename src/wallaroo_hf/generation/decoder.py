@@ -57,7 +57,7 @@ class PairedDecoder:
         self.length = 0  # of the cache, in tokens
         self._ragged: RaggedRows | None = None  # the cache while it is filled by windows
         self._given_back: list[tuple[Any, int]] = []  # caches of the caller that drawing continued, and their padding
-        self.compiles = model._valid_auto_compile_criteria({"past_key_values": cache}, generation_config)
+        self.compiles = model._valid_auto_compile_criteria({"cache": cache}, generation_config)
         self._step = model.get_compiled_call(generation_config.compile_config) if self.compiles else model.__call__
 
     def _edit_mask(self, edits: Sequence[bool]) -> torch.Tensor | bool:
@@ -79,7 +79,7 @@ class PairedDecoder:
             inputs_embeds=inputs_embeds,
             attention_mask=self._prefill_mask(mask, inputs_embeds, cache),
             position_ids=position_ids,
-            past_key_values=cache,
+            cache=cache,
             edit_mask=self._edit_mask(self.edits),
             **self.options,
         )
@@ -106,7 +106,7 @@ class PairedDecoder:
             inputs_embeds=torch.cat([self._embed(branch) for branch in others]),
             attention_mask=None if bool(mask.all()) else mask,
             position_ids=position_ids,
-            past_key_values=cache,
+            cache=cache,
             edit_mask=self._edit_mask(self.edits[: len(mask)]),
             **self.options,
         )
@@ -134,7 +134,7 @@ class PairedDecoder:
         image_logits = self.model(
             inputs_embeds=self._embed(row),
             position_ids=position_ids,
-            past_key_values=cache,
+            cache=cache,
             edit_mask=bool(self.model.model.ends_in_edit(row.input_ids)[0]),
             **{**self.options, "output_hidden_states": False, "output_attentions": False},
         ).image_logits
@@ -189,7 +189,7 @@ class PairedDecoder:
             config=self.model.config.get_text_config(),
             inputs_embeds=inputs_embeds,
             attention_mask=None,
-            past_key_values=cache,
+            cache=cache,
             or_mask_function=padding_row,
             and_mask_function=token_column,
         )
@@ -207,7 +207,7 @@ class PairedDecoder:
         first = self.model(
             input_ids=conditional.input_ids[:, known:],
             position_ids=positions[0][:, :, known:],
-            past_key_values=self.cache,
+            cache=self.cache,
             edit_mask=edits,
             **self.options,
         )
@@ -219,7 +219,7 @@ class PairedDecoder:
                 self.model(
                     inputs_embeds=self._embed(branch),
                     position_ids=positions[-1],
-                    past_key_values=caches[-1],
+                    cache=caches[-1],
                     edit_mask=self._edit_mask(self.edits),
                     **self.options,
                 ).image_logits
@@ -252,7 +252,7 @@ class PairedDecoder:
         self.position_ids = position_ids[:, :, -1:]
         model_inputs = {
             "input_ids": input_ids.repeat(len(self.branches), 1),
-            "past_key_values": self.cache,
+            "cache": self.cache,
             "position_ids": position_ids,
             "edit_mask": self.edit_mask,
             **self.options,
@@ -289,7 +289,7 @@ class PairedDecoder:
         mask = self._ragged.place(starts, furthest, whole=not packed)
         model_inputs = {
             "input_ids": input_ids.to(device).repeat(len(self.branches), 1),
-            "past_key_values": self.cache,
+            "cache": self.cache,
             "position_ids": position_ids,
             "edit_mask": self.edit_mask,
             **self.options,

@@ -89,7 +89,7 @@ def draw(
         job.branches,
         job.edits,
         len(input_ids) // len(job.edits),
-        model_kwargs["past_key_values"],
+        model_kwargs["cache"],
         plan.length,
         job.attend_padding,
         generation_config,
@@ -119,7 +119,7 @@ def draw(
         model(input_ids=sequences[:1, :1].to(model.device), use_cache=False, edit_mask=False)
     delivery.end()
     if generation_config.return_dict_in_generate:
-        return record.result(sequences, model_kwargs["past_key_values"], window, gave_up_at)
+        return record.result(sequences, model_kwargs["cache"], window, gave_up_at)
     return sequences
 
 

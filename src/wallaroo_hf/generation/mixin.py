@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.configuration_utils import ALL_STATIC_CACHE_IMPLEMENTATIONS
+from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import is_flash_attention_requested
 
 from .attention import static_cache_length
@@ -56,6 +57,7 @@ _SHARED_ENTRIES = {
 class WallarooGenerationMixin(GenerationMixin):
     """Adds `generation_mode="image"` to transformers' `generate`, and the way back from ids to pixels."""
 
+    @deprecate_kwarg("past_key_values", "6.0.0", new_name="cache")
     @torch.no_grad()
     def generate(
         self,
@@ -101,7 +103,7 @@ class WallarooGenerationMixin(GenerationMixin):
                 of your own that keep nothing between calls and treat each row for itself say so by `row_wise = True`; with
                 others windows are refused. Default: 1, one code at a time.
             kwargs: the processor's tensors, `top_k`, `top_p`, `temperature`, `do_sample`, `num_return_sequences`,
-                `streamer`, `past_key_values`, `cache_implementation`, `return_dict_in_generate` and the like.
+                `streamer`, `cache`, `cache_implementation`, `return_dict_in_generate` and the like.
 
         Returns:
             Ids `(B * num_return_sequences, T)`, prompt and new ones, right-padded, or a `GenerateDecoderOnlyOutput`, in
@@ -249,10 +251,10 @@ class WallarooGenerationMixin(GenerationMixin):
             )
         settings = self._image_settings(generation_config, kwargs)
         self._refuse_forward_arguments(kwargs)
-        past = kwargs.get("past_key_values")
+        past = kwargs.get("cache")
         if past is not None and int(past.get_seq_length()) > 0 and not job.resumes:
             raise ValueError(
-                "`past_key_values` is not empty, but drawing starts from the prompt; pass an empty cache."
+                "`cache` is not empty, but drawing starts from the prompt; pass an empty cache."
             )
         if past is None:
             self._provide_cache(job, kwargs, settings)
@@ -276,14 +278,14 @@ class WallarooGenerationMixin(GenerationMixin):
         prompt_length, num_new_tokens = max(branch.input_ids.shape[1] for branch in job.branches), job.plan.length
         if implementation is None:
             text_config = self.config.get_text_config(decoder=True)
-            kwargs["past_key_values"] = roomy_cache(text_config, prompt_length + num_new_tokens)
+            kwargs["cache"] = roomy_cache(text_config, prompt_length + num_new_tokens)
         elif implementation in ALL_STATIC_CACHE_IMPLEMENTATIONS:
             asked = kwargs.pop("max_cache_len", None) or settings.get("max_cache_len") or 0
             settings["max_cache_len"] = max(asked, static_cache_length(prompt_length, num_new_tokens))
 
     def _refuse_forward_arguments(self, kwargs: dict[str, Any]) -> None:
         """Whatever `forward` would take but drawing does not read must not pass in silence."""
-        meant_for_forward = set(inspect.signature(self.forward).parameters) - {"past_key_values", "use_cache"}
+        meant_for_forward = set(inspect.signature(self.forward).parameters) - {"cache", "use_cache"}
         for name in meant_for_forward & set(kwargs):
             if kwargs[name] is not None:
                 raise ValueError(

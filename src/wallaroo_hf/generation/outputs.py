@@ -87,7 +87,7 @@ class Record:
             logits=as_tuple(self.logits),
             attentions=as_tuple(self.attentions),
             hidden_states=as_tuple(self.hidden_states),
-            past_key_values=cache,
+            cache=cache,
             statistics=DrawingStatistics(window, self.decided, gave_up_at),
         )
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 from transformers import Cache, Qwen2_5_VLModel
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_outputs import MultimodalBaseModelOutputWithPast
+from transformers.utils.deprecation import deprecate_kwarg
 
 from .adapters import TokenMasks, WallarooAdapter, choose_by_task, row_starts, scatter_checked, token_masks
 from .configuration import WallarooConfig
@@ -281,6 +282,7 @@ class WallarooModel(LowMemoryMixin, Qwen2_5_VLModel):
             position_ids = position_ids.masked_fill(attention_mask.to(position_ids.device) == 0, 1)
         return position_ids, deltas
 
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
     def compute_3d_position_ids(
         self,
         input_ids: torch.Tensor | None,
@@ -288,12 +290,12 @@ class WallarooModel(LowMemoryMixin, Qwen2_5_VLModel):
         video_grid_thw: torch.Tensor | None,
         inputs_embeds: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
-        past_key_values: Cache | None,
+        cache: Cache | None,
         second_per_grid_ts: torch.Tensor | None = None,
         mm_token_type_ids: torch.Tensor | None = None,
     ) -> torch.Tensor | None:
         """As in Qwen2.5-VL, but rows without any image get their positions here too, so that padding never shifts them."""
-        past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
+        past_length = 0 if cache is None else cache.get_seq_length()
         two_dimensional = attention_mask is None or (
             isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2
         )
@@ -308,17 +310,18 @@ class WallarooModel(LowMemoryMixin, Qwen2_5_VLModel):
             video_grid_thw=video_grid_thw,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
+            cache=cache,
             second_per_grid_ts=second_per_grid_ts,
             mm_token_type_ids=mm_token_type_ids,
         )
 
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         pixel_values: torch.Tensor | None = None,
@@ -333,7 +336,7 @@ class WallarooModel(LowMemoryMixin, Qwen2_5_VLModel):
         mm_encoder_outputs: dict[str, Any] | None = None,
         touch_all_parts: bool = False,
         **kwargs: Any,
-    ) -> BaseModelOutputWithPast:
+    ) -> MultimodalBaseModelOutputWithPast:
         r"""Runs the decoder.
 
         Args:
@@ -364,7 +367,7 @@ class WallarooModel(LowMemoryMixin, Qwen2_5_VLModel):
             masks = None
             # A step that continues a cache says which codes are edits; asking the cache would wait for the device.
             if source_pixel_values is not None or source_latents is not None or edit_mask is None:
-                starts_row = past_key_values is None or int(past_key_values.get_seq_length()) == 0
+                starts_row = cache is None or int(cache.get_seq_length()) == 0
                 masks = token_masks(input_ids, self.config, row_starts(position_ids)) if starts_row else None
             inputs_embeds = self.embed_ids(input_ids, self._edit_mask(input_ids, edit_mask, masks))
             if masks is not None:
@@ -378,7 +381,7 @@ class WallarooModel(LowMemoryMixin, Qwen2_5_VLModel):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             pixel_values=pixel_values,

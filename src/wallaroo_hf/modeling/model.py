@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import Cache, Qwen2_5_VLForConditionalGeneration
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_outputs import MultimodalCausalLMOutputWithPast
+from transformers.modeling_utils import slice_logits_to_keep
+from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
 from ..generation.mixin import WallarooGenerationMixin
@@ -22,7 +24,7 @@ __all__ = ["WallarooCausalLMOutput", "WallarooForConditionalGeneration"]
 
 
 @dataclass
-class WallarooCausalLMOutput(CausalLMOutputWithPast):
+class WallarooCausalLMOutput(MultimodalCausalLMOutputWithPast):
     """Output of [`WallarooForConditionalGeneration`].
 
     Attributes:
@@ -73,12 +75,13 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
         return choose_by_task(edit_mask, self.edit_head(hidden_states), self.generation_head(hidden_states))
 
     @can_return_tuple
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
@@ -110,8 +113,8 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
             labels: `(B, T)`, unshifted (the label at p is predicted at p - 1), -100 = ignored; codes are
                 `<|generate_image_pad|>` or `vocab_size + index`.
             target_pixel_values: images for the `<|generate_image_pad|>` placeholders, one `(3, H, W)` in [-1, 1] each.
-            logits_to_keep: positions to compute logits for, as in transformers. Default: all without labels; with labels
-                only where labels are.
+            logits_to_keep: positions to compute logits for, as in transformers: the last n (0 = all), indices `(K,)` or
+                `(B, K)`, or a bool mask `(B, T)`. Default: all without labels; with labels only where labels are.
             mm_encoder_outputs: NaViT features in place of `pixel_values`, as transformers' `generate` prepares them.
             output_image_logits: return `image_logits` instead of text logits, at the positions of `logits_to_keep`.
             loss_weights: weight per task (`understanding`, `generation`, `editing`), default 1.
@@ -130,14 +133,14 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
             raise TypeError(f"WallarooForConditionalGeneration.forward got unexpected arguments: {sorted(unknown)}.")
         if labels is not None and use_cache is None:
             use_cache = False  # nothing continues a training row, and with a cache rows without padding would mix
-        if input_ids is not None and past_key_values is None:
+        if input_ids is not None and cache is None:
             # not in a step of generation, where a look at the ids would wait for the device
             input_ids, labels = self.model.place_targets(input_ids, labels, target_pixel_values)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             pixel_values=pixel_values,
@@ -168,13 +171,14 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
                 losses = {name: losses.get(name, 0.0) + touched for name in LOSS_NAMES}
             loss = total_loss(losses, loss_weights).to(hidden_states.device)
         if not output_image_logits and (labels is None or logits_to_keep is not None):
-            logits = self.lm_head(_keep(hidden_states, logits_to_keep or 0))
+            logits = self.lm_head(_kept(hidden_states, logits_to_keep))
         return WallarooCausalLMOutput(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            image_outputs=outputs.image_outputs,
             image_logits=image_logits,
             losses=losses,
         )
@@ -190,9 +194,9 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
             if input_ids is None:
                 raise ValueError("`output_image_logits=True` needs `input_ids` or `edit_mask`.")
             edit_mask = token_masks(input_ids, self.config).edit if self.config.has_editing else False
-        if isinstance(edit_mask, torch.Tensor):
-            edit_mask = _keep(edit_mask, logits_to_keep or 0)
-        return self.image_logits(_keep(hidden_states, logits_to_keep or 0), edit_mask)
+        if isinstance(edit_mask, torch.Tensor) and edit_mask.shape[1] == hidden_states.shape[1]:
+            edit_mask = _kept(edit_mask.unsqueeze(-1), logits_to_keep).squeeze(-1)
+        return self.image_logits(_kept(hidden_states, logits_to_keep), edit_mask)
 
     def _losses(
         self,
@@ -231,6 +235,6 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
         return torch.cat(parts)[order]
 
 
-def _keep(tensor: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:
-    """The positions (dimension 1) that `logits_to_keep` names: the last n (0 = all), or indices."""
-    return tensor[:, slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep]
+def _kept(hidden_states: torch.Tensor, logits_to_keep: int | torch.Tensor | None) -> torch.Tensor:
+    """The positions of `(B, T, ...)` that `logits_to_keep` names, all of them by default."""
+    return slice_logits_to_keep(hidden_states, 0 if logits_to_keep is None else logits_to_keep)

@@ -5,7 +5,12 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check format clean
+# The core: what computes, without servers, training runs and evaluation
+CORE := tests/conversion tests/generation tests/layout tests/modeling tests/parity tests/pipelines tests/processing \
+	tests/test_architecture.py tests/test_built_in.py tests/test_conversation.py tests/test_requirements.py \
+	tests/training/test_trainer.py tests/training/test_lora.py
+
+.PHONY: demo test test-newest check format clean
 
 ## demo: set up, then draw, edit and answer with the checkpoint that ships in the package
 demo: $(VENV)/.installed
@@ -15,16 +20,20 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
+## test-newest: run the core tests on what pip takes without our constraints; CAPS=off: beyond our caps as well
+test-newest:
+	$(PYTHON) .ci/newest.py --venv $(VENV)-newest --workers $(WORKERS) $(if $(filter off,$(CAPS)),--beyond-caps) $(CORE)
+
 ## check: set up and run the linter, the formatter's check and the type checker
 check: $(VENV)/.installed-dev
-	$(BIN)/ruff check src tests examples benchmarks docs
-	$(BIN)/ruff format --check src tests examples benchmarks docs
+	$(BIN)/ruff check .ci src tests examples benchmarks docs
+	$(BIN)/ruff format --check .ci src tests examples benchmarks docs
 	$(BIN)/mypy
 
 ## format: format the code
 format: $(VENV)/.installed-dev
-	$(BIN)/ruff check --fix src tests examples benchmarks docs
-	$(BIN)/ruff format src tests examples benchmarks docs
+	$(BIN)/ruff check --fix .ci src tests examples benchmarks docs
+	$(BIN)/ruff format .ci src tests examples benchmarks docs
 
 ## clean: remove what the targets above made
 clean:

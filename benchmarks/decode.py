@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from datetime import datetime, timezone
+from datetime import datetime, timezone, UTC
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -407,7 +407,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "config": {key: str(value) if key == "dtype" else value for key, value in asdict(preset).items()},
         "settings": {"guidance_scale": GUIDANCE, "top_k": TOP_K, "threads": torch.get_num_threads()}
         | {"compiled": compiled, "clock": "process CPU time" if device.type == "cpu" else "wall"},
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: version(name) for name in ("torch", "transformers", "wallaroo-hf")}
         | {"python": platform.python_version()},
         "device": device_name(device),

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timezone
+from datetime import datetime, timezone, UTC
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         server.terminate()
         server.wait()
     result = {
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": {"python": platform.python_version(), "load": os.getloadavg(), "cores": os.cpu_count()},
         "versions": {name: version(name) for name in ("torch", "transformers", "fastapi", "uvicorn")},
         "settings": {key: value for key, value in vars(arguments).items() if key != "output"},

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timezone, UTC
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ class Bench:
         add_editing_parts(self.model)
         self.model.train()
         if preset.recompute:
-            self.model.gradient_checkpointing_enable()
+            self.model.activation_checkpointing_enable()
         self.model.model.visual.requires_grad_(False)
         self.model.model.vq_model.requires_grad_(False)
         maker = RowMaker(self.model, preset.rows)
@@ -325,7 +325,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "settings": {"threads": torch.get_num_threads(), "peak_tflops": args.peak_tflops}
         | {"clock": "process CPU time" if device.type == "cpu" else "wall"}
         | {"memory": "VmHWM of a process per variant" if device.type == "cpu" else "allocated on the device"},
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: version(name) for name in ("torch", "transformers", "wallaroo-hf")}
         | {"python": platform.python_version()},
         "device": device_name(device),

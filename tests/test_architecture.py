@@ -29,6 +29,7 @@ ALLOWED = {
     "_checkpoint_files": set(),
     "_files": set(),
     "_processes": set(),
+    "_requirements": set(),
     "_version": set(),
     "_registration": {"_built_in", "modeling", "pipelines", "processing"},
     "__main__": {"cli"},
@@ -74,7 +75,7 @@ ALLOWED = {
         *("conversion", "processing"),
     },
     "pipelines": {"generation", "processing"},
-    "__init__": {"_built_in", "_version", "_registration", "modeling", "pipelines", "processing"},
+    "__init__": {"_built_in", "_requirements", "_version", "_registration", "modeling", "pipelines", "processing"},
 }
 TORCH_FREE = ("layout",)
 

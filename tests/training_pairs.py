@@ -22,7 +22,6 @@ from transformers.integrations import unset_hf_deepspeed_config
 
 import training_runs
 from training_runs import curve
-from wallaroo_hf.training.arguments import recompute_activations
 from wallaroo_hf.training.collator import WallarooDataCollator
 from wallaroo_hf.training.run import finish
 from wallaroo_hf.training.trainer import WallarooTrainer
@@ -32,7 +31,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 ONE_STEP = {"max_steps": 1, "learning_rate": 1e-2, "optim": "sgd", "max_grad_norm": 0.0, "save_strategy": "no"}
 SPLITS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "accumulated": {"gradient_accumulation_steps": 2, **recompute_activations(True)},
+    "accumulated": {"gradient_accumulation_steps": 2, "activation_checkpointing": True},
 }
 RUN = {"max_steps": 3, "save_steps": 1, "per_device_train_batch_size": 4, "eval_strategy": "steps", "eval_steps": 1}
 RUN |= {"load_best_model_at_end": True, "metric_for_best_model": "loss", "learning_rate": 1e-3}
@@ -138,7 +137,7 @@ def main(model_folder: Path, output: Path, way: str) -> None:
         take_processes_for_gpus()
         settings = {"use_cpu": False, "dataloader_pin_memory": False}
         # FSDP has its own way to save activations, which its configuration switches on
-        splits = {"accumulated": {"gradient_accumulation_steps": 2, **recompute_activations(way != "fsdp2")}}
+        splits = {"accumulated": {"gradient_accumulation_steps": 2, "activation_checkpointing": way != "fsdp2"}}
     seen: dict[str, Any] = {
         name: one_step(model_folder, rows, output / name, 2, **split, **settings) for name, split in splits.items()
     }

@@ -7,6 +7,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from ._requirements import warn_of_untested_transformers
 from ._version import __version__
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     return __all__
 
+
+warn_of_untested_transformers()  # first, as what follows may fail with another version
 
 # The command line's launcher asks to wait: `wallaroo --help` must not import torch. Its commands register themselves.
 if os.environ.pop("_WALLAROO_HF_REGISTER_LATER", None) is None:

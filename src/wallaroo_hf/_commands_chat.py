@@ -5,7 +5,7 @@ import secrets
 import shlex
 import sys
 from collections.abc import Callable
-from enum import Enum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,7 +26,7 @@ HELP = """Say anything, in English or Chinese; what was drawn last is what the n
   /quit         leave (so does Ctrl-D)"""
 
 
-class Show(str, Enum):
+class Show(StrEnum):
     """How pictures are shown."""
 
     AUTO = "auto"

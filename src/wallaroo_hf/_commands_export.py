@@ -1,7 +1,7 @@
 """`wallaroo export`: a checkpoint for the Hub or for other engines. torch is imported when the command runs."""
 
 import tempfile
-from enum import Enum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from ._cli_options import BUILT_IN, Model, quiet
 from ._files import require_new
 
 
-class Target(str, Enum):
+class Target(StrEnum):
     """What a checkpoint can become."""
 
     HUB = "hub"

@@ -4,7 +4,7 @@ import base64
 import io
 import os
 from collections.abc import Mapping
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import TextIO
 
 from PIL import Image
@@ -15,7 +15,7 @@ _CHUNK = 4096  # kitty's limit
 _SHOWN_SIDE = 480  # pixels; small pictures are enlarged by whole factors so that they can be seen
 
 
-class Protocol(str, Enum):
+class Protocol(StrEnum):
     """How a terminal is told to show a picture."""
 
     KITTY = "kitty"

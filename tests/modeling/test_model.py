@@ -182,7 +182,7 @@ def test_gradient_checkpointing_gives_equal_losses_and_gradients(model, processo
     rows = _mixed(processor)
     model.train()
     twin = copy.deepcopy(model)
-    twin.gradient_checkpointing_enable()
+    twin.activation_checkpointing_enable()
     losses = []
     for each in (model, twin):
         loss = each(**rows).loss

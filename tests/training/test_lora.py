@@ -97,7 +97,7 @@ def test_gradient_checkpointing_trains_the_same(model, processor, rows, tmp_path
         torch.manual_seed(0)
         adapted = add_lora(copy.deepcopy(model), rank=4, dropout=0.0)
         before = {name: parameter.detach().clone() for name, parameter in adapted.named_parameters()}
-        _trainer(adapted, processor, rows, tmp_path, max_steps=2, gradient_checkpointing=checkpointing).train()
+        _trainer(adapted, processor, rows, tmp_path, max_steps=2, activation_checkpointing=checkpointing).train()
         moves.append({name: parameter.detach() - before[name] for name, parameter in adapted.named_parameters()})
     assert _difference(*moves) < 1e-4
     assert any(float(move.abs().max()) > 0 for name, move in moves[1].items() if "lora_A" in name)
@@ -270,7 +270,7 @@ def test_qlora(compact, processor, rows, tmp_path):
     assert quantized and all("language_model" in name or "visual" in name for name in quantized)
     before = {name: parameter.detach().clone() for name, parameter in adapted.named_parameters()}
     trainer = _trainer(
-        adapted, processor, rows, tmp_path, max_steps=2, optim="adamw_torch", gradient_checkpointing=True
+        adapted, processor, rows, tmp_path, max_steps=2, optim="adamw_torch", activation_checkpointing=True
     )
     trainer.train()
     for name, parameter in adapted.named_parameters():

@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainingArguments
 
 from training.conftest import answer_row
 from wallaroo_hf.modeling.losses import LOSS_NAMES
-from wallaroo_hf.training.arguments import WallarooTrainingArguments, recompute_activations
+from wallaroo_hf.training.arguments import WallarooTrainingArguments
 from wallaroo_hf.training.callbacks import StageCallback
 from wallaroo_hf.training.collator import Numbered, WallarooDataCollator
 from wallaroo_hf.training.rows import row_task
@@ -116,7 +116,7 @@ def test_rows_without_padding_train_the_same(model, processor, rows, tmp_path):
 
 def test_gradient_checkpointing_trains_the_same(model, processor, rows, tmp_path):
     plain, _ = _moved(model, processor, rows, tmp_path)
-    recomputed, _ = _moved(model, processor, rows, tmp_path, **recompute_activations(True))
+    recomputed, _ = _moved(model, processor, rows, tmp_path, activation_checkpointing=True)
     assert _difference(plain, recomputed) < 1e-5
 
 

@@ -253,9 +253,7 @@ class WallarooGenerationMixin(GenerationMixin):
         self._refuse_forward_arguments(kwargs)
         past = kwargs.get("cache")
         if past is not None and int(past.get_seq_length()) > 0 and not job.resumes:
-            raise ValueError(
-                "`cache` is not empty, but drawing starts from the prompt; pass an empty cache."
-            )
+            raise ValueError("`cache` is not empty, but drawing starts from the prompt; pass an empty cache.")
         if past is None:
             self._provide_cache(job, kwargs, settings)
         streamer = kwargs.pop("streamer", None)

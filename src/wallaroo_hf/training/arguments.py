@@ -11,12 +11,6 @@ from .stages import Stage
 LOSS_REDUCTIONS = ("global", "micro_batch")
 
 
-def recompute_activations(wanted: bool) -> dict[str, bool]:
-    """The argument that has activations computed again instead of kept; transformers renamed it after 5.20."""
-    names = {field.name for field in dataclasses.fields(TrainingArguments)}
-    return {"activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing": wanted}
-
-
 @dataclasses.dataclass
 class WallarooTrainingArguments(TrainingArguments):
     """`TrainingArguments` for [`WallarooTrainer`].

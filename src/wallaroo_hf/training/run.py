@@ -12,7 +12,7 @@ from .._files import new_folder
 from ..modeling.configuration import WallarooConfig
 from ..modeling.model import WallarooForConditionalGeneration
 from ..processing.processor import WallarooProcessor
-from .arguments import WallarooTrainingArguments, recompute_activations
+from .arguments import WallarooTrainingArguments
 from .callbacks import StageCallback
 from .checkpoints import find_last_complete_checkpoint
 from .collator import WallarooDataCollator
@@ -199,7 +199,7 @@ def build_trainer(
         save_steps=options.save_steps,
         save_total_limit=2,
         dataloader_num_workers=options.workers,
-        **recompute_activations(options.gradient_checkpointing),
+        activation_checkpointing=options.gradient_checkpointing,
         padding_free=options.padding_free,
         disable_tqdm=True,
     )

@@ -117,7 +117,7 @@ class Guard:
                 return await receive()
             try:
                 message = await asyncio.wait_for(receive(), max(deadline - time.monotonic(), 0.001))
-            except asyncio.TimeoutError as error:  # its name before Python 3.11
+            except TimeoutError as error:
                 raise ApiError(
                     408,
                     f"The request did not arrive within {self.settings.body_timeout:g} seconds; send it faster.",

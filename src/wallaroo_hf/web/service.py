@@ -196,7 +196,7 @@ class Service:
     async def _watch(self, request: Request, jobs: Sequence[Job]) -> None:
         try:
             await asyncio.wait_for(_disconnected(request), self.settings.timeout)
-        except asyncio.TimeoutError:  # its name before Python 3.11
+        except TimeoutError:
             self._give_up(jobs, timed_out(self.settings.timeout))
         else:
             self._give_up(jobs, client_gone())

@@ -1,7 +1,7 @@
 """`wallaroo export`: a checkpoint for the Hub or for other engines. torch is imported when the command runs."""
 
 import tempfile
-from enum import Enum, StrEnum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 

@@ -4,7 +4,7 @@ import base64
 import io
 import os
 from collections.abc import Mapping
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import TextIO
 
 from PIL import Image

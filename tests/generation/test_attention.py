@@ -1,5 +1,7 @@
 """Attention of a decoding step against transformers' own, and the mask that steps extend."""
 
+import copy
+import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -7,13 +9,15 @@ import torch
 from transformers import AttentionInterface
 
 from helpers import draw, picture
+from wallaroo_hf.generation import attention
 from wallaroo_hf.generation.attention import (
-    STEP_ATTENTION,
+    SDPA,
     WIDTH_STEP,
+    LayerConfig,
     StepMask,
     round_up,
+    sdpa_forward,
     static_cache_length,
-    step_attention,
     step_attention_forward,
 )
 
@@ -53,8 +57,16 @@ def test_keys_beyond_the_mask_are_not_read():
 def test_without_a_mask_it_is_left_to_transformers():
     states = _states(1, 9)
     module = SimpleNamespace(num_key_value_groups=HEADS // KV_HEADS, is_causal=True)
-    ours, _ = step_attention_forward(module, *states, None, scaling=0.3)
+    ours, _ = sdpa_forward(module, *states, None, step_attention=True, scaling=0.3)
     assert torch.equal(ours, _stock(*states, mask=None))
+
+
+def test_other_forwards_are_transformers_own():
+    states = _states(2, 9)
+    module = SimpleNamespace(num_key_value_groups=HEADS // KV_HEADS, is_causal=True)
+    mask = torch.ones(3, 1, 2, 9, dtype=torch.bool).tril(7)
+    ours, _ = sdpa_forward(module, *states, mask, scaling=0.3)
+    assert torch.equal(ours, _stock(*states, mask=mask))
 
 
 def test_masks_grow():
@@ -86,18 +98,33 @@ def test_the_length_of_static_caches():
     assert static_cache_length(200, 20) > round_up(200 + 20, WIDTH_STEP)
 
 
-def test_the_models_attention_is_what_it_was(model, processor):
-    """Steps use another one only while they run, also if a step fails."""
+def test_layers_see_the_configuration_as_it_is():
+    """Also after it was changed, and in a copy of the model."""
+    text_config = SimpleNamespace(_attn_implementation="sdpa", hidden_size=7)
+    seen = LayerConfig(text_config)
+    assert (seen._attn_implementation, seen.hidden_size) == (SDPA, 7)
+    copied_config, copied = copy.deepcopy((text_config, seen))
+    copied_config._attn_implementation = "eager"
+    assert (copied._attn_implementation, seen._attn_implementation) == ("eager", SDPA)
+    assert pickle.loads(pickle.dumps(seen)).hidden_size == 7
+    with pytest.raises(AttributeError, match="hidden_sizes"):
+        seen.hidden_sizes  # noqa: B018
+
+
+def test_steps_choose_their_attention_by_argument(model, processor, monkeypatch):
+    """The configuration that other threads read is never changed; only steps read less than all of the cache."""
     text_config = model.config.get_text_config()
-    seen = []
-    model.model.language_model.register_forward_hook(lambda *args: seen.append(text_config._attn_implementation))
+    configured, steps = [], []
+    model.model.language_model.register_forward_hook(lambda *args: configured.append(text_config._attn_implementation))
+    monkeypatch.setattr(
+        attention,
+        "step_attention_forward",
+        lambda *args, **kwargs: steps.append(1) or step_attention_forward(*args, **kwargs),
+    )
     inputs = processor(
         text=["blue", "a green bird"], images=[picture(1)] * 2, generation_mode="image", height=64, width=64,
         return_tensors="pt",
     )  # fmt: skip
     draw(model, inputs)
-    assert seen[0] == "sdpa" and set(seen[1:]) == {STEP_ATTENTION}
-    assert text_config._attn_implementation == "sdpa"
-    with pytest.raises(RuntimeError), step_attention(text_config):
-        raise RuntimeError
-    assert text_config._attn_implementation == "sdpa"
+    assert set(configured) == {"sdpa"}
+    assert len(steps) == (len(configured) - 1) * text_config.num_hidden_layers > 0

@@ -14,7 +14,15 @@ from transformers import AddedToken, AutoConfig, AutoTokenizer, GenerationConfig
 from transformers.utils import cached_file
 
 from .._files import new_folder
-from ..layout.special_tokens import CONFIG_TOKEN_IDS, DRAWING_TOKENS, IM_END, IM_START, PAD, added_tokens
+from ..layout.special_tokens import (
+    CONFIG_TOKEN_IDS,
+    DRAWING_TOKENS,
+    IM_END,
+    IM_START,
+    PAD,
+    added_tokens,
+    config_token_ids,
+)
 from ..layout.stage import StageRecord, stage_record
 from ..modeling.configuration import WallarooConfig, WallarooVQConfig
 from ..modeling.model import WallarooForConditionalGeneration
@@ -251,7 +259,7 @@ def _tokenizer(base: str | Path, record: StageRecord) -> Any:
         raise ValueError(
             f"The tokenizer of the base '{base}' lacks {_some(missing)}; give a Qwen2.5-VL folder or Hub id."
         )
-    tokens = added_tokens(record.indicator_sizes if record.size_indicators else ())
+    tokens = added_tokens(record.announced_sizes)
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in tokens], special_tokens=True)
     return tokenizer
 
@@ -270,7 +278,7 @@ def _config(
     # transformers 4.5x repeats the text settings beside `text_config`
     own = {field.name for field in fields(WallarooConfig)}
     settings = {key: value for key, value in settings.items() if key in own or key not in settings["text_config"]}
-    settings |= {key: tokenizer.convert_tokens_to_ids(token) for key, token in CONFIG_TOKEN_IDS.items()}
+    settings |= config_token_ids(tokenizer.convert_tokens_to_ids, record.announced_sizes)
     settings |= {
         "vq_config": vq_config.to_dict(),
         "codebook_size": vq_config.codebook_size,

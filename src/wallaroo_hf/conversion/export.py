@@ -21,7 +21,7 @@ __all__ = ["export_qwen"]
 
 # Ours -> the names of the published Qwen2.5-VL checkpoints, which every engine reads. What is not listed draws or edits.
 _PUBLISHED_PREFIXES = {"model.language_model.": "model.", "model.visual.": "visual.", "lm_head.": "lm_head."}
-_OWN_SETTINGS = ("line_breaks", "attend_padding", "image_guidance_scale", "image_top_k", "image_temperature")
+_OWN_SETTINGS = ("line_breaks", "attend_padding")  # and all that begins with image_
 
 
 def export_qwen(
@@ -50,14 +50,15 @@ def export_qwen(
         ValueError: if the checkpoint is damaged, quantized or lacks weights; nothing is left at `output` then.
     """
     source = find_checkpoint(checkpoint, revision)
-    config = _qwen_config(WallarooConfig.from_pretrained(source))
+    ours = WallarooConfig.from_pretrained(source)
+    config = _qwen_config(ours)
     processor = WallarooProcessor.from_pretrained(source)
     tensors = _StoredTensors(weight_files(source))
     _check(tensors, config, source)
     dtypes = {name: tensors.dtype(name) for name in tensors}
     with new_folder(Path(output)) as folder:
         config.save_pretrained(folder)
-        _generation_config(source).save_pretrained(folder)
+        _generation_config(source, ours).save_pretrained(folder)
         _save_processor(processor, folder)
         written = 0
 
@@ -135,11 +136,12 @@ def _check(tensors: _StoredTensors, config: Qwen2_5_VLConfig, source: Path) -> N
         )
 
 
-def _generation_config(source: Path) -> GenerationConfig:
+def _generation_config(source: Path, ours: WallarooConfig) -> GenerationConfig:
+    """The checkpoint's without entries about drawing; what text never holds is suppressed here as it is in ours."""
     config = GenerationConfig.from_pretrained(source)
-    for name in _OWN_SETTINGS:
-        if hasattr(config, name):
-            delattr(config, name)
+    for name in [name for name in vars(config) if name in _OWN_SETTINGS or name.startswith("image_")]:
+        delattr(config, name)
+    config.suppress_tokens = sorted({*(config.suppress_tokens or ()), *ours.drawing_token_ids})
     if config.temperature is None:  # `do_sample` was about drawing
         config.do_sample = False
     return config

@@ -1,13 +1,11 @@
 """Attention of a decoding step: few queries over many keys, with a mask that says how much of the cache counts."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from transformers import AttentionInterface
 
-STEP_ATTENTION = "wallaroo_sdpa_step"
+SDPA = "wallaroo_sdpa"  # what layers call where the model is loaded with "sdpa"
 # Static caches are read in pieces of this many tokens: few widths for graphs that are recorded per width, few unused keys.
 WIDTH_STEP = 128
 # They are made for prompts of whole multiples of this, so that prompts of other lengths meet the graph of the first.
@@ -19,32 +17,28 @@ def step_attention_forward(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    attention_mask: torch.Tensor,
     dropout: float = 0.0,
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     r"""PyTorch's attention for the forwards of a decoding step, in transformers' calling convention.
 
-    It computes what transformers' `sdpa` computes, and differs in what it reads. Heads that share keys and values become
-    more queries of one head, for any number of queries and compiled or not, where transformers repeats keys and values if
-    a masked step is compiled or has two tokens. Of the cache it reads as much as the mask is wide, so a long static cache
-    costs no more than what it holds.
+    Layers reach it through [`sdpa_forward`]. It computes what transformers' `sdpa` computes, and differs in what it reads.
+    Heads that share keys and values become more queries of one head, for any number of queries and compiled or not, where
+    transformers repeats keys and values if a masked step is compiled or has two tokens. Of the cache it reads as much as
+    the mask is wide, so a long static cache costs no more than what it holds.
 
     Args:
         module: the attention layer.
         query: `(B, heads, q, head_dim)`.
         key, value: `(B, kv_heads, S, head_dim)`.
-        attention_mask: bool or additive, `(B, 1, q, L)` with `L <= S`: positions from `L` on are not looked at. Without
-            a mask transformers' own function is called.
+        attention_mask: bool or additive, `(B, 1, q, L)` with `L <= S`: positions from `L` on are not looked at.
         dropout, scaling: as there.
 
     Returns:
         `(B, q, heads, head_dim)`, and None in place of the weights.
     """
-    if attention_mask is None:
-        stock = AttentionInterface()["sdpa"]
-        return stock(module, query, key, value, None, dropout=dropout, scaling=scaling, **kwargs)
     batch, num_heads, num_queries, head_dim = query.shape
     num_kv_heads, width = key.shape[1], attention_mask.shape[-1]
     groups = num_heads // num_kv_heads
@@ -59,18 +53,46 @@ def step_attention_forward(
     return output.reshape(batch, num_heads, num_queries, value.shape[-1]).transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(STEP_ATTENTION, step_attention_forward)
+def sdpa_forward(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    step_attention: bool = False,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' `sdpa`; with `step_attention=True`, an argument of the model's forward, [`step_attention_forward`]."""
+    if step_attention and attention_mask is not None:
+        return step_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    return AttentionInterface()["sdpa"](module, query, key, value, attention_mask, **kwargs)
 
 
-@contextmanager
-def step_attention(text_config: Any) -> Iterator[None]:
-    """Within it, layers with this config use [`step_attention_forward`]; masks must come ready-made."""
-    before = text_config._attn_implementation
-    text_config._attn_implementation = STEP_ATTENTION
-    try:
-        yield
-    finally:
-        text_config._attn_implementation = before
+AttentionInterface.register(SDPA, sdpa_forward)
+
+
+class LayerConfig:
+    """What an attention layer sees of its configuration: all of it, but [`sdpa_forward`] where it says "sdpa".
+
+    So each forward chooses its attention by an argument, and nothing that other threads read is changed meanwhile. The
+    configuration itself says what the user chose, also after `set_attn_implementation`.
+
+    Args:
+        config: the language model's.
+    """
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @property
+    def _attn_implementation(self) -> str:
+        chosen = self.config._attn_implementation
+        return SDPA if chosen == "sdpa" else chosen
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "config":  # asked for before there is one, by copy and pickle
+            raise AttributeError(name)
+        return getattr(self.config, name)
 
 
 def round_up(length: int, step: int) -> int:

@@ -79,7 +79,7 @@ def generate_auto(
         ValueError: for arguments that cannot work.
     """
     for name in _REFUSED:
-        if kwargs.get(name):
+        if kwargs.get(name) is not None and kwargs[name] is not False:
             raise ValueError(f"`{name}` cannot be used with generation_mode='auto'; leave it out.")
     conditional, negative = take_branch(kwargs, ""), take_branch(kwargs, "negative_")
     grids = kwargs.pop("target_grid_hw", None)
@@ -178,9 +178,10 @@ class _Story:
             generation_config, self.model.generation_config, "eos_token_id", kwargs.get("eos_token_id"), []
         )
         stops = [stops] if isinstance(stops, int) else list(stops)
-        self.ids = self.model.generate(
-            generation_config=generation_config,
-            **kwargs
+        self.ids = self.model._write(
+            None,
+            generation_config,
+            kwargs
             | {name: value for name, value in images.items() if value is not None}
             | {
                 "input_ids": self.ids,
@@ -189,8 +190,8 @@ class _Story:
                 "cache": self.cache,
                 "eos_token_id": [*stops, self.model.config.generate_start_token_id],
                 "max_new_tokens": budget,
-                "generation_mode": "text",
             },
+            may_draw=True,
         )
 
     def _draw(self, generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import torch
 from transformers import DynamicCache, GenerationConfig
 from transformers.masking_utils import create_causal_mask
 
-from .attention import StepMask, step_attention
+from .attention import StepMask
 from .ragged import RaggedRows
 from .rows import Branch, NullPrompt, NullPromptCache, split_rows
 
@@ -261,8 +261,7 @@ class PairedDecoder:
             mask = self.step_mask.extend(count)
             if self.compiles:
                 _fix_shapes(model_inputs["input_ids"], position_ids, mask)
-            with step_attention(self.model.config.get_text_config()):
-                return self._step(attention_mask={"full_attention": mask}, **model_inputs)
+            return self._step(attention_mask={"full_attention": mask}, step_attention=True, **model_inputs)
         mask = None if self.attention_mask is None else self.attention_mask[:, : self.length]
         if self.cache.is_compileable:  # such caches want a mask of fixed width, which transformers prepares
             model_inputs = self.model.prepare_inputs_for_generation(attention_mask=mask, **model_inputs)
@@ -298,8 +297,7 @@ class PairedDecoder:
         if self.compiles:
             _fix_shapes(model_inputs["input_ids"], position_ids, mask)
         if packed:
-            with step_attention(text_config):
-                return self._step(attention_mask={"full_attention": mask}, **model_inputs)
+            return self._step(attention_mask={"full_attention": mask}, step_attention=True, **model_inputs)
         dtype = self.model.dtype
         additive = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
         return self._step(attention_mask={"full_attention": additive}, **model_inputs)

@@ -1,5 +1,6 @@
 """Reading what `generate` was given: guidance branches, settings, and what cannot work."""
 
+import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,26 @@ _REFUSED = {
     "source_mask": "sources are masked in training only",
     "prefill_chunk_size": "the prompt is filled in one piece",
 }
+
+
+# Sampling settings of transformers; as `image_` entries of a generation config they are for images.
+IMAGE_SAMPLING = (
+    *("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p"),
+    *("epsilon_cutoff", "eta_cutoff"),
+)
+_IMAGE_ENTRIES = {f"image_{name}" for name in (*IMAGE_SAMPLING, "guidance_scale")}
+
+
+def refuse_unknown_entries(config: GenerationConfig | None) -> None:
+    """Raises for an `image_` entry of a generation config that nothing reads, a misspelt one for example."""
+    given = {} if config is None else vars(config)
+    for name in sorted(name for name in given if name.startswith("image_") and given[name] is not None):
+        if name not in _IMAGE_ENTRIES:
+            close = difflib.get_close_matches(name, sorted(_IMAGE_ENTRIES), 1, 0.8)
+            hint = (
+                f"did you mean `{close[0]}`?" if close else f"the known ones are {', '.join(sorted(_IMAGE_ENTRIES))}."
+            )
+            raise ValueError(f"The generation config has an entry `{name}`, which means nothing; {hint}")
 
 
 def look_up(passed: GenerationConfig | None, own: GenerationConfig, name: str, argument: Any, default: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.configuration_utils import ALL_STATIC_CACHE_IMPLEMENTATIONS
 from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import is_flash_attention_requested
@@ -18,15 +18,18 @@ from .cache import roomy_cache
 from .decoding import decode_rows, last_image_spans
 from .drawing import DrawingJob, draw
 from .inputs import (
+    IMAGE_SAMPLING,
     check_window,
     equal_lengths,
     guidance_branches,
     look_up,
     needs_sync,
     refuse_impossible,
+    refuse_unknown_entries,
     take_branch,
 )
 from .plan import plan_drawing
+from .positions import TextPositionsMixin
 from .rows import NullPromptCache
 
 __all__ = ["WallarooGenerationMixin"]
@@ -54,7 +57,7 @@ _SHARED_ENTRIES = {
 }
 
 
-class WallarooGenerationMixin(GenerationMixin):
+class WallarooGenerationMixin(TextPositionsMixin):
     """Adds `generation_mode="image"` to transformers' `generate`, and the way back from ids to pixels."""
 
     @deprecate_kwarg("past_key_values", "6.0.0", new_name="cache")
@@ -122,6 +125,8 @@ class WallarooGenerationMixin(GenerationMixin):
             lookup = functools.partial(look_up, generation_config, self.generation_config)
             kwargs["input_ids"] = inputs if inputs is not None else kwargs.get("input_ids")
             refuse_impossible(kwargs, lookup)
+            for config in (self.generation_config, generation_config):
+                refuse_unknown_entries(config)
             if generation_mode == "auto":
                 unread = {
                     "source_guidance_scale": source_guidance_scale,
@@ -162,6 +167,24 @@ class WallarooGenerationMixin(GenerationMixin):
                 raise ValueError(f"`{name}` is for drawing; pass generation_mode='image' with it.")
         if guidance_scale is not None:
             kwargs["guidance_scale"] = guidance_scale
+        return self._write(inputs, generation_config, kwargs)
+
+    def _write(
+        self,
+        inputs: torch.Tensor | None,
+        generation_config: GenerationConfig | None,
+        kwargs: dict[str, Any],
+        may_draw: bool = False,
+    ) -> Any:
+        """Text by transformers' own `generate`, in which no drawing token is chosen.
+
+        Args:
+            may_draw: `<|generate_start|>` can be chosen after all, which says that an image comes next.
+        """
+        lookup = functools.partial(look_up, generation_config, self.generation_config)
+        never = set(self.config.drawing_token_ids) - ({self.config.generate_start_token_id} if may_draw else set())
+        own = lookup("suppress_tokens", kwargs.get("suppress_tokens"), [])
+        kwargs["suppress_tokens"] = sorted(never | {int(token) for token in own})
         input_ids = inputs if inputs is not None else kwargs.get("input_ids")
         if input_ids is not None and kwargs.get("mm_token_type_ids") is None:
             kwargs["mm_token_type_ids"] = self.model.mm_token_type_ids(input_ids)
@@ -306,7 +329,7 @@ class WallarooGenerationMixin(GenerationMixin):
         do_sample = look_up(passed, self.generation_config, "do_sample", do_sample, True)
         settings["do_sample"] = do_sample
         settings["pad_token_id"] = self._pad_token_id(kwargs)
-        for key in ("top_k", "temperature"):
+        for key in IMAGE_SAMPLING:
             value = look_up(passed, self.generation_config, f"image_{key}", kwargs.pop(key, None), None)
             settings[key] = value if do_sample else None
         given = {key for key, value in kwargs.items() if value is not None}

@@ -112,7 +112,8 @@ class NullPromptCache:
     def key(row: Branch) -> str:
         """What a one-row branch is known by: its ids and all its pixels."""
         digest = hashlib.blake2b()
-        for tensor in (row.input_ids, row.pixel_values, row.image_grid_thw, *(row.source_pixel_values or ())):
+        sources = () if row.source_pixel_values is None else row.source_pixel_values
+        for tensor in (row.input_ids, row.pixel_values, row.image_grid_thw, *sources):
             if tensor is not None:
                 digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
                 digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

@@ -1,6 +1,6 @@
 """Every token that Wallaroo adds to, or reads from, the Qwen2.5-VL vocabulary: each one is named here once."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 IM_START = "<|im_start|>"
 IM_END = "<|im_end|>"
@@ -41,6 +41,22 @@ CONFIG_TOKEN_IDS = {
 def indicator_token(size: int) -> str:
     """The token that announces an edge of `size` pixels, e.g. `<indicator:512>`."""
     return f"<indicator:{size}>"
+
+
+def indicator_token_ids(id_of: Callable[[str], int], indicator_sizes: Iterable[int]) -> list[int]:
+    """The ids of the tokens that announce these sizes; see [`config_token_ids`]."""
+    return [id_of(indicator_token(size)) for size in indicator_sizes]
+
+
+def config_token_ids(id_of: Callable[[str], int], indicator_sizes: Iterable[int]) -> dict[str, int | list[int]]:
+    """The entries of `config.json` that are token ids.
+
+    Args:
+        id_of: gives the id of a token (`tokenizer.convert_tokens_to_ids`).
+        indicator_sizes: those that the checkpoint has tokens for.
+    """
+    ids: dict[str, int | list[int]] = {key: id_of(token) for key, token in CONFIG_TOKEN_IDS.items()}
+    return ids | {"indicator_token_ids": indicator_token_ids(id_of, indicator_sizes)}
 
 
 def added_tokens(indicator_sizes: Iterable[int] = RELEASED_INDICATOR_SIZES) -> list[str]:

@@ -32,6 +32,11 @@ class StageRecord:
     buckets: tuple[tuple[int, int], ...]
     indicator_sizes: tuple[int, ...] = field(default=RELEASED_INDICATOR_SIZES)
 
+    @property
+    def announced_sizes(self) -> tuple[int, ...]:
+        """The sizes that have an indicator token."""
+        return self.indicator_sizes if self.size_indicators else ()
+
     def processor_settings(self) -> dict[str, Any]:
         """The entries of `processor_config.json` that this stage decides."""
         return {

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import Cache, Qwen2_5_VLModel
+from transformers import Cache, DynamicCache, Qwen2_5_VLModel
 from transformers.modeling_outputs import MultimodalBaseModelOutputWithPast
 from transformers.utils.deprecation import deprecate_kwarg
 
+from ..generation.attention import LayerConfig
 from .adapters import TokenMasks, WallarooAdapter, choose_by_task, row_starts, scatter_checked, token_masks
 from .configuration import WallarooConfig
 from .low_memory import LowMemoryMixin
+from .positions import PositionsMixin
 from .vq import WallarooVQModel
 
 __all__ = ["WallarooModel"]
@@ -18,7 +20,7 @@ __all__ = ["WallarooModel"]
 MASKED_LATENT = -1.0  # a replaced source latent is a vector of these (released training code)
 
 
-class WallarooModel(LowMemoryMixin, Qwen2_5_VLModel):
+class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
     r"""Qwen2.5-VL without its head, plus image tokenizer and adapters.
 
     Ids at or above `config.text_config.vocab_size` are image codes; they are embedded by codebook and adapter.
@@ -30,6 +32,8 @@ class WallarooModel(LowMemoryMixin, Qwen2_5_VLModel):
 
     def __init__(self, config: WallarooConfig) -> None:
         super().__init__(config)
+        for layer in self.language_model.layers:
+            layer.self_attn.config = LayerConfig(layer.self_attn.config)
         self.vq_model = WallarooVQModel._from_config(config.vq_config)
         self.generation_adapter = WallarooAdapter(config)
         if config.has_editing:
@@ -170,10 +174,6 @@ class WallarooModel(LowMemoryMixin, Qwen2_5_VLModel):
             touched = touched + 0.0 * torch.cat(features.pooler_output).sum()
         return inputs_embeds + touched.to(inputs_embeds)
 
-    def mm_token_type_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """1 for NaViT placeholders, else 0: `(B, T)` int64. Without it Qwen2.5-VL silently computes other positions."""
-        return token_masks(input_ids, self.config).vision.long()
-
     def edit_tokens(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Which tokens of whole rows `(B, T)` stand in an image span that is an edit: `(B, T)` bool."""
         return token_masks(input_ids, self.config).edit
@@ -202,8 +202,8 @@ class WallarooModel(LowMemoryMixin, Qwen2_5_VLModel):
             ValueError: if the images are not those that have no latents.
         """
         if source_latents is None:
-            return self.encode_images(source_pixel_values or [])[1]
-        pixels = list(source_pixel_values or [])
+            return self.encode_images(() if source_pixel_values is None else source_pixel_values)[1]
+        pixels = [] if source_pixel_values is None else list(source_pixel_values)
         missing = sum(latents is None for latents in source_latents)
         if missing != len(pixels):
             raise ValueError(
@@ -262,59 +262,6 @@ class WallarooModel(LowMemoryMixin, Qwen2_5_VLModel):
             input_ids = masked
         return super().get_placeholder_mask(input_ids, inputs_embeds, image_features, video_features)
 
-    def get_rope_index(
-        self,
-        input_ids: torch.Tensor,
-        mm_token_type_ids: torch.Tensor | None = None,
-        image_grid_thw: torch.Tensor | None = None,
-        video_grid_thw: torch.Tensor | None = None,
-        second_per_grid_ts: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        **kwargs: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Positions `(3, B, T)` and offsets `(B, 1)`: NaViT tokens are 2-D, all else 1-D, padding holds 1."""
-        if mm_token_type_ids is None:
-            mm_token_type_ids = self.mm_token_type_ids(input_ids)
-        position_ids, deltas = super().get_rope_index(
-            input_ids, mm_token_type_ids, image_grid_thw, video_grid_thw, second_per_grid_ts, attention_mask, **kwargs
-        )
-        if attention_mask is not None:
-            position_ids = position_ids.masked_fill(attention_mask.to(position_ids.device) == 0, 1)
-        return position_ids, deltas
-
-    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
-    def compute_3d_position_ids(
-        self,
-        input_ids: torch.Tensor | None,
-        image_grid_thw: torch.Tensor | None,
-        video_grid_thw: torch.Tensor | None,
-        inputs_embeds: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        cache: Cache | None,
-        second_per_grid_ts: torch.Tensor | None = None,
-        mm_token_type_ids: torch.Tensor | None = None,
-    ) -> torch.Tensor | None:
-        """As in Qwen2.5-VL, but rows without any image get their positions here too, so that padding never shifts them."""
-        past_length = 0 if cache is None else cache.get_seq_length()
-        two_dimensional = attention_mask is None or (
-            isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2
-        )
-        if input_ids is not None and past_length == 0 and two_dimensional:
-            position_ids, self.rope_deltas = self.get_rope_index(
-                input_ids, mm_token_type_ids, image_grid_thw, video_grid_thw, second_per_grid_ts, attention_mask
-            )
-            return position_ids
-        return super().compute_3d_position_ids(
-            input_ids=input_ids,
-            image_grid_thw=image_grid_thw,
-            video_grid_thw=video_grid_thw,
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            cache=cache,
-            second_per_grid_ts=second_per_grid_ts,
-            mm_token_type_ids=mm_token_type_ids,
-        )
-
     @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
     def forward(
         self,
@@ -363,6 +310,9 @@ class WallarooModel(LowMemoryMixin, Qwen2_5_VLModel):
             raise ValueError("Video input is not supported yet; pass single frames as images.")
         if source_pixel_values is not None and input_ids is None:
             raise ValueError("`source_pixel_values` needs `input_ids`, which say where the source blocks are.")
+        text_config = self.config.get_text_config()
+        if cache is None and (text_config.use_cache if use_cache is None else use_cache):
+            cache = DynamicCache(config=text_config)  # as the language model would; positions are kept with it
         if input_ids is not None and inputs_embeds is None:
             masks = None
             # A step that continues a cache says which codes are edits; asking the cache would wait for the device.

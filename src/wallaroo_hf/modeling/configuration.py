@@ -126,6 +126,8 @@ class WallarooConfig(Qwen2_5_VLConfig):
         pixel_start_token_id, pixel_end_token_id (`int`): around the source image of an edit.
         end_of_line_token_id (`int`): between two rows of image tokens.
         generate_image_token_id (`int`): placeholder of an image token to learn, `<|generate_image_pad|>`.
+        indicator_token_ids (`list[int]`): tokens that announce the edges of an image, `<indicator:N>`; none in stages
+            without them.
 
     Raises:
         ValueError: for keys that neither this class, nor transformers, nor published Qwen2.5-VL configurations have,
@@ -148,6 +150,7 @@ class WallarooConfig(Qwen2_5_VLConfig):
     pixel_end_token_id: int = 151668
     end_of_line_token_id: int = 151669
     generate_image_token_id: int = 151670
+    indicator_token_ids: list[int] | tuple[int, ...] = tuple(range(151671, 151683))
 
     def __post_init__(self, **kwargs: Any) -> None:
         kwargs.pop("auto_map", None)  # for those without this package; kept, it would be saved without its code
@@ -170,6 +173,13 @@ class WallarooConfig(Qwen2_5_VLConfig):
                 f"`codebook_size` is {self.codebook_size}, but the image tokenizer (`vq_config`) has "
                 f"{self.vq_config.codebook_size} codes; make them equal, or leave `codebook_size` out."
             )
+
+    @property
+    def drawing_token_ids(self) -> list[int]:
+        """The tokens that only stand in, before or around images that are drawn; text never holds them."""
+        around = (self.generate_start_token_id, self.generate_end_token_id, self.pixel_start_token_id)
+        within = (self.pixel_end_token_id, self.end_of_line_token_id, self.generate_image_token_id)
+        return [*around, *within, *self.indicator_token_ids]
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:

@@ -101,6 +101,7 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
         loss_weights: Mapping[str, float] | None = None,
         target_grid_hw: torch.Tensor | None = None,
         touch_all_parts: bool = False,
+        step_attention: bool = False,
         **kwargs: Any,
     ) -> WallarooCausalLMOutput:
         r"""Computes logits, and losses when there are labels.
@@ -118,6 +119,8 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
             mm_encoder_outputs: NaViT features in place of `pixel_values`, as transformers' `generate` prepares them.
             output_image_logits: return `image_logits` instead of text logits, at the positions of `logits_to_keep`.
             loss_weights: weight per task (`understanding`, `generation`, `editing`), default 1.
+            step_attention: `attention_mask` is a decoding step's, which is read no further than the mask is wide; see
+                [`step_attention_forward`]. For a model that was loaded with "sdpa".
             target_grid_hw: not needed here; accepted so that the processor's batch can be passed as it is.
             kwargs: transformers' own, such as `output_hidden_states`.
 
@@ -136,6 +139,8 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
         if input_ids is not None and cache is None:
             # not in a step of generation, where a look at the ids would wait for the device
             input_ids, labels = self.model.place_targets(input_ids, labels, target_pixel_values)
+        if step_attention:
+            kwargs["step_attention"] = True
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,

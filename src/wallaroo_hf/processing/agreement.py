@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers.utils import cached_file
 
-from ..layout.special_tokens import CONFIG_TOKEN_IDS
+from ..layout.special_tokens import config_token_ids
 
 _HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
@@ -35,9 +35,10 @@ def check_folder_agreement(processor: Any, place: Any, kwargs: dict[str, Any]) -
     generation_config = _read_json(place, "generation_config.json", kwargs)
     if config.get("model_type") != "wallaroo":
         config = {}
-    pairs = [
-        (key, processor.tokenizer.convert_tokens_to_ids(token), config[key], "config.json", "the tokenizer")
-        for key, token in CONFIG_TOKEN_IDS.items()
+    sizes = processor.indicator_sizes if processor.size_indicators else ()
+    pairs: list[tuple[str, Any, Any, str, str]] = [
+        (key, ids, config[key], "config.json", "the tokenizer")
+        for key, ids in config_token_ids(processor.tokenizer.convert_tokens_to_ids, sizes).items()
         if key in config
     ]
     if "channel_multiplier" in config.get("vq_config", {}):

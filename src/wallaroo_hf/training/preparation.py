@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from transformers import AddedToken
 
-from ..layout.special_tokens import added_tokens
+from ..layout.special_tokens import added_tokens, indicator_token_ids
 from ..modeling.adapters import WallarooAdapter, WallarooImageHead
 from ..modeling.configuration import WallarooConfig
 from ..modeling.model import WallarooForConditionalGeneration
@@ -36,6 +36,8 @@ def prepare_for_stage(
     if _keeps_layout(model.config, stage):
         return
     record = stage.record
+    indicators = indicator_token_ids(processor.tokenizer.convert_tokens_to_ids, record.announced_sizes)
+    model.config.indicator_token_ids = model.model.config.indicator_token_ids = indicators
     for name, value in record.generation_settings().items():
         if getattr(model.generation_config, name, None) is None or name == "line_breaks":
             setattr(model.generation_config, name, value)
@@ -64,7 +66,7 @@ def prepare_processor(processor: WallarooProcessor, config: WallarooConfig, stag
             f"Stage {stage.name} has no editing, but the checkpoint has editing parts, which it would leave untrained; "
             "start from a checkpoint of an earlier stage, or train stage 4."
         )
-    tokens = added_tokens(record.indicator_sizes if record.size_indicators else ())
+    tokens = added_tokens(record.announced_sizes)
     known = processor.tokenizer.get_vocab()
     missing = [AddedToken(token, special=True, normalized=False) for token in tokens if token not in known]
     processor.tokenizer.add_tokens(missing, special_tokens=True)

@@ -9,7 +9,6 @@ from tokenizers import AddedToken
 from transformers import GenerationConfig, Qwen2Tokenizer
 
 from ..layout.special_tokens import (
-    CONFIG_TOKEN_IDS,
     IM_END,
     IM_START,
     IMAGE_PAD,
@@ -18,6 +17,7 @@ from ..layout.special_tokens import (
     VISION_END,
     VISION_START,
     added_tokens,
+    config_token_ids,
 )
 from ..modeling.configuration import WallarooConfig
 from ..modeling.model import WallarooForConditionalGeneration
@@ -90,7 +90,7 @@ def new_small_model(
     # M-RoPE: in a grid of two to four rows and columns all but the fastest frequencies hardly turn at all, so height and
     # width get those, and time, which a picture does not have, none. Rows of text and codes count as they always do.
     heights = max(1, frequencies // 8)
-    ids = {key: tokenizer.convert_tokens_to_ids(token) for key, token in CONFIG_TOKEN_IDS.items()}
+    ids = config_token_ids(tokenizer.convert_tokens_to_ids, record.announced_sizes)
     config = WallarooConfig(
         text_config={
             "vocab_size": -(-len(tokenizer) // 64) * 64,

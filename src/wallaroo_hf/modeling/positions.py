@@ -1,0 +1,77 @@
+"""Positions of Wallaroo's tokens: NaViT tokens are 2-D, all else 1-D."""
+
+from typing import Any
+
+import torch
+from transformers import Cache, Qwen2_5_VLModel
+from transformers.utils.deprecation import deprecate_kwarg
+
+from ..generation.positions import positions_behind, remember_rope_deltas, rope_deltas
+from .adapters import token_masks
+from .configuration import WallarooConfig
+
+
+class PositionsMixin(Qwen2_5_VLModel):
+    """Qwen2.5-VL's positions by our rules, and without anything kept on the model."""
+
+    config: WallarooConfig
+
+    def mm_token_type_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """1 for NaViT placeholders, else 0: `(B, T)` int64. Without it Qwen2.5-VL silently computes other positions."""
+        return token_masks(input_ids, self.config).vision.long()
+
+    def get_rope_index(
+        self,
+        input_ids: torch.Tensor,
+        mm_token_type_ids: torch.Tensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        video_grid_thw: torch.Tensor | None = None,
+        second_per_grid_ts: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Positions `(3, B, T)` and offsets `(B, 1)`: NaViT tokens are 2-D, all else 1-D, padding holds 1."""
+        if mm_token_type_ids is None:
+            mm_token_type_ids = self.mm_token_type_ids(input_ids)
+        position_ids, deltas = super().get_rope_index(
+            input_ids, mm_token_type_ids, image_grid_thw, video_grid_thw, second_per_grid_ts, attention_mask, **kwargs
+        )
+        if attention_mask is not None:
+            position_ids = position_ids.masked_fill(attention_mask.to(position_ids.device) == 0, 1)
+        return position_ids, deltas
+
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
+    def compute_3d_position_ids(
+        self,
+        input_ids: torch.Tensor | None,
+        image_grid_thw: torch.Tensor | None,
+        video_grid_thw: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        cache: Cache | None,
+        second_per_grid_ts: torch.Tensor | None = None,
+        mm_token_type_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor | None:
+        """As in Qwen2.5-VL, with two differences.
+
+        Rows without any image get their positions here too, so that padding never shifts them. And how far positions are
+        ahead of tokens is kept with the cache, not on the model, whose other callers would read it.
+
+        Returns:
+            `(3, B, T)`, or None where they are plain and the language model makes them.
+        """
+        past_length = 0 if cache is None else int(cache.get_seq_length())
+        two_dimensional = attention_mask is None or (
+            isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2
+        )
+        if input_ids is not None and past_length == 0 and two_dimensional:
+            position_ids, deltas = self.get_rope_index(
+                input_ids, mm_token_type_ids, image_grid_thw, video_grid_thw, second_per_grid_ts, attention_mask
+            )
+            if cache is not None:
+                remember_rope_deltas(cache, deltas)
+            return position_ids
+        known = rope_deltas(cache)
+        if cache is None or known is None or not past_length or inputs_embeds is None or not two_dimensional:
+            return None
+        return positions_behind(cache, known.to(inputs_embeds.device), attention_mask, inputs_embeds.shape[1])

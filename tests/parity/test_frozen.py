@@ -13,7 +13,7 @@ from helpers import draw
 # Where two codes are equally likely up to rounding, another processor may take the other one.
 MAX_PARTED = 1
 MAX_OTHER_PIXELS = 1e-3  # of all, and by 1: values at the edge between two
-LARGE = {"generation_mode": "image", "height": 96, "width": 96, "return_tensors": "pt"}
+SMALL = {"generation_mode": "image", "height": 64, "width": 64, "return_tensors": "pt"}
 
 
 def _compare(name, model, processor, drawings):
@@ -57,7 +57,7 @@ def test_rounding_to_bytes_is_the_released_one(processor):
 @pytest.mark.parametrize("window", [None, 6])
 def test_noise_is_drawn_for_64_positions_at_a_time(model, processor, window):
     """So a generator that draws a second image goes on behind whole blocks of them, whatever the first one's size."""
-    inputs = processor(text=["a cat"], **LARGE)  # 36 codes
+    inputs = processor(text=["a cat"], **SMALL)  # 16 codes
     more = {} if window is None else {"window": window}
     generator = torch.Generator().manual_seed(5)
     together = [draw(model, inputs, generator=generator, **more) for _ in range(2)]

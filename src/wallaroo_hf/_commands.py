@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import HFValidationError
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import SafetensorError
 from transformers import TextStreamer
 
 from . import _registration  # noqa: F401  the command line postpones it
+from ._loading import load_model, reading_checkpoint
 from ._saved_pictures import save_png, slug
 from .modeling.model import WallarooForConditionalGeneration
 from .pipelines import WallarooPipeline
@@ -89,21 +88,22 @@ class Drawn:
         return f"{self.path} (seed {self.seed})"
 
 
-def load_checkpoint(name: str, device: str | None, dtype: str) -> Checkpoint:
+def load_checkpoint(name: str, device: str | None, dtype: str, check_weights: bool = True) -> Checkpoint:
     """Loads a converted checkpoint onto one device (default: an accelerator if there is one).
+
+    Args:
+        name: folder or Hub id.
+        device: where to; see [`to_device`].
+        dtype: of the weights, or "auto".
+        check_weights: whether to look for weights that are not finite.
 
     Raises:
         ValueError: if there is no such checkpoint, if it is damaged, if there is no such device, or if its memory is too
             small.
     """
-    try:
+    with reading_checkpoint(name):
         processor = WallarooProcessor.from_pretrained(name)
-        model = WallarooForConditionalGeneration.from_pretrained(name, dtype=dtype)
-    except (OSError, HFValidationError, SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"No checkpoint could be loaded from '{name}' ({str(error).strip().splitlines()[0][:200]}); give a folder "
-            "that `wallaroo convert` wrote, or a Hub id."
-        ) from error
+    model = load_model(WallarooForConditionalGeneration, name, check_weights, dtype=dtype)
     return Checkpoint(name, to_device(model, device).eval(), processor)
 
 

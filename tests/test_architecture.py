@@ -20,10 +20,10 @@ ALLOWED = {
     "processing": {"layout"},
     "generation": {"layout"},
     "modeling": {"layout", "generation"},
-    "conversion": {"_checkpoint_files", "_files", "layout", "processing", "modeling"},
-    "training": {"_files", "_version", "layout", "processing", "modeling", "scenes"},
+    "conversion": {"_checkpoint_files", "_files", "_loading", "layout", "processing", "modeling"},
+    "training": {"_files", "_loading", "_version", "layout", "processing", "modeling", "scenes"},
     "evaluation": {
-        *("_built_in", "_files", "_version", "layout", "scenes"),
+        *("_built_in", "_files", "_loading", "_version", "layout", "scenes"),
         *("generation", "modeling", "processing", "training"),
     },
     "_checkpoint_files": set(),
@@ -66,7 +66,7 @@ ALLOWED = {
     "_commands_evaluate": {"_cli_options", "_commands", "evaluation", "scenes"},
     "_commands_benchmarks": {"_cli_options", "_processes", "_commands", "evaluation"},
     "_commands_train": {
-        *("_cli_options", "_commands_train_vq", "_registration", "_training_progress"),
+        *("_cli_options", "_commands_train_vq", "_loading", "_registration", "_training_progress"),
         *("processing", "modeling", "training"),
     },
     "cli": {
@@ -75,7 +75,7 @@ ALLOWED = {
         *("_commands_merge", "_commands_prompts", "_commands_serve", "_commands_train"),
         *("conversion", "processing"),
     },
-    "pipelines": {"generation", "processing"},
+    "pipelines": {"_loading", "generation", "processing"},
     "__init__": {"_built_in", "_requirements", "_version", "_registration", "modeling", "pipelines", "processing"},
 }
 TORCH_FREE = ("layout",)

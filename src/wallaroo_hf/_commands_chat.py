@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._cli_options import BUILT_IN, Device, Model, quiet
+from ._cli_options import BUILT_IN, CheckWeights, Device, Model, quiet
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,6 +51,7 @@ def chat(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in text tokens.")] = 512,
     device: Device = None,
     dtype: Annotated[str, typer.Option(help="Precision of the weights: auto, bfloat16, float16 or float32.")] = "auto",
+    check_weights: CheckWeights = True,
 ) -> None:
     """Talk with the model: it answers and draws as it sees fit, over as many turns as you like."""
     from ._commands import load_checkpoint
@@ -58,7 +59,7 @@ def chat(
     from .conversation import Conversation
 
     quiet()
-    checkpoint = load_checkpoint(model, device, dtype)
+    checkpoint = load_checkpoint(model, device, dtype, check_weights)
     size = {"height": height, "width": width, "aspect_ratio": aspect_ratio}
     first_seed = secrets.randbelow(2**31) if seed is None else seed
     protocol = detect_protocol(sys.stdout) if show is Show.AUTO else Protocol(show.value)

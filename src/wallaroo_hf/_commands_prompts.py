@@ -20,6 +20,7 @@ def draw_prompts(
     model: str,
     device: str | None,
     dtype: str,
+    check_weights: bool,
     options: DrawingOptions,
     num_images: int,
     seed: int,
@@ -53,7 +54,7 @@ def draw_prompts(
     mine = [batch for batch in batches[rank::world] if not all((output / job.file).is_file() for job in batch)]
     if not mine:
         return
-    checkpoint = load_checkpoint(model, device, dtype)
+    checkpoint = load_checkpoint(model, device, dtype, check_weights)
     for batch in mine:
         _check(checkpoint, batch, options, path)
     pipe = WallarooPipeline(model=checkpoint.model, processor=checkpoint.processor, device=checkpoint.model.device)

@@ -17,12 +17,15 @@ from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file, find_adapter_config_file
 
 __all__ = [
+    "NOT_FINITE",
+    "fill_model",
     "find_faults",
     "is_finite",
     "key_faults",
     "load_model",
     "reading_checkpoint",
     "refuse",
+    "some",
     "stored_faults",
     "weights_of",
 ]
@@ -79,28 +82,60 @@ def load_model(
     return model
 
 
-def refuse(faults: Sequence[str], where: str) -> None:
+def fill_model(
+    model: torch.nn.Module,
+    weights: Mapping[str, torch.Tensor],
+    where: str,
+    check_weights: bool = True,
+    assign: bool = False,
+) -> None:
+    """Puts weights into a model, all of them and nothing else.
+
+    Args:
+        weights: by the model's names.
+        where: whose weights they are, for messages.
+        check_weights: whether to look for weights that are not finite.
+        assign: make them the model's own, in their dtype and on their device, instead of copying.
+
+    Raises:
+        ValueError: as [`load_model`]; the model is as it was then.
+    """
+    shapes = [{key: tuple(tensor.shape) for key, tensor in one.items()} for one in (weights, model.state_dict())]
+    faults = key_faults(*shapes)
+    if check_weights and not faults:
+        faults = [f"`{key}` is {NOT_FINITE}" for key, tensor in weights.items() if not is_finite(tensor)]
+    refuse(faults, where)
+    model.load_state_dict(weights, assign=assign)
+
+
+def refuse(faults: Sequence[str], where: str, remedy: str = "") -> None:
     """Raises for weights that are wrong, if there are any.
 
     Args:
         faults: from the functions below, such as "`lm_head.weight` is missing".
         where: whose weights they are.
+        remedy: what to do, for the message.
 
     Raises:
         ValueError: naming up to five of them.
     """
     if not faults:
         return
-    more = f" and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
-    remedy = "convert, save or download it again"
-    if faults[0].endswith(_NOT_FINITE):
-        remedy += ", or take its weights as they are with --no-check-weights (`check_weights=False`)"
-    raise ValueError(f"The weights of the {where} are damaged: {', '.join(faults[:_NAMED])}{more}; {remedy}.")
+    if not remedy:
+        remedy = "convert, save or download it again"
+        if faults[0].endswith(NOT_FINITE):
+            remedy += ", or take its weights as they are with --no-check-weights (`check_weights=False`)"
+    raise ValueError(f"The weights of the {where} are damaged: {some(faults)}; {remedy}.")
+
+
+def some(faults: Sequence[str]) -> str:
+    """The first five, and how many more there are."""
+    return ", ".join(faults[:_NAMED]) + (f" and {len(faults) - _NAMED} more" if len(faults) > _NAMED else "")
 
 
 # ------------------------------------------------------------------------------------------------------- what is wrong
 
-_NOT_FINITE = "not finite"
+NOT_FINITE = "not finite"
 
 
 def find_faults(
@@ -157,9 +192,14 @@ def _misshapen(key: str, found: Sequence[int], expected: Sequence[int]) -> str:
 
 
 def stored_faults(
-    files: Iterable[Path], expected: Shapes, optional: Collection[str] = (), check_weights: bool = True
+    files: Iterable[Path], expected: Shapes | None, optional: Collection[str] = (), check_weights: bool = True
 ) -> list[str]:
     """What is wrong with the weights in safetensors files, one in memory at a time; see [`key_faults`].
+
+    Args:
+        files: all of a model.
+        expected: None = whatever there is.
+        check_weights: whether to look for weights that are not finite.
 
     Raises:
         SafetensorError, OSError: if a file cannot be read.
@@ -171,8 +211,8 @@ def stored_faults(
             for key in tensors.keys():  # noqa: SIM118  not a dict
                 found[key] = tensors.get_slice(key).get_shape()
                 if check_weights and not is_finite(tensors.get_tensor(key)):
-                    not_finite.append(f"`{key}` is {_NOT_FINITE}")
-    return key_faults(found, expected, optional) or not_finite
+                    not_finite.append(f"`{key}` is {NOT_FINITE}")
+    return (key_faults(found, expected, optional) if expected is not None else []) or not_finite
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
@@ -195,11 +235,11 @@ def _not_finite(model: Any, name: str | Path) -> list[str]:
         if tensor.is_meta or not tensor.is_floating_point():
             elsewhere = True
         elif not is_finite(tensor):
-            faults.append(f"`{key}` ({str(tensor.dtype).removeprefix('torch.')}) is {_NOT_FINITE}")
+            faults.append(f"`{key}` ({str(tensor.dtype).removeprefix('torch.')}) is {NOT_FINITE}")
     for file in weights_of(name) if elsewhere and not faults else ():
         with safe_open(file, framework="pt") as tensors:
             keys = tensors.keys()
-            faults += [f"`{key}` is {_NOT_FINITE}" for key in keys if not is_finite(tensors.get_tensor(key))]
+            faults += [f"`{key}` is {NOT_FINITE}" for key in keys if not is_finite(tensors.get_tensor(key))]
     return faults
 
 

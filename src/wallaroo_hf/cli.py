@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from . import _commands_evaluate
-from ._cli_options import BUILT_IN, AsJson, Device, Model, quiet
+from ._cli_options import BUILT_IN, AsJson, CheckWeights, Device, Model, quiet
 from ._commands_app import serve_page
 from ._commands_benchmarks import COMMANDS as BENCHMARK_COMMANDS
 from ._commands_chat import chat
@@ -90,7 +90,9 @@ def _draw(arguments: dict[str, Any], prompts: list[str], image: str | None) -> N
     source = None if image is None else open_image(image)
     options = _commands.DrawingOptions.__dataclass_fields__
     settings = {name: value for name, value in arguments.items() if name in options}
-    checkpoint = _commands.load_checkpoint(arguments["model"], arguments["device"], arguments["dtype"])
+    checkpoint = _commands.load_checkpoint(
+        *(arguments[name] for name in ("model", "device", "dtype", "check_weights"))
+    )
     job = {name: arguments[name] for name in ("num_images", "seed", "batch_size", "output")}
     for drawn in _commands.draw_images(checkpoint, prompts, source, _commands.DrawingOptions(**settings), **job):
         typer.echo(drawn.report(arguments["as_json"]))
@@ -103,7 +105,8 @@ def _draw_file(arguments: dict[str, Any]) -> None:
     quiet()
     options = _commands.DrawingOptions.__dataclass_fields__
     settings = _commands.DrawingOptions(**{name: value for name, value in arguments.items() if name in options})
-    job = {name: arguments[name] for name in ("model", "device", "dtype", "num_images", "batch_size", "output")}
+    checkpoint = ("model", "device", "dtype", "check_weights")
+    job = {name: arguments[name] for name in (*checkpoint, "num_images", "batch_size", "output")}
     seed = arguments["seed"] or 0
     for drawn in _commands_prompts.draw_prompts(arguments["prompts_file"], options=settings, seed=seed, **job):
         typer.echo(drawn.report(arguments["as_json"]))
@@ -143,6 +146,7 @@ def generate(
     batch_size: BatchSize = 4,
     device: Device = None,
     dtype: Dtype = "auto",
+    check_weights: CheckWeights = True,
     as_json: AsJson = False,
 ) -> None:
     """Draw images from prompts, in English or Chinese."""
@@ -188,6 +192,7 @@ def edit(
     batch_size: BatchSize = 4,
     device: Device = None,
     dtype: Dtype = "auto",
+    check_weights: CheckWeights = True,
     as_json: AsJson = False,
 ) -> None:
     """Edit an image by an instruction. The result has the image's size, unless another one is asked for."""
@@ -217,6 +222,7 @@ def ask(
     ] = None,
     device: Device = None,
     dtype: Dtype = "auto",
+    check_weights: CheckWeights = True,
     as_json: AsJson = False,
 ) -> None:
     """Ask a question about images."""
@@ -227,7 +233,7 @@ def ask(
 
     quiet()
     *paths, question = images
-    checkpoint = _commands.load_checkpoint(model, device, dtype)
+    checkpoint = _commands.load_checkpoint(model, device, dtype, check_weights)
     sampling = _commands.Sampling.choose(temperature, seed) if sample else None
     said = _commands.answer(checkpoint, paths, question, max_new_tokens, sampling, show=not as_json)
     used = None if sampling is None else sampling.seed

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TextStreamer
 
 from . import _registration  # noqa: F401  the command line postpones it
+from ._given import is_picture_file
 from ._loading import load_model, reading_checkpoint
 from ._saved_pictures import save_png, slug
 from .modeling.model import WallarooForConditionalGeneration
@@ -139,15 +140,16 @@ def draw_images(
 ) -> Iterator[Drawn]:
     """Draws `num_images` per prompt and saves each as soon as it is there; image k gets seed `seed + k`.
 
+    Args:
+        output: a .png file for one image, or a folder; see [`require_picture_output`].
+
     Yields:
         Each image that was saved.
 
     Raises:
-        ValueError: see the processor and `generate`; also if one file is named for several images.
+        ValueError: see the processor and `generate`.
     """
     total, batch_size = len(prompts) * num_images, images_at_once(options, batch_size)
-    if output.suffix.lower() == ".png" and total > 1:
-        raise ValueError(f"{total} images cannot be saved to the one file '{output}'; give a folder as --output.")
     first_seed = secrets.randbelow(2**31) if seed is None else seed
     jobs = [(prompt, first_seed + index) for index, prompt in enumerate(p for p in prompts for _ in range(num_images))]
     for start in range(0, total, batch_size):
@@ -155,7 +157,7 @@ def draw_images(
         with progress_bar() as progress:
             images, complete = _draw_batch(checkpoint, batch, source, options, progress)
         for (prompt, image_seed), image in zip(batch, images, strict=True):
-            path = output if output.suffix.lower() == ".png" else output / f"{slug(prompt)}-{image_seed}.png"
+            path = output if is_picture_file(output) else output / f"{slug(prompt)}-{image_seed}.png"
             metadata = {"model": checkpoint.name, **asdict(options)}
             if not complete:
                 path = path.with_stem(f"{path.stem}-partial")

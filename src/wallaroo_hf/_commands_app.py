@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ._cli_options import BUILT_IN, CheckWeights, Device, Model, quiet
+from ._files import require_folder
 
 
 def serve_page(
@@ -23,6 +24,7 @@ def serve_page(
     check_weights: CheckWeights = True,
 ) -> None:
     """Draw, edit, ask and chat on a page in your browser. Nothing leaves this machine."""
+    require_folder(output)
     try:
         import gradio  # noqa: F401
     except ImportError as error:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ._cli_options import BUILT_IN, CheckWeights, Device, Model, quiet
+from ._files import require_folder
 
 _LISTED_FAULTS = 20
 
@@ -153,6 +154,7 @@ def verify(
 
 def _draw(benchmark: str, recipe_name: str, arguments: dict[str, Any], num_images: int | None) -> None:
     """Draws what a command was asked for; `arguments` are its options."""
+    require_folder(arguments["output"])
     from ._processes import place_in_world
     from .evaluation.benchmarks import BENCHMARKS
     from .evaluation.drawing_manifest import IMAGES

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ._cli_options import BUILT_IN, CheckWeights, Device, Model, quiet
+from ._files import require_folder
+from ._given import names_a_picture, shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -54,6 +56,7 @@ def chat(
     check_weights: CheckWeights = True,
 ) -> None:
     """Talk with the model: it answers and draws as it sees fit, over as many turns as you like."""
+    require_folder(output)
     from ._commands import load_checkpoint
     from ._terminal_images import Protocol, detect_protocol
     from .conversation import Conversation
@@ -108,9 +111,13 @@ class _Loop:
             typer.echo(HELP)
         elif line == "/new":
             self.conversation, self.shown = self.start(self.conversation.seed), []
-        elif line.startswith("/image "):
+        elif line.split()[0] == "/image":
             words = shlex.split(line)[1:]
+            if not words:
+                raise ValueError("Which picture? Give its path: /image PATH")
             self.shown.append(open_image(" ".join(words)))
+        elif names_a_picture(line):
+            raise ValueError(f"{shown(line)} is a picture; show it with: /image {line}")
         elif line.startswith("/"):
             raise ValueError(f"There is no command '{line.split()[0]}'; /help lists them.")
         else:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ._cli_options import BUILT_IN, CheckWeights, Device, Model, quiet
+from ._files import require_folder
 
 
 def encode(
@@ -48,6 +49,7 @@ def encode(
     check_weights: CheckWeights = True,
 ) -> None:
     """Compute image codes of training data ahead, so that training need not; continues where it was interrupted."""
+    require_folder(output)
     from rich.console import Console
 
     quiet()

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ._cli_options import BUILT_IN, CheckWeights, Device, Model, quiet
+from ._files import require_folder
 
 # Shown below the options of `scenes`. A backslash keeps a bracket from being taken for markup; lines are joined because the
 # help breaks them by itself.
@@ -94,6 +95,7 @@ def scenes(
 
     Each output is judged exactly, without another model. Run it again to go on with an evaluation that was interrupted.
     """
+    require_folder(output)
     from .scenes import read_prompts
 
     if split not in (None, "test", "validation"):
@@ -156,6 +158,7 @@ def sweep(
 
     Every combination draws the same items with the same noise; the best ends up in sweep.json.
     """
+    require_folder(output)
     grid = {
         "guidance_scales": _numbers(guidance_scale, "--guidance-scale", float),
         "temperatures": _numbers(temperature, "--temperature", float),
@@ -220,6 +223,7 @@ def ablation(
     Run it again to go on after an interruption. Ablations may share an output folder, and then share rows and the runs of
     the released arrangement.
     """
+    require_folder(output)
     from .evaluation.ablations import AblationSettings, find_ablation, run_ablation
 
     find_ablation(name)

@@ -9,6 +9,7 @@ import typer
 
 from ._cli_options import BUILT_IN, CheckWeights, Model, quiet
 from ._files import require_new
+from ._given import require_prompt
 
 
 class Target(StrEnum):
@@ -62,6 +63,8 @@ def export(
             raise ValueError(f"{name} is for --to hub; leave it out.")
     elif max_shard_size is not None:
         raise ValueError("--max-shard-size is for --to qwen2.5-vl; leave it out.")
+    for prompt in sample or ():
+        require_prompt(prompt)
     if (output is None) == (push is None):
         raise ValueError("Give either --output with the folder to write, or --push with the repository to upload to.")
     from . import _registration  # noqa: F401

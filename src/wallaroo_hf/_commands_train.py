@@ -10,6 +10,7 @@ import typer
 
 from ._cli_options import BUILT_IN, CheckWeights, quiet
 from ._commands_train_vq import train_vq
+from ._files import require_folder
 
 if TYPE_CHECKING:
     from .training.run import RunOptions
@@ -105,6 +106,8 @@ def train(
         if value is None and not (option == "--output" and dry_run):
             raise ValueError(f"{option} is missing; `wallaroo train --help` says what it is.")
     assert data is not None
+    if output is not None:
+        require_folder(output)
     from . import _registration  # noqa: F401  the command line postpones it
     from .training.previews import read_previews
     from .training.run import RunOptions
@@ -278,6 +281,7 @@ def train_scenes(
     Takes about four hours on one CPU core. Each part has a folder with losses and pictures; run.json has all numbers.
     The same command goes on after a stop.
     """
+    require_folder(output)
     from . import _registration  # noqa: F401  the command line postpones it
     from ._training_progress import TrainingProgress
     from .training.scenes_recipe import SceneRecipe, tiny_recipe

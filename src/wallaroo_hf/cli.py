@@ -20,6 +20,7 @@ from ._commands_merge import merge
 from ._commands_serve import serve
 from ._commands_train import COMMANDS as TRAIN_COMMANDS
 from ._commands_train import train, train_app
+from ._given import names_a_picture, require_picture_output, require_prompt, require_words
 
 app = typer.Typer(
     name="wallaroo",
@@ -83,6 +84,7 @@ def _one_sentence_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 def _draw(arguments: dict[str, Any], prompts: list[str], image: str | None) -> None:
     """Draws what `generate` or `edit` was asked for; their options, in `arguments`, are the same."""
+    require_picture_output(arguments["output"], len(prompts) * arguments["num_images"])
     from . import _commands
     from .processing.image_processor import open_image
 
@@ -155,6 +157,8 @@ def generate(
     if prompts_file is not None:
         _draw_file(locals())
     else:
+        for prompt in prompts or ():
+            require_prompt(prompt)
         _draw(locals(), prompts or [], image=None)
 
 
@@ -196,6 +200,10 @@ def edit(
     as_json: AsJson = False,
 ) -> None:
     """Edit an image by an instruction. The result has the image's size, unless another one is asked for."""
+    example = "wallaroo edit picture.png 'make it blue'"
+    if names_a_picture(instruction) and not names_a_picture(image):
+        raise ValueError(f"The picture comes first, then what to change, such as {example}")
+    require_words(instruction, "what to change", example)
     _draw(locals(), [instruction], image)
 
 
@@ -229,10 +237,11 @@ def ask(
     for name, value in (("--temperature", temperature), ("--seed", seed)):
         if value is not None and not sample:
             raise ValueError(f"{name} is for --sample; add it, or leave {name} out.")
+    *paths, question = images
+    require_words(question, "the question", "wallaroo ask picture.png 'What is it?'")
     from . import _commands
 
     quiet()
-    *paths, question = images
     checkpoint = _commands.load_checkpoint(model, device, dtype, check_weights)
     sampling = _commands.Sampling.choose(temperature, seed) if sample else None
     said = _commands.answer(checkpoint, paths, question, max_new_tokens, sampling, show=not as_json)

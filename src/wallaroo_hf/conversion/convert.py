@@ -13,7 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AddedToken, AutoConfig, AutoTokenizer, GenerationConfig, Qwen2_5_VLConfig
 from transformers.utils import cached_file
 
-from .._files import new_folder
+from .._files import new_folder, require_new
 from .._loading import some
 from ..layout.special_tokens import (
     CONFIG_TOKEN_IDS,
@@ -76,6 +76,7 @@ def convert_checkpoint(
             left at `output` then.
     """
     output = Path(output)
+    require_new(output)
     target_dtype = _dtype(dtype)
     source = load_tensors(find_file(checkpoint, "checkpoint"), ("state_dict", "model", "module"), "checkpoint")
     vq_source = load_tensors(find_file(vq, "image tokenizer"), ("model", "state_dict"), "image tokenizer")
@@ -122,6 +123,7 @@ def convert_vq(vq: str | Path, output: str | Path) -> Path:
         ValueError: see [`convert_checkpoint`].
     """
     output = Path(output)
+    require_new(output)
     source = load_tensors(find_file(vq, "image tokenizer"), ("model", "state_dict"), "image tokenizer")
     config = vq_config_from_tensors(source)
     config.architectures = [WallarooVQModel.__name__]

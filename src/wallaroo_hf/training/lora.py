@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import BitsAndBytesConfig, GenerationConfig
 
-from .._files import new_folder
+from .._files import new_folder, require_new
 from .._loading import load_model, reading_checkpoint, refuse, stored_faults
 from ..modeling.configuration import WallarooConfig
 from ..modeling.model import WallarooForConditionalGeneration
@@ -200,6 +200,7 @@ def merge_adapter(
     """
     peft = _peft()
     output = Path(output)
+    require_new(output)
     folder = find_adapter(adapter)
     with new_folder(output) as partial:
         progress("Loading the base")

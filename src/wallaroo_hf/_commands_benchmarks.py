@@ -172,7 +172,7 @@ def _draw(benchmark: str, recipe_name: str, arguments: dict[str, Any], num_image
     rules = BENCHMARKS[benchmark]
     plan = rules.read(arguments["prompts"], num_images or rules.pictures_per_prompt)
     place = place_in_world()
-    checkpoint = _load(*(arguments[name] for name in ("model", "device", "dtype", "check_weights")), place)
+    checkpoint = _load(arguments["model"], arguments["device"], arguments["dtype"], arguments["check_weights"], place)
     output: Path = arguments["output"]
     with _progress_bar(output, place) as bar:
         run = draw_benchmark(

@@ -77,7 +77,7 @@ class Checksums:
         record = self._unread.pop(storage.data_ptr(), None)
         if record is None:
             return
-        content = torch.empty(0, dtype=torch.uint8).set_(storage)  # type: ignore[call-overload]
+        content = torch.empty(0, dtype=torch.uint8).set_(storage)
         if zlib.crc32(content.numpy()) != record.CRC:
             raise ValueError(
                 f"'{self._path}' is damaged: the checksum of its record {record.filename} is another than when it was "

@@ -28,7 +28,6 @@ def check_stored(folder: Path, check_weights: bool = True) -> None:
         with torch.device("meta"):
             model = WallarooForConditionalGeneration(config)
         shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        if getattr(config, "quantization_config", None) is not None:
-            shapes = None
-        faults = stored_faults(files, shapes, model.all_tied_weights_keys, check_weights)
+        is_plain = getattr(config, "quantization_config", None) is None
+        faults = stored_faults(files, shapes if is_plain else None, model.all_tied_weights_keys, check_weights)
     refuse(faults, f"checkpoint '{folder}'")

@@ -105,6 +105,11 @@ def load_tensors(path: Path, wrapper_keys: Sequence[str], what: str) -> ArchiveT
     """
     content: Any = None
     storages: list[torch.UntypedStorage] = []
+
+    def note(storage: torch.UntypedStorage, _: str) -> torch.UntypedStorage:
+        storages.append(storage)
+        return storage  # where it is: on the CPU
+
     try:
         with path.open("rb") as file:
             is_archive = zipfile.is_zipfile(file)
@@ -112,10 +117,7 @@ def load_tensors(path: Path, wrapper_keys: Sequence[str], what: str) -> ArchiveT
             damage = damaged_record(path)
             if damage is not None:
                 raise ValueError(damage)
-            # called with every storage, which it leaves where it is
-            content = torch.load(
-                path, map_location=lambda storage, _: storages.append(storage) or storage, weights_only=True, mmap=True
-            )
+            content = torch.load(path, map_location=note, weights_only=True, mmap=True)
             checksums = Checksums(path, storages)
     except pickle.UnpicklingError as error:
         forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))

@@ -44,6 +44,8 @@ def find_checkpoint(name: str | Path, revision: str | None = None, weights: bool
         ValueError: if there is no Wallaroo checkpoint of that name.
     """
     folder = Path(name)
+    if folder.is_file():
+        raise ValueError(f"The checkpoint '{name}' is a file; give the folder that it is in, or a Hub id.")
     if not folder.is_dir():
         if str(name).startswith((".", "/", "~")) or str(name).count("/") != 1:
             raise ValueError(f"The checkpoint '{name}' does not exist; give a folder or a Hub id such as org/name.")

@@ -22,6 +22,13 @@ BUILT_IN = str(FOLDER)
 Device = Annotated[
     str | None, typer.Option(help="Where to compute, e.g. cpu or cuda:0. Default: an accelerator if there is one.")
 ]
+CheckWeights = Annotated[
+    bool,
+    typer.Option(
+        "--check-weights/--no-check-weights",
+        help="Look at every weight after loading, and refuse a checkpoint with some that are not finite numbers.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts: one object per line.")]
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import HFValidationError
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import SafetensorError
 from transformers import TextStreamer
 
 from . import _registration  # noqa: F401  the command line postpones it
+from ._given import is_picture_file
+from ._loading import load_model, reading_checkpoint
 from ._saved_pictures import save_png, slug
 from .modeling.model import WallarooForConditionalGeneration
 from .pipelines import WallarooPipeline
@@ -89,21 +89,22 @@ class Drawn:
         return f"{self.path} (seed {self.seed})"
 
 
-def load_checkpoint(name: str, device: str | None, dtype: str) -> Checkpoint:
+def load_checkpoint(name: str, device: str | None, dtype: str, check_weights: bool = True) -> Checkpoint:
     """Loads a converted checkpoint onto one device (default: an accelerator if there is one).
+
+    Args:
+        name: folder or Hub id.
+        device: where to; see [`to_device`].
+        dtype: of the weights, or "auto".
+        check_weights: whether to look for weights that are not finite.
 
     Raises:
         ValueError: if there is no such checkpoint, if it is damaged, if there is no such device, or if its memory is too
             small.
     """
-    try:
+    with reading_checkpoint(name):
         processor = WallarooProcessor.from_pretrained(name)
-        model = WallarooForConditionalGeneration.from_pretrained(name, dtype=dtype)
-    except (OSError, HFValidationError, SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"No checkpoint could be loaded from '{name}' ({str(error).strip().splitlines()[0][:200]}); give a folder "
-            "that `wallaroo convert` wrote, or a Hub id."
-        ) from error
+    model = load_model(WallarooForConditionalGeneration, name, check_weights, dtype=dtype)
     return Checkpoint(name, to_device(model, device).eval(), processor)
 
 
@@ -139,15 +140,16 @@ def draw_images(
 ) -> Iterator[Drawn]:
     """Draws `num_images` per prompt and saves each as soon as it is there; image k gets seed `seed + k`.
 
+    Args:
+        output: a .png file for one image, or a folder; see [`require_picture_output`].
+
     Yields:
         Each image that was saved.
 
     Raises:
-        ValueError: see the processor and `generate`; also if one file is named for several images.
+        ValueError: see the processor and `generate`.
     """
     total, batch_size = len(prompts) * num_images, images_at_once(options, batch_size)
-    if output.suffix.lower() == ".png" and total > 1:
-        raise ValueError(f"{total} images cannot be saved to the one file '{output}'; give a folder as --output.")
     first_seed = secrets.randbelow(2**31) if seed is None else seed
     jobs = [(prompt, first_seed + index) for index, prompt in enumerate(p for p in prompts for _ in range(num_images))]
     for start in range(0, total, batch_size):
@@ -155,7 +157,7 @@ def draw_images(
         with progress_bar() as progress:
             images, complete = _draw_batch(checkpoint, batch, source, options, progress)
         for (prompt, image_seed), image in zip(batch, images, strict=True):
-            path = output if output.suffix.lower() == ".png" else output / f"{slug(prompt)}-{image_seed}.png"
+            path = output if is_picture_file(output) else output / f"{slug(prompt)}-{image_seed}.png"
             metadata = {"model": checkpoint.name, **asdict(options)}
             if not complete:
                 path = path.with_stem(f"{path.stem}-partial")

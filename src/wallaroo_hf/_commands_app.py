@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ._cli_options import BUILT_IN, Device, Model, quiet
+from ._cli_options import BUILT_IN, CheckWeights, Device, Model, quiet
+from ._files import require_folder
 
 
 def serve_page(
@@ -20,8 +21,10 @@ def serve_page(
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
     device: Device = None,
     dtype: Annotated[str, typer.Option(help="Precision of the weights: auto, bfloat16, float16 or float32.")] = "auto",
+    check_weights: CheckWeights = True,
 ) -> None:
     """Draw, edit, ask and chat on a page in your browser. Nothing leaves this machine."""
+    require_folder(output)
     try:
         import gradio  # noqa: F401
     except ImportError as error:
@@ -31,7 +34,7 @@ def serve_page(
     from .web.app_engine import Engine
 
     quiet()
-    checkpoint = load_checkpoint(model, device, dtype)
+    checkpoint = load_checkpoint(model, device, dtype, check_weights)
     name = "built-in checkpoint" if model == BUILT_IN else Path(model).name
     engine = Engine(checkpoint.model, checkpoint.processor, name, output.resolve())
     page, url = launch(engine, host, port, open_browser)

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ._cli_options import BUILT_IN, Device, Model, quiet
+from ._cli_options import BUILT_IN, CheckWeights, Device, Model, quiet
+from ._files import require_folder
 
 _LISTED_FAULTS = 20
 
@@ -57,6 +58,7 @@ def geneval(
     batch_size: BatchSize = 4,
     device: Device = None,
     dtype: Dtype = "auto",
+    check_weights: CheckWeights = True,
 ) -> None:
     """Draw GenEval's pictures, four per prompt with guidance 3, into the folders that its scorer reads.
 
@@ -84,6 +86,7 @@ def dpg(
     batch_size: BatchSize = 4,
     device: Device = None,
     dtype: Dtype = "auto",
+    check_weights: CheckWeights = True,
 ) -> None:
     """Draw DPG-Bench's pictures, as one grid of two by two per prompt, as its scorer reads them.
 
@@ -116,6 +119,7 @@ def imgedit(
     batch_size: BatchSize = 4,
     device: Device = None,
     dtype: Dtype = "auto",
+    check_weights: CheckWeights = True,
 ) -> None:
     """Draw ImgEdit's edits with guidance 3, one <key>.png for every key of its table.
 
@@ -150,6 +154,7 @@ def verify(
 
 def _draw(benchmark: str, recipe_name: str, arguments: dict[str, Any], num_images: int | None) -> None:
     """Draws what a command was asked for; `arguments` are its options."""
+    require_folder(arguments["output"])
     from ._processes import place_in_world
     from .evaluation.benchmarks import BENCHMARKS
     from .evaluation.drawing_manifest import IMAGES
@@ -167,7 +172,7 @@ def _draw(benchmark: str, recipe_name: str, arguments: dict[str, Any], num_image
     rules = BENCHMARKS[benchmark]
     plan = rules.read(arguments["prompts"], num_images or rules.pictures_per_prompt)
     place = place_in_world()
-    checkpoint = _load(arguments["model"], arguments["device"], arguments["dtype"], place)
+    checkpoint = _load(arguments["model"], arguments["device"], arguments["dtype"], arguments["check_weights"], place)
     output: Path = arguments["output"]
     with _progress_bar(output, place) as bar:
         run = draw_benchmark(
@@ -191,7 +196,7 @@ def _draw(benchmark: str, recipe_name: str, arguments: dict[str, Any], num_image
         typer.echo(f"This process is done; {run.num_missing} pictures are still with the others.")
 
 
-def _load(model: str, device: str | None, dtype: str, place: tuple[int, int]) -> Any:
+def _load(model: str, device: str | None, dtype: str, check_weights: bool, place: tuple[int, int]) -> Any:
     """The checkpoint, on this process's own accelerator where there are several."""
     import torch
 
@@ -201,7 +206,7 @@ def _load(model: str, device: str | None, dtype: str, place: tuple[int, int]) ->
     if device is None and place[1] > 1 and accelerator is not None:
         local = int(os.environ.get("LOCAL_RANK", place[0])) % torch.accelerator.device_count()
         device = f"{accelerator.type}:{local}"
-    return _commands.load_checkpoint(model, device, dtype)
+    return _commands.load_checkpoint(model, device, dtype, check_weights)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._cli_options import BUILT_IN, Device, Model, quiet
+from ._cli_options import BUILT_IN, CheckWeights, Device, Model, quiet
+from ._files import require_folder
+from ._given import names_a_picture, shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,14 +53,16 @@ def chat(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in text tokens.")] = 512,
     device: Device = None,
     dtype: Annotated[str, typer.Option(help="Precision of the weights: auto, bfloat16, float16 or float32.")] = "auto",
+    check_weights: CheckWeights = True,
 ) -> None:
     """Talk with the model: it answers and draws as it sees fit, over as many turns as you like."""
+    require_folder(output)
     from ._commands import load_checkpoint
     from ._terminal_images import Protocol, detect_protocol
     from .conversation import Conversation
 
     quiet()
-    checkpoint = load_checkpoint(model, device, dtype)
+    checkpoint = load_checkpoint(model, device, dtype, check_weights)
     size = {"height": height, "width": width, "aspect_ratio": aspect_ratio}
     first_seed = secrets.randbelow(2**31) if seed is None else seed
     protocol = detect_protocol(sys.stdout) if show is Show.AUTO else Protocol(show.value)
@@ -107,9 +111,13 @@ class _Loop:
             typer.echo(HELP)
         elif line == "/new":
             self.conversation, self.shown = self.start(self.conversation.seed), []
-        elif line.startswith("/image "):
+        elif line.split()[0] == "/image":
             words = shlex.split(line)[1:]
+            if not words:
+                raise ValueError("Which picture? Give its path: /image PATH")
             self.shown.append(open_image(" ".join(words)))
+        elif names_a_picture(line):
+            raise ValueError(f"{shown(line)} is a picture; show it with: /image {line}")
         elif line.startswith("/"):
             raise ValueError(f"There is no command '{line.split()[0]}'; /help lists them.")
         else:

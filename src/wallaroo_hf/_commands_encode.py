@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ._cli_options import BUILT_IN, Device, Model, quiet
+from ._cli_options import BUILT_IN, CheckWeights, Device, Model, quiet
+from ._files import require_folder
 
 
 def encode(
@@ -45,8 +46,10 @@ def encode(
         str, typer.Option(help="k/n: this is the k-th of n processes that fill the folder together.")
     ] = "1/1",
     device: Device = None,
+    check_weights: CheckWeights = True,
 ) -> None:
     """Compute image codes of training data ahead, so that training need not; continues where it was interrupted."""
+    require_folder(output)
     from rich.console import Console
 
     quiet()
@@ -69,7 +72,7 @@ def encode(
         "num_workers": workers,
         "part": (int(number) - 1, int(count)),
     }
-    report, is_whole = _encode(data, source, model, stage, device, output, options)
+    report, is_whole = _encode(data, source, model, stage, device, check_weights, output, options)
     Console(stderr=True).print(report)
     typer.echo(f"Encoded {data} to {output}" if is_whole else f"Encoded part {part} of {data} to {output}")
 
@@ -87,6 +90,7 @@ def _encode(
     model: str,
     stage: str | None,
     device: str | None,
+    check_weights: bool,
     output: Path,
     options: dict[str, Any],
 ) -> tuple[Any, bool]:
@@ -102,7 +106,7 @@ def _encode(
     from .training.image_tokenizer import load_vq_model
 
     require_datasets().disable_progress_bars()
-    vq_model = to_device(load_vq_model(model), device)
+    vq_model = to_device(load_vq_model(model, check_weights), device)
     processor = WallarooProcessor.from_pretrained(model)
     if stage is not None:
         record = stage_record(stage)

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ._cli_options import BUILT_IN, Device, Model, quiet
+from ._cli_options import BUILT_IN, CheckWeights, Device, Model, quiet
+from ._files import require_folder
 
 # Shown below the options of `scenes`. A backslash keeps a bracket from being taken for markup; lines are joined because the
 # help breaks them by itself.
@@ -88,11 +89,13 @@ def scenes(
     resume: Resume = True,
     device: Device = None,
     dtype: Dtype = "auto",
+    check_weights: CheckWeights = True,
 ) -> None:
     """Score a checkpoint on the built-in scenes: rebuilding, drawing, editing and questions, in English and Chinese.
 
     Each output is judged exactly, without another model. Run it again to go on with an evaluation that was interrupted.
     """
+    require_folder(output)
     from .scenes import read_prompts
 
     if split not in (None, "test", "validation"):
@@ -100,7 +103,7 @@ def scenes(
     if update_card and (prompts is not None or tasks is not None or split is not None):
         raise ValueError("--update-card tells of the whole benchmark; leave --prompts, --tasks and --split out.")
     own_prompts = None if prompts is None else read_prompts(prompts)
-    checkpoint = _load(model, device, dtype)
+    checkpoint = _load(model, device, dtype, check_weights)
     from .evaluation import evaluate_scenes
     from .evaluation.reports import SCORES_FILE, scores_table
 
@@ -149,17 +152,19 @@ def sweep(
     resume: Resume = True,
     device: Device = None,
     dtype: Dtype = "auto",
+    check_weights: CheckWeights = True,
 ) -> None:
     """Choose guidance scale, temperature and top-k on the scenes' validation split.
 
     Every combination draws the same items with the same noise; the best ends up in sweep.json.
     """
+    require_folder(output)
     grid = {
         "guidance_scales": _numbers(guidance_scale, "--guidance-scale", float),
         "temperatures": _numbers(temperature, "--temperature", float),
         "top_ks": _numbers(top_k, "--top-k", int),
     }
-    checkpoint = _load(model, device, dtype)
+    checkpoint = _load(model, device, dtype, check_weights)
     from .evaluation import sweep_sampling
     from .evaluation.sweep import SWEEP_FILE
 
@@ -211,16 +216,18 @@ def ablation(
     judged: Annotated[int, typer.Option(min=1, help="Pictures drawn and judged, of each task.")] = 96,
     json_output: Json = False,
     device: Device = None,
+    check_weights: CheckWeights = True,
 ) -> None:
     """Train and score the variants of one of the paper's ablations at a small scale, on the scenes.
 
     Run it again to go on after an interruption. Ablations may share an output folder, and then share rows and the runs of
     the released arrangement.
     """
+    require_folder(output)
     from .evaluation.ablations import AblationSettings, find_ablation, run_ablation
 
     find_ablation(name)
-    _load(base, device, "float32")  # says at once, in a sentence, if base or device cannot be used
+    _load(base, device, "float32", check_weights)  # says at once, in a sentence, if base or device cannot be used
     settings = AblationSettings(
         steps=steps,
         seeds=seeds,
@@ -230,18 +237,18 @@ def ablation(
         validation_rows=max(384, judged),
     )
     with _progress_bar(output) as bar:
-        found = run_ablation(name, output, base, settings, device, bar)
+        found = run_ablation(name, output, base, settings, device, bar, check_weights)
     _print(found.to_dict() if json_output else found.table())
     plot = found.plot(output / name / "comparison.png")
     if not json_output:
         typer.echo(f"Results: {output / name / 'results.json'}; plot: {plot}")
 
 
-def _load(model: str, device: str | None, dtype: str) -> Any:
+def _load(model: str, device: str | None, dtype: str, check_weights: bool) -> Any:
     from . import _commands
 
     quiet()
-    return _commands.load_checkpoint(model, device, dtype)
+    return _commands.load_checkpoint(model, device, dtype, check_weights)
 
 
 def _listed(text: str) -> list[str]:

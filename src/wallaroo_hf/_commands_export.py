@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ._cli_options import BUILT_IN, Model, quiet
+from ._cli_options import BUILT_IN, CheckWeights, Model, quiet
 from ._files import require_new
+from ._given import require_prompt
 
 
 class Target(StrEnum):
@@ -47,6 +48,7 @@ def export(
     max_shard_size: Annotated[
         str | None, typer.Option(help="qwen2.5-vl: largest weight file. Default: 5GB.", show_default=False)
     ] = None,
+    check_weights: CheckWeights = True,
 ) -> None:
     """Write a checkpoint for the Hub, or its understanding half for other engines."""
     only_hub: dict[str, object] = {
@@ -61,6 +63,8 @@ def export(
             raise ValueError(f"{name} is for --to hub; leave it out.")
     elif max_shard_size is not None:
         raise ValueError("--max-shard-size is for --to qwen2.5-vl; leave it out.")
+    for prompt in sample or ():
+        require_prompt(prompt)
     if (output is None) == (push is None):
         raise ValueError("Give either --output with the folder to write, or --push with the repository to upload to.")
     from . import _registration  # noqa: F401
@@ -70,23 +74,27 @@ def export(
         require_new(output)
     if to is Target.QWEN:
         assert output is not None
-        _export_qwen(model, output, revision, max_shard_size or "5GB")
+        _export_qwen(model, output, revision, max_shard_size or "5GB", check_weights)
         return
     from ._checkpoint_files import find_checkpoint
     from .conversion.hub import CardEntries, export_hub, push_to_hub
 
     checkpoint = find_checkpoint(model, revision)
     with tempfile.TemporaryDirectory(prefix="wallaroo-samples-") as folder:
-        samples = _draw_samples(str(checkpoint), sample, Path(folder)) if sample else None
+        samples = _draw_samples(str(checkpoint), sample, Path(folder), check_weights) if sample else None
         entries = CardEntries(base_model, license, recipe, samples, sample or ())
         if push is not None:
-            typer.echo(f"Uploaded: {push_to_hub(checkpoint, push, entries=entries, private=private or None)}")
+            commit = push_to_hub(
+                checkpoint, push, entries=entries, private=private or None, check_weights=check_weights
+            )
+            typer.echo(f"Uploaded: {commit}")
         else:
             assert output is not None
-            typer.echo(f"Exported to {export_hub(checkpoint, output, entries=entries)}")
+            written = export_hub(checkpoint, output, entries=entries, check_weights=check_weights)
+            typer.echo(f"Exported to {written}")
 
 
-def _export_qwen(model: str, output: Path, revision: str | None, max_shard_size: str) -> None:
+def _export_qwen(model: str, output: Path, revision: str | None, max_shard_size: str, check_weights: bool) -> None:
     from rich.progress import Progress
 
     from .conversion.export import export_qwen
@@ -99,11 +107,12 @@ def _export_qwen(model: str, output: Path, revision: str | None, max_shard_size:
             revision,
             max_shard_size,
             progress=lambda written, total: bar.update(task, completed=written, total=total),
+            check_weights=check_weights,
         )
     typer.echo(f"Exported to {folder}; transformers, vLLM and others load it as Qwen2.5-VL.")
 
 
-def _draw_samples(model: str, prompts: list[str], folder: Path) -> Path:
+def _draw_samples(model: str, prompts: list[str], folder: Path, check_weights: bool) -> Path:
     """A sheet with one drawing per prompt, seeds 1, 2, ..."""
     import torch
 
@@ -111,7 +120,7 @@ def _draw_samples(model: str, prompts: list[str], folder: Path) -> Path:
     from .pipelines import WallarooPipeline
     from .training.reports import contact_sheet
 
-    checkpoint = load_checkpoint(model, None, "auto")
+    checkpoint = load_checkpoint(model, None, "auto", check_weights)
     pipe = WallarooPipeline(model=checkpoint.model, processor=checkpoint.processor, device=checkpoint.model.device)
     images = [
         pipe(prompt, generator=torch.Generator().manual_seed(seed)).images[0] for seed, prompt in enumerate(prompts, 1)

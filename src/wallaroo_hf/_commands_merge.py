@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ._cli_options import quiet
+from ._cli_options import CheckWeights, quiet
 
 
 def merge(
@@ -17,6 +17,7 @@ def merge(
         typer.Option(help="auto (as in BASE), bfloat16, float16 or float32; the image tokenizer stays float32."),
     ] = "auto",
     max_shard_size: Annotated[str, typer.Option(help="Largest weight file.")] = "5GB",
+    check_weights: CheckWeights = True,
 ) -> None:
     """Merge a LoRA adapter into its base: one checkpoint that every command and transformers load."""
     if dtype not in ("auto", "bfloat16", "float16", "float32"):
@@ -30,6 +31,12 @@ def merge(
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as bar:
         task = bar.add_task("Reading", total=None)
         folder = merge_adapter(
-            base, adapter, output, dtype, max_shard_size, progress=lambda step: bar.update(task, description=step)
+            base,
+            adapter,
+            output,
+            dtype,
+            max_shard_size,
+            progress=lambda step: bar.update(task, description=step),
+            check_weights=check_weights,
         )
     typer.echo(f"Merged into {folder}; draw with it: wallaroo generate 'a cat' --model {folder}")

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from ._commands import Checkpoint, DrawingOptions, Drawn, images_at_once, load_checkpoint, progress_bar
+from ._files import require_folder
+from ._given import is_picture_file
 from ._processes import place_in_world
 from ._prompt_files import PromptJob, check_manifest, plan_batches, read_prompts
 from ._saved_pictures import save_png
@@ -20,6 +22,7 @@ def draw_prompts(
     model: str,
     device: str | None,
     dtype: str,
+    check_weights: bool,
     options: DrawingOptions,
     num_images: int,
     seed: int,
@@ -38,8 +41,9 @@ def draw_prompts(
     Raises:
         ValueError: for a file, a prompt, settings or an output folder that will not do; before anything is drawn.
     """
-    if output.suffix.lower() == ".png":
+    if is_picture_file(output):
         raise ValueError(f"A file of prompts cannot be drawn into the one file '{output}'; give a folder as --output.")
+    require_folder(output)
     batch_size = images_at_once(options, batch_size)
     batches = plan_batches(read_prompts(path), num_images, seed, batch_size)
     rank, world = place_in_world()
@@ -53,7 +57,7 @@ def draw_prompts(
     mine = [batch for batch in batches[rank::world] if not all((output / job.file).is_file() for job in batch)]
     if not mine:
         return
-    checkpoint = load_checkpoint(model, device, dtype)
+    checkpoint = load_checkpoint(model, device, dtype, check_weights)
     for batch in mine:
         _check(checkpoint, batch, options, path)
     pipe = WallarooPipeline(model=checkpoint.model, processor=checkpoint.processor, device=checkpoint.model.device)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ._cli_options import BUILT_IN, Device, Model, quiet
+from ._cli_options import BUILT_IN, CheckWeights, Device, Model, quiet
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -62,6 +62,7 @@ def serve(
     ] = None,
     device: Device = None,
     dtype: Annotated[str, typer.Option(help="Precision of the weights: auto, bfloat16, float16 or float32.")] = "auto",
+    check_weights: CheckWeights = True,
 ) -> None:
     """Serve a model over OpenAI's API: images, edits and chats."""
     if api_key is None and "WALLAROO_API_KEY" in os.environ:
@@ -94,7 +95,7 @@ def serve(
         cors_origins=tuple(cors_origin or ()),
     )
     listener, address = listen(host, port)  # before the model is loaded, which may take long
-    checkpoint = _commands.load_checkpoint(model, device, dtype)
+    checkpoint = _commands.load_checkpoint(model, device, dtype, check_weights)
     server = make_server(create_app(checkpoint.model, checkpoint.processor, settings))
     if host not in LOOPBACK and not settings.api_keys:
         typer.echo(

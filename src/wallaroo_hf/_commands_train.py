@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._cli_options import BUILT_IN, quiet
+from ._cli_options import BUILT_IN, CheckWeights, quiet
 from ._commands_train_vq import train_vq
+from ._files import require_folder
 
 if TYPE_CHECKING:
     from .training.run import RunOptions
@@ -92,6 +93,7 @@ def train(
     ] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of order, masks and templates.")] = 0,
     device: Annotated[str | None, ON_CPU_OR] = None,
+    check_weights: CheckWeights = True,
 ) -> None:
     """Train on your own data, or a stage of the paper's recipe.
 
@@ -104,6 +106,8 @@ def train(
         if value is None and not (option == "--output" and dry_run):
             raise ValueError(f"{option} is missing; `wallaroo train --help` says what it is.")
     assert data is not None
+    if output is not None:
+        require_folder(output)
     from . import _registration  # noqa: F401  the command line postpones it
     from .training.previews import read_previews
     from .training.run import RunOptions
@@ -128,6 +132,7 @@ def train(
         gradient_checkpointing=gradient_checkpointing,
         padding_free=padding_free,
         device=device,
+        check_weights=check_weights,
     )
     sources, encoded = _load_data(data)
     chosen = _plan(options, sources, stage, steps, config, settings or [])
@@ -174,14 +179,17 @@ def _look_at_rows(options: RunOptions, sources: dict[str, Any], chosen: Stage) -
     """Validates all rows that the stage trains on; broken ones make the exit code 1."""
     from rich.console import Console
 
+    from ._loading import reading_checkpoint
     from .modeling.configuration import WallarooConfig
     from .processing.processor import WallarooProcessor
     from .training.preparation import prepare_processor
     from .training.run import count_rows, validate
 
     used = {task: found for task, found in sources.items() if chosen.task_ratio.get(task)}
-    processor = WallarooProcessor.from_pretrained(options.model)
-    prepare_processor(processor, WallarooConfig.from_pretrained(options.model), chosen, options.force)
+    with reading_checkpoint(options.model):
+        processor = WallarooProcessor.from_pretrained(options.model)
+        config = WallarooConfig.from_pretrained(options.model)
+    prepare_processor(processor, config, chosen, options.force)
     console = Console()
     with console.status("Looking at rows"):
         report = validate(used, processor, chosen)
@@ -273,6 +281,7 @@ def train_scenes(
     Takes about four hours on one CPU core. Each part has a folder with losses and pictures; run.json has all numbers.
     The same command goes on after a stop.
     """
+    require_folder(output)
     from . import _registration  # noqa: F401  the command line postpones it
     from ._training_progress import TrainingProgress
     from .training.scenes_recipe import SceneRecipe, tiny_recipe

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ._files import require_folder
+
 if TYPE_CHECKING:
     from .training.vq import VQTrainer
 
@@ -50,6 +52,7 @@ def train_vq(
     Writes checkpoints every two minutes, the losses (log.jsonl, losses.png) and pictures above their reconstructions
     (previews/). The same command with --resume goes on after a stop, as if there had been none.
     """
+    require_folder(output)
     changes = {"max_steps": steps, "learning_rate": learning_rate, "max_minutes": minutes, "seed": seed}
     changes = {name: value for name, value in changes.items() if value is not None}
     trainer = _build(images, output, config, batch_size, image_size, changes, device)

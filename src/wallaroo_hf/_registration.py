@@ -16,6 +16,7 @@ from .modeling.configuration import WallarooConfig, WallarooVQConfig
 from .modeling.model import WallarooForConditionalGeneration
 from .modeling.vq import WallarooVQModel
 from .pipelines.drawing import WallarooPipeline
+from .pipelines.loading import PipelineModel
 from .processing.image_processor import WallarooImageProcessor
 from .processing.processor import WallarooProcessor
 
@@ -36,7 +37,7 @@ for _task in (
         PIPELINE_REGISTRY.register_pipeline(
             _task,
             pipeline_class=WallarooPipeline,
-            pt_model=AutoModelForMultimodalLM,
+            pt_model=PipelineModel,
             default={"model": (str(FOLDER), "main")},
             type="multimodal",
         )

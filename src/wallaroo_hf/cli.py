@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from . import _commands_evaluate
-from ._cli_options import BUILT_IN, AsJson, Device, Model, quiet
+from ._cli_options import BUILT_IN, AsJson, CheckWeights, Device, Model, quiet
 from ._commands_app import serve_page
 from ._commands_benchmarks import COMMANDS as BENCHMARK_COMMANDS
 from ._commands_chat import chat
@@ -20,6 +20,7 @@ from ._commands_merge import merge
 from ._commands_serve import serve
 from ._commands_train import COMMANDS as TRAIN_COMMANDS
 from ._commands_train import train, train_app
+from ._given import names_a_picture, require_picture_output, require_prompt, require_words
 
 app = typer.Typer(
     name="wallaroo",
@@ -83,6 +84,7 @@ def _one_sentence_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 def _draw(arguments: dict[str, Any], prompts: list[str], image: str | None) -> None:
     """Draws what `generate` or `edit` was asked for; their options, in `arguments`, are the same."""
+    require_picture_output(arguments["output"], len(prompts) * arguments["num_images"])
     from . import _commands
     from .processing.image_processor import open_image
 
@@ -90,7 +92,9 @@ def _draw(arguments: dict[str, Any], prompts: list[str], image: str | None) -> N
     source = None if image is None else open_image(image)
     options = _commands.DrawingOptions.__dataclass_fields__
     settings = {name: value for name, value in arguments.items() if name in options}
-    checkpoint = _commands.load_checkpoint(arguments["model"], arguments["device"], arguments["dtype"])
+    checkpoint = _commands.load_checkpoint(
+        *(arguments[name] for name in ("model", "device", "dtype", "check_weights"))
+    )
     job = {name: arguments[name] for name in ("num_images", "seed", "batch_size", "output")}
     for drawn in _commands.draw_images(checkpoint, prompts, source, _commands.DrawingOptions(**settings), **job):
         typer.echo(drawn.report(arguments["as_json"]))
@@ -103,7 +107,8 @@ def _draw_file(arguments: dict[str, Any]) -> None:
     quiet()
     options = _commands.DrawingOptions.__dataclass_fields__
     settings = _commands.DrawingOptions(**{name: value for name, value in arguments.items() if name in options})
-    job = {name: arguments[name] for name in ("model", "device", "dtype", "num_images", "batch_size", "output")}
+    checkpoint = ("model", "device", "dtype", "check_weights")
+    job = {name: arguments[name] for name in (*checkpoint, "num_images", "batch_size", "output")}
     seed = arguments["seed"] or 0
     for drawn in _commands_prompts.draw_prompts(arguments["prompts_file"], options=settings, seed=seed, **job):
         typer.echo(drawn.report(arguments["as_json"]))
@@ -143,6 +148,7 @@ def generate(
     batch_size: BatchSize = 4,
     device: Device = None,
     dtype: Dtype = "auto",
+    check_weights: CheckWeights = True,
     as_json: AsJson = False,
 ) -> None:
     """Draw images from prompts, in English or Chinese."""
@@ -151,6 +157,8 @@ def generate(
     if prompts_file is not None:
         _draw_file(locals())
     else:
+        for prompt in prompts or ():
+            require_prompt(prompt)
         _draw(locals(), prompts or [], image=None)
 
 
@@ -188,9 +196,14 @@ def edit(
     batch_size: BatchSize = 4,
     device: Device = None,
     dtype: Dtype = "auto",
+    check_weights: CheckWeights = True,
     as_json: AsJson = False,
 ) -> None:
     """Edit an image by an instruction. The result has the image's size, unless another one is asked for."""
+    example = "wallaroo edit picture.png 'make it blue'"
+    if names_a_picture(instruction) and not names_a_picture(image):
+        raise ValueError(f"The picture comes first, then what to change, such as {example}")
+    require_words(instruction, "what to change", example)
     _draw(locals(), [instruction], image)
 
 
@@ -217,17 +230,19 @@ def ask(
     ] = None,
     device: Device = None,
     dtype: Dtype = "auto",
+    check_weights: CheckWeights = True,
     as_json: AsJson = False,
 ) -> None:
     """Ask a question about images."""
     for name, value in (("--temperature", temperature), ("--seed", seed)):
         if value is not None and not sample:
             raise ValueError(f"{name} is for --sample; add it, or leave {name} out.")
+    *paths, question = images
+    require_words(question, "the question", "wallaroo ask picture.png 'What is it?'")
     from . import _commands
 
     quiet()
-    *paths, question = images
-    checkpoint = _commands.load_checkpoint(model, device, dtype)
+    checkpoint = _commands.load_checkpoint(model, device, dtype, check_weights)
     sampling = _commands.Sampling.choose(temperature, seed) if sample else None
     said = _commands.answer(checkpoint, paths, question, max_new_tokens, sampling, show=not as_json)
     used = None if sampling is None else sampling.seed

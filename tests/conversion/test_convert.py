@@ -71,7 +71,10 @@ def test_float32_is_the_source_bit_for_bit(workshop):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", torch.bfloat16], ids=str)
 def test_half_precision_is_the_rounded_source_and_vq_stays_float32(workshop, dtype):
-    workshop.save_checkpoint(random_weights(workshop))
+    weights = random_weights(workshop)
+    if dtype == "float16":
+        weights["wallaroo.model.norm.weight"].clamp_(max=6e4)
+    workshop.save_checkpoint(weights)
     vq = {key: torch.randn(value.shape) for key, value in workshop.vq_weights().items()}
     workshop.save_vq(vq)
     converted = weights_of(workshop.convert(dtype=dtype))
@@ -551,6 +554,52 @@ def test_wrong_shapes_are_named(workshop):
     workshop.save_checkpoint(workshop.weights() | {"wallaroo.model.norm.weight": torch.ones(33)})
     message = workshop.refused()
     assert "`model.language_model.norm.weight`" in message and "(33,)" in message and "(32,)" in message
+
+
+NUMBERS = [
+    (lambda w: w.fill_(float("nan")), "is not finite"),
+    (lambda w: w.index_fill(-1, torch.tensor([1]), float("inf")), "is not finite"),
+    (lambda w: w.to(torch.complex64), "is torch.complex64"),
+    (lambda w: w.bool(), "is torch.bool"),
+    (lambda w: w.long(), "is torch.int64"),
+    (lambda w: w.to(torch.float8_e4m3fn), "is torch.float8_e4m3fn"),
+    (lambda w: w.to_sparse(), "is sparse"),
+    (lambda w: w.to("meta"), "is on the meta device"),
+    (lambda w: torch.quantize_per_tensor(w.float(), 0.1, 0, torch.qint8), "is quantized"),
+]
+
+
+@pytest.mark.parametrize("part", ["checkpoint", "vq"])
+@pytest.mark.parametrize(("change", "words"), NUMBERS, ids=[f"{n} {words}" for n, (_, words) in enumerate(NUMBERS)])
+def test_weights_that_are_no_numbers_are_named(workshop, part, change, words):
+    if part == "checkpoint":
+        weights, name, ours = workshop.weights(), "gen_image_head.2.weight", "generation_head.2.weight"
+        workshop.save_checkpoint(weights | {name: change(weights[name].clone())})
+    else:
+        weights, name, ours = workshop.vq_weights(), "quantize.embedding.weight", "quantize.embedding.weight"
+        workshop.save_vq(weights | {name: change(weights[name].clone())})
+    message = workshop.refused()
+    assert words in message and (name in message or ours in message), message
+
+
+def test_numbers_that_the_precision_cannot_hold_are_named(workshop):
+    weights = {name: tensor.float() for name, tensor in workshop.weights().items()}
+    weights["gen_image_head.2.weight"][0, 0] = 1e5
+    workshop.save_checkpoint(weights)
+    message = workshop.refused(dtype="float16")
+    assert "`generation_head.2.weight` has numbers that float16 cannot hold" in message
+    workshop.convert(dtype="bfloat16")
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["vq alone", "whole"])
+def test_a_flipped_bit_leaves_nothing_behind(workshop, alone):
+    """In the middle of the file, which is numbers."""
+    workshop.save_vq(workshop.vq_weights())
+    data = bytearray(workshop.vq.read_bytes())
+    data[len(data) // 2] ^= 1
+    workshop.vq.write_bytes(data)
+    message = workshop.refused_vq() if alone else workshop.refused()
+    assert "checksum" in message and str(workshop.vq) in message
 
 
 @pytest.mark.parametrize("part", ["checkpoint", "vq"])

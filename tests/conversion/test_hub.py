@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from huggingface_hub import CommitInfo, HfApi, ModelCard, RepoUrl
 from huggingface_hub.errors import HfHubHTTPError
 from PIL import Image
 
+from damaged_weights import DAMAGES, damaged
 from test_architecture import SOURCE
 from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor, default_checkpoint
 from wallaroo_hf._checkpoint_files import find_checkpoint
@@ -199,3 +201,12 @@ def test_what_is_not_in_the_cache(cache):
             find_checkpoint(name, revision)
     with pytest.raises(OSError, match=r"v3|offline"):
         WallarooForConditionalGeneration.from_pretrained("org/tiny", cache_dir=cache, revision="v3")
+
+
+def test_damaged_weights_are_not_given_away(compact, tmp_path):
+    for damage, (_, words) in DAMAGES.items():
+        source = damaged(compact.folder, tmp_path / damage, damage)
+        with pytest.raises(ValueError, match=re.escape(words)):
+            export_hub(source, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    export_hub(tmp_path / "nan", tmp_path / "out", check_weights=False)

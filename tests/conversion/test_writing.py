@@ -130,7 +130,9 @@ def test_what_is_there_is_not_overwritten(tmp_path, kind):
     kept = output if kind == "file" else output / "file"
     kept.write_text("precious")
     with (
-        pytest.raises(ValueError, match=r"already exists and is not empty; choose another folder"),
+        pytest.raises(
+            ValueError, match=r"is a file; give another" if kind == "file" else r"not empty; choose another folder"
+        ),
         new_folder(output),
     ):
         raise AssertionError("must not begin")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from damaged_weights import damaged
 from helpers import picture
 from wallaroo_hf.evaluation.answers import answer
 
@@ -148,3 +149,12 @@ def test_other_kinds_of_task_are_refused(plugin, compact):
     for method in (subject.loglikelihood, subject.generate_until_multi_round):
         with pytest.raises(NotImplementedError, match="generate_until"):
             method([])
+
+
+@pytest.mark.parametrize(("damage", "words"), [("missing", "is missing"), ("nan", "is not finite")])
+def test_damaged_checkpoints_are_refused(plugin, compact, tmp_path, damage, words):
+    folder = damaged(compact.folder, tmp_path / "bad", damage)
+    with pytest.raises(ValueError, match=words):
+        plugin.WallarooLmmsEval(str(folder), device="cpu")
+    if damage == "nan":
+        plugin.WallarooLmmsEval(str(folder), device="cpu", check_weights=False)

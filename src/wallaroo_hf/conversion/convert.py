@@ -13,7 +13,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AddedToken, AutoConfig, AutoTokenizer, GenerationConfig, Qwen2_5_VLConfig
 from transformers.utils import cached_file
 
-from .._files import new_folder
+from .._files import new_folder, require_new
+from .._loading import some
 from ..layout.special_tokens import (
     CONFIG_TOKEN_IDS,
     DRAWING_TOKENS,
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 # What the base tokenizer must bring along.
 QWEN_TOKENS = (PAD, IM_START, IM_END, *(token for token in CONFIG_TOKEN_IDS.values() if token not in DRAWING_TOKENS))
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+_SOURCE_DTYPES = (*DTYPES.values(), torch.float64)
 
 
 def convert_checkpoint(
@@ -74,6 +76,7 @@ def convert_checkpoint(
             left at `output` then.
     """
     output = Path(output)
+    require_new(output)
     target_dtype = _dtype(dtype)
     source = load_tensors(find_file(checkpoint, "checkpoint"), ("state_dict", "model", "module"), "checkpoint")
     vq_source = load_tensors(find_file(vq, "image tokenizer"), ("model", "state_dict"), "image tokenizer")
@@ -101,7 +104,11 @@ def convert_checkpoint(
             if progress is not None:
                 progress(written, len(tensors))
 
-        write_shards(folder, tensors, dtypes, max_shard_size, report)
+        def check(tensor: torch.Tensor) -> None:
+            source.checksums.check(tensor)
+            vq_source.checksums.check(tensor)
+
+        write_shards(folder, tensors, dtypes, max_shard_size, report, check)
     return output
 
 
@@ -116,6 +123,7 @@ def convert_vq(vq: str | Path, output: str | Path) -> Path:
         ValueError: see [`convert_checkpoint`].
     """
     output = Path(output)
+    require_new(output)
     source = load_tensors(find_file(vq, "image tokenizer"), ("model", "state_dict"), "image tokenizer")
     config = vq_config_from_tensors(source)
     config.architectures = [WallarooVQModel.__name__]
@@ -123,7 +131,8 @@ def convert_vq(vq: str | Path, output: str | Path) -> Path:
     tensors = _vq_tensors(source, config)
     with new_folder(output) as folder:
         config.save_pretrained(folder)
-        write_shards(folder, tensors, dict.fromkeys(tensors, torch.float32), "5GB", lambda count: None)
+        dtypes = dict.fromkeys(tensors, torch.float32)
+        write_shards(folder, tensors, dtypes, "5GB", lambda count: None, source.checksums.check)
     return output
 
 
@@ -199,7 +208,7 @@ def _renamed(
             renamed[name] = tensor
     if unknown:
         raise ValueError(
-            f"The {what} has keys that no part of the model takes: {_some(unknown)}; is it the right file?"
+            f"The {what} has keys that no part of the model takes: {some(unknown)}; is it the right file?"
         )
     return renamed
 
@@ -218,11 +227,11 @@ def _check_complete(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, 
     missing = sorted(set(expected) - set(tensors))
     if extra:
         raise ValueError(
-            f"The {what} has tensors that the model does not take: {_some(extra)}; is it the right file (and base)?"
+            f"The {what} has tensors that the model does not take: {some(extra)}; is it the right file (and base)?"
         )
     if missing:
         raise ValueError(
-            f"The {what} lacks tensors that the model needs: {_some(missing)}; is it the right file (and base)?"
+            f"The {what} lacks tensors that the model needs: {some(missing)}; is it the right file (and base)?"
         )
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
@@ -230,10 +239,12 @@ def _check_complete(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, 
                 f"`{name}` has shape {tuple(tensor.shape)}, but the model made from the base configuration and the image "
                 f"tokenizer needs {tuple(expected[name].shape)}; do checkpoint, image tokenizer and base belong together?"
             )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    odd = [f"`{name}` is {tensor.dtype}" for name, tensor in tensors.items() if tensor.dtype not in _SOURCE_DTYPES]
+    if odd:
+        raise ValueError(
+            f"The {what} has weights that are no real numbers in 16 to 64 bits: {some(odd)}; give the file that was "
+            "trained, not a quantized or otherwise changed one."
+        )
 
 
 # --------------------------------------------------------------------------------------------------------- settings
@@ -257,7 +268,7 @@ def _tokenizer(base: str | Path, record: StageRecord) -> Any:
     missing = [token for token in QWEN_TOKENS if token not in vocabulary]
     if missing:
         raise ValueError(
-            f"The tokenizer of the base '{base}' lacks {_some(missing)}; give a Qwen2.5-VL folder or Hub id."
+            f"The tokenizer of the base '{base}' lacks {some(missing)}; give a Qwen2.5-VL folder or Hub id."
         )
     tokens = added_tokens(record.announced_sizes)
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in tokens], special_tokens=True)

@@ -12,6 +12,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from .._checkpoint_files import find_checkpoint, weight_files
 from .._files import new_folder
+from .._loading import key_faults, reading_checkpoint, some
 from ..modeling.configuration import WallarooConfig
 from ..processing.processor import WallarooProcessor
 from .convert import DTYPES
@@ -30,6 +31,7 @@ def export_qwen(
     revision: str | None = None,
     max_shard_size: int | str = "5GB",
     progress: Callable[[int, int], None] | None = None,
+    check_weights: bool = True,
 ) -> Path:
     """Writes the understanding half as a Qwen2.5-VL folder: transformers and what builds on its format load it.
 
@@ -42,6 +44,7 @@ def export_qwen(
         revision: of a checkpoint on the Hub.
         max_shard_size: largest weight file.
         progress: called with tensors written and tensors in all.
+        check_weights: whether to look for weights that are not finite.
 
     Returns:
         The output folder.
@@ -50,9 +53,10 @@ def export_qwen(
         ValueError: if the checkpoint is damaged, quantized or lacks weights; nothing is left at `output` then.
     """
     source = find_checkpoint(checkpoint, revision)
-    ours = WallarooConfig.from_pretrained(source)
-    config = _qwen_config(ours)
-    processor = WallarooProcessor.from_pretrained(source)
+    with reading_checkpoint(source):
+        ours = WallarooConfig.from_pretrained(source)
+        config = _qwen_config(ours)
+        processor = WallarooProcessor.from_pretrained(source)
     tensors = _StoredTensors(weight_files(source))
     _check(tensors, config, source)
     dtypes = {name: tensors.dtype(name) for name in tensors}
@@ -68,7 +72,7 @@ def export_qwen(
             if progress is not None:
                 progress(written, len(tensors))
 
-        write_shards(folder, tensors, dtypes, max_shard_size, report)
+        write_shards(folder, tensors, dtypes, max_shard_size, report, check_weights=check_weights)
     return Path(output)
 
 
@@ -123,16 +127,15 @@ def _check(tensors: _StoredTensors, config: Qwen2_5_VLConfig, source: Path) -> N
     for name, tensor in model.state_dict().items():
         ours = next(prefix for prefix in _PUBLISHED_PREFIXES if name.startswith(prefix))
         expected[_PUBLISHED_PREFIXES[ours] + name[len(ours) :]] = tuple(tensor.shape)
-    if config.tie_word_embeddings:
-        expected.pop("lm_head.weight", None)
-    problems = [name for name in expected if name not in tensors]
-    problems += [name for name in tensors if name not in expected and name != "lm_head.weight"]
-    problems += [name for name in tensors if name in expected and tensors.shape(name) != expected[name]]
-    problems += [name for name in tensors if tensors.dtype(name) not in DTYPES.values()]
+    tied = ["lm_head.weight"] if config.tie_word_embeddings else []
+    problems = key_faults({name: tensors.shape(name) for name in tensors}, expected, tied)
+    problems += [
+        f"`{name}` is {tensors.dtype(name)}" for name in tensors if tensors.dtype(name) not in DTYPES.values()
+    ]
     if problems:
         raise ValueError(
-            f"The weights in '{source}' are not those of a plain Wallaroo checkpoint ({len(problems)} differ, such as "
-            f"{problems[0]}); export one that is neither quantized nor an adapter."
+            f"The weights in '{source}' are not those of a plain Wallaroo checkpoint ({some(problems)}); export one that "
+            "is neither quantized nor an adapter."
         )
 
 

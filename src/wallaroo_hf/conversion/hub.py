@@ -14,6 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from .._checkpoint_files import INDEX, SETTINGS, find_checkpoint, read_json, weight_files
 from .._files import new_folder
 from .card import card_text, find_recipe
+from .checking import check_stored
 
 __all__ = ["REMOTE_MODULE", "CardEntries", "export_hub", "push_to_hub"]
 
@@ -63,7 +64,11 @@ class CardEntries:
 
 
 def export_hub(
-    checkpoint: str | Path, output: str | Path, revision: str | None = None, entries: CardEntries | None = None
+    checkpoint: str | Path,
+    output: str | Path,
+    revision: str | None = None,
+    entries: CardEntries | None = None,
+    check_weights: bool = True,
 ) -> Path:
     """Copies a checkpoint into a folder that is ready for the Hub.
 
@@ -76,6 +81,7 @@ def export_hub(
         output: the folder to write; must not exist, or be empty. It appears when it is whole.
         revision: of a checkpoint on the Hub.
         entries: for the card.
+        check_weights: whether to look for weights that are not finite.
 
     Returns:
         The output folder.
@@ -85,7 +91,7 @@ def export_hub(
     """
     source = find_checkpoint(checkpoint, revision)
     with new_folder(Path(output)) as folder:
-        _fill(folder, source, entries or CardEntries(), link=False)
+        _fill(folder, source, entries or CardEntries(), check_weights, link=False)
     return Path(output)
 
 
@@ -97,6 +103,7 @@ def push_to_hub(
     private: bool | None = None,
     commit_message: str = "Upload Wallaroo checkpoint",
     token: str | None = None,
+    check_weights: bool = True,
 ) -> str:
     """Uploads a checkpoint as [`export_hub`] makes it.
 
@@ -106,6 +113,7 @@ def push_to_hub(
         private: whether a new repository is private.
         commit_message: of the upload.
         token: of the Hub; default: the one that is logged in.
+        check_weights: see [`export_hub`].
 
     Returns:
         The address of the commit.
@@ -115,7 +123,7 @@ def push_to_hub(
     """
     source = find_checkpoint(checkpoint, revision)
     with tempfile.TemporaryDirectory(prefix="wallaroo-push-") as folder:
-        _fill(Path(folder), source, entries or CardEntries(), link=True)
+        _fill(Path(folder), source, entries or CardEntries(), check_weights, link=True)
         try:
             api = HfApi(token=token)
             repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
@@ -127,10 +135,11 @@ def push_to_hub(
             ) from error
 
 
-def _fill(folder: Path, source: Path, entries: CardEntries, link: bool) -> None:
+def _fill(folder: Path, source: Path, entries: CardEntries, check_weights: bool, link: bool) -> None:
     for given in (entries.recipe, entries.samples):
         if given is not None and not given.is_file():
             raise ValueError(f"The file '{given}' does not exist; check its path.")
+    check_stored(source, check_weights)
     weights = weight_files(source)
     settings = [path for pattern in SETTINGS for path in sorted(source.glob(pattern)) if path.name != INDEX]
     for path in (*settings, *([source / INDEX] if (source / INDEX).is_file() else [])):

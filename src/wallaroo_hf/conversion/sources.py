@@ -4,13 +4,16 @@ import contextlib
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HTTPError
+
+from .._loading import some
+from .archives import Checksums, damaged_record
 
 # What libraries raise while they read files that they cannot make sense of.
 LOADING_ERRORS = (
@@ -81,8 +84,18 @@ def one_line(error: Exception) -> str:
     return re.split(r"(?<=\S)\.(?: |$)", text)[0][:200] or type(error).__name__
 
 
-def load_tensors(path: Path, wrapper_keys: Sequence[str], what: str) -> dict[str, torch.Tensor]:
+class ArchiveTensors(dict[str, torch.Tensor]):
+    """Tensors of a memory-mapped archive by name, and the checksums to read them with."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor], checksums: Checksums) -> None:
+        super().__init__(tensors)
+        self.checksums = checksums
+
+
+def load_tensors(path: Path, wrapper_keys: Sequence[str], what: str) -> ArchiveTensors:
     """Opens a PyTorch file memory-mapped and without executing code, and returns its tensors by name.
+
+    The numbers are not read here; whoever reads a tensor has it compared with its checksum ([`Checksums.check`]).
 
     Args:
         wrapper_keys: names under which the tensors may be nested, tried in order; a bare dict of tensors is fine too.
@@ -91,11 +104,21 @@ def load_tensors(path: Path, wrapper_keys: Sequence[str], what: str) -> dict[str
         ValueError: if the file is damaged, holds anything but tensors and plain values, or has another structure.
     """
     content: Any = None
+    storages: list[torch.UntypedStorage] = []
+
+    def note(storage: torch.UntypedStorage, _: str) -> torch.UntypedStorage:
+        storages.append(storage)
+        return storage  # where it is: on the CPU
+
     try:
         with path.open("rb") as file:
             is_archive = zipfile.is_zipfile(file)
         if is_archive:  # torch maps nothing else: what versions before 1.6 wrote is refused as damaged files are
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            damage = damaged_record(path)
+            if damage is not None:
+                raise ValueError(damage)
+            content = torch.load(path, map_location=note, weights_only=True, mmap=True)
+            checksums = Checksums(path, storages)
     except pickle.UnpicklingError as error:
         forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise ValueError(
@@ -121,4 +144,22 @@ def load_tensors(path: Path, wrapper_keys: Sequence[str], what: str) -> dict[str
             f"The {what} '{path}' is not a dictionary of tensors (nor has one under {' or '.join(wrapper_keys)}); is it "
             "the right file?"
         )
-    return content
+    odd = [f"`{key}` is {kind}" for key, value in items if (kind := _odd_kind(value)) is not None]
+    if odd:
+        raise ValueError(
+            f"The {what} '{path}' has weights that are no plain tensors: {some(odd)}; save it with those."
+        )
+    return ArchiveTensors(content, checksums)
+
+
+def _odd_kind(tensor: torch.Tensor) -> str | None:
+    """What a tensor is if it has no numbers of its own in rows and columns."""
+    if tensor.is_meta:
+        return "on the meta device, without data"
+    if tensor.is_quantized:
+        return "quantized"
+    if tensor.layout != torch.strided:
+        return f"sparse ({str(tensor.layout).removeprefix('torch.')})"
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        return f"a {type(tensor).__name__}"
+    return None

@@ -16,6 +16,7 @@ from PIL import Image
 
 from .._built_in import FOLDER
 from .._files import new_file
+from .._loading import load_model, reading_checkpoint
 from ..modeling.model import WallarooForConditionalGeneration
 from ..processing.image_processor import open_image
 from ..processing.processor import WallarooProcessor
@@ -49,9 +50,10 @@ class WallarooLmmsEval(lmms):
         seed: of drawings; document k gets `seed + k`.
         guidance_scale, top_k, top_p, temperature, template, published_eval, source_fit: of drawings, instead of the
             recipe of ImgEdit; see [`Recipe`]. The sampling settings of tasks are about text and not used for them.
+        check_weights: whether to look for weights that are not finite.
 
     Raises:
-        ValueError: for another mode or settings that cannot be.
+        ValueError: for another mode or settings that cannot be, and for a checkpoint that is damaged.
     """
 
     is_simple = True
@@ -74,6 +76,7 @@ class WallarooLmmsEval(lmms):
         template: int | str | None = None,
         published_eval: bool | None = None,
         source_fit: str | None = None,
+        check_weights: bool = True,
     ) -> None:
         super().__init__()
         if mode not in MODES:
@@ -91,8 +94,9 @@ class WallarooLmmsEval(lmms):
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         alone = self._world_size == 1 and device is not None
         self.device = torch.device(device) if alone and device is not None else self.accelerator.device
-        self.processor = WallarooProcessor.from_pretrained(pretrained)
-        model = WallarooForConditionalGeneration.from_pretrained(pretrained, dtype=dtype)
+        with reading_checkpoint(pretrained):
+            self.processor = WallarooProcessor.from_pretrained(pretrained)
+        model = load_model(WallarooForConditionalGeneration, pretrained, check_weights, dtype=dtype)
         self.model = model.to(self.device).eval()
         self.mode, self.batch_size, self.max_new_tokens = mode, int(batch_size), max_new_tokens
         self.output_dir, self.resolution, self.seed = Path(output_dir), resolution, seed

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ..generation import ImageStreamer, NullPromptCache
 from ..processing.image_processor import open_image
+from .loading import RefusingMixin
 from .saving import WholeCheckpointMixin
 
 __all__ = ["WallarooPipeline", "WallarooPipelineOutput"]
@@ -32,10 +33,11 @@ class WallarooPipelineOutput:
     complete: bool = True
 
 
-class WallarooPipeline(WholeCheckpointMixin):
+class WallarooPipeline(RefusingMixin, WholeCheckpointMixin):
     r"""Draws pictures from prompts, or edits pictures. Importing the package registers it with transformers, so that
     `pipeline("text-to-image")` and `pipeline("image-editing")` make one, of the built-in checkpoint unless `model=` says
-    otherwise.
+    otherwise. A checkpoint whose weights are damaged is refused then; `model_kwargs={"check_weights": False}` takes those
+    that are not finite as they are.
 
     ```python
     pipe = pipeline("text-to-image", model=folder)  # or WallarooPipeline(model=model, processor=processor)

@@ -26,6 +26,7 @@ class WallarooTrainingArguments(TrainingArguments):
         use_muon: train matrices with Muon and the rest with AdamW ([`MuonAdamW`]) in place of `optim`; for small models.
         padding_free: rows of a micro-batch follow each other instead of being padded. Saves time with flash-attn; with
             other attention implementations it is correct but costs memory.
+        check_weights: look for weights that are not finite in a checkpoint that is resumed.
     """
 
     remove_unused_columns: bool = dataclasses.field(default=False)
@@ -44,6 +45,10 @@ class WallarooTrainingArguments(TrainingArguments):
     )
     padding_free: bool = dataclasses.field(
         default=False, metadata={"help": "Rows follow each other instead of being padded; for flash-attn."}
+    )
+
+    check_weights: bool = dataclasses.field(
+        default=True, metadata={"help": "Look for weights that are not finite in a checkpoint that is resumed."}
     )
 
     def __post_init__(self) -> None:

@@ -1,14 +1,13 @@
 """The image tokenizer of a checkpoint, alone: loading it without the language model, and telling it from others."""
 
 import hashlib
-import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers import AutoConfig
-from transformers.utils import cached_file
 
+from .._loading import fill_model, load_model, reading_checkpoint, weights_of
 from ..modeling.configuration import WallarooConfig, WallarooVQConfig
 from ..modeling.vq import WallarooVQModel
 
@@ -19,43 +18,37 @@ _PREFIX = "model.vq_model."
 _ENCODING_PARTS = ("encoder.", "quant_conv.", "quantize.")
 
 
-def load_vq_model(name: str | Path) -> WallarooVQModel:
+def load_vq_model(name: str | Path, check_weights: bool = True) -> WallarooVQModel:
     """Loads the image tokenizer of a checkpoint; of a sharded one only the files that hold it are read.
 
     Args:
         name: folder or Hub id of a converted checkpoint, or of an image tokenizer alone (`wallaroo convert --vq-only`).
+        check_weights: whether to look for weights that are not finite.
 
     Raises:
-        ValueError: if there is none, or it is damaged.
+        ValueError: if there is none, or its weights are damaged.
     """
-    name = str(name)
-    try:
+    name, what = str(name), "image tokenizer"
+    with reading_checkpoint(name, what):
         config = AutoConfig.from_pretrained(name)
         if isinstance(config, WallarooVQConfig):
-            return WallarooVQModel.from_pretrained(name).eval()
+            return load_model(WallarooVQModel, name, check_weights, what).eval()
         if not isinstance(config, WallarooConfig):
-            raise ValueError(f"it is a {config.model_type} model")
+            raise ValueError(
+                f"No {what} could be loaded from '{name}' (it is a {config.model_type} model); give a folder that "
+                "`wallaroo convert` wrote, or a Hub id."
+            )
         with torch.device("meta"):
             model = WallarooVQModel(config.vq_config)
-        model.load_state_dict(_read_weights(name), assign=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ValueError(
-            f"No image tokenizer could be loaded from '{name}' ({reason}); give a folder that `wallaroo convert` wrote, "
-            "or a Hub id."
-        ) from error
+        weights = _read_weights(name)
+    fill_model(model, weights, f"{what} '{name}'", check_weights, assign=True)
     return model.eval().requires_grad_(False)
 
 
 def _read_weights(name: str) -> dict[str, torch.Tensor]:
-    index = cached_file(name, "model.safetensors.index.json", _raise_exceptions_for_missing_entries=False)
-    files = ["model.safetensors"]
-    if index is not None:
-        weight_map = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"]
-        files = sorted({file for key, file in weight_map.items() if key.startswith(_PREFIX)})
     weights = {}
-    for file in files:
-        with safe_open(cached_file(name, file), framework="pt") as tensors:
+    for file in weights_of(name, _PREFIX):
+        with safe_open(file, framework="pt") as tensors:
             for key in tensors.keys():  # noqa: SIM118  not a dict
                 if key.startswith(_PREFIX):
                     weights[key.removeprefix(_PREFIX)] = tensors.get_tensor(key).float()

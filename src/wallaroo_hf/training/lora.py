@@ -1,6 +1,5 @@
 """LoRA and QLoRA through PEFT: small adapters in the language model, the image parts trained whole, and merging."""
 
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -14,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import BitsAndBytesConfig, GenerationConfig
 
-from .._files import new_folder
+from .._files import new_folder, require_new
+from .._loading import load_model, reading_checkpoint, refuse, stored_faults
 from ..modeling.configuration import WallarooConfig
 from ..modeling.model import WallarooForConditionalGeneration
 from ..processing.processor import WallarooProcessor
@@ -106,7 +106,10 @@ def add_lora(
 
 
 def load_in_4bit(
-    checkpoint: str | Path, compute_dtype: torch.dtype = torch.bfloat16, device: torch.device | None = None
+    checkpoint: str | Path,
+    compute_dtype: torch.dtype = torch.bfloat16,
+    device: torch.device | None = None,
+    check_weights: bool = True,
 ) -> WallarooForConditionalGeneration:
     """Loads a checkpoint as the base of QLoRA (arXiv 2305.14314); give it to [`add_lora`].
 
@@ -119,12 +122,14 @@ def load_in_4bit(
         checkpoint: folder or Hub id of a checkpoint that is not quantized.
         compute_dtype: what the layers compute in, and what the rest is loaded in.
         device: where to load it; None = the process's accelerator, or the CPU without one.
+        check_weights: whether to look for weights that are not finite.
 
     Returns:
         The model, on that device.
 
     Raises:
         ImportError: without bitsandbytes.
+        ValueError: if there is no such checkpoint, or its weights are damaged.
     """
     if find_spec("bitsandbytes") is None:
         raise ImportError('4-bit training needs bitsandbytes; run `pip install "wallaroo-hf[train,quant]"`.')
@@ -136,8 +141,13 @@ def load_in_4bit(
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute_dtype,
     )
-    return WallarooForConditionalGeneration.from_pretrained(
-        checkpoint, quantization_config=settings, dtype=compute_dtype, device_map={"": device or PartialState().device}
+    return load_model(
+        WallarooForConditionalGeneration,
+        checkpoint,
+        check_weights,
+        quantization_config=settings,
+        dtype=compute_dtype,
+        device_map={"": device or PartialState().device},
     )
 
 
@@ -165,6 +175,7 @@ def merge_adapter(
     dtype: str | torch.dtype = "auto",
     max_shard_size: int | str = "5GB",
     progress: Callable[[str], None] = lambda what: None,
+    check_weights: bool = True,
 ) -> Path:
     """Writes a checkpoint in which an adapter has become part of the weights, with processor and generation settings.
 
@@ -178,6 +189,7 @@ def merge_adapter(
         dtype: of the weights, `"auto"` = as in the base. The image tokenizer stays float32.
         max_shard_size: largest weight file.
         progress: called with a word for each step.
+        check_weights: whether to look for weights that are not finite, in base and adapter.
 
     Returns:
         The output folder.
@@ -188,13 +200,17 @@ def merge_adapter(
     """
     peft = _peft()
     output = Path(output)
+    require_new(output)
     folder = find_adapter(adapter)
     with new_folder(output) as partial:
         progress("Loading the base")
-        model, processor = _load_base(base, folder, dtype)
+        model, processor = _load_base(base, folder, dtype, check_weights)
         progress("Merging the adapter")
         adapted = _attach(peft, model, folder, f"The adapter '{adapter}' does not fit the base '{base}'")
-        merged = adapted.merge_and_unload(safe_merge=True)
+        if check_weights:
+            file = [folder / ADAPTER_WEIGHTS]
+            refuse(stored_faults(file, _adapter_shapes(folder)), f"adapter '{adapter}'")
+        merged = adapted.merge_and_unload(safe_merge=check_weights)
         for part in _image_parts(merged):  # trained in float32
             merged.get_submodule(part if hasattr(merged, part) else f"model.{part}").to(merged.dtype)
         progress("Writing")
@@ -227,19 +243,19 @@ def find_adapter(adapter: str | Path) -> Path:
                 "--lora` wrote."
             )
         folder = checkpoint
-    _adapter_keys(folder)
+    _adapter_shapes(folder)
     return folder
 
 
-def _adapter_keys(folder: Path) -> set[str]:
-    """Names of an adapter's tensors.
+def _adapter_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of an adapter's tensors by name.
 
     Raises:
         ValueError: if its weights are missing or damaged.
     """
     try:
         with safe_open(folder / ADAPTER_WEIGHTS, "pt") as file:
-            return set(file.keys())
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ValueError(
             f"The adapter weights {folder / ADAPTER_WEIGHTS} are missing or damaged; only whole safetensors are read."
@@ -247,25 +263,21 @@ def _adapter_keys(folder: Path) -> set[str]:
 
 
 def _load_base(
-    base: str | Path, folder: Path, dtype: str | torch.dtype
+    base: str | Path, folder: Path, dtype: str | torch.dtype, check_weights: bool
 ) -> tuple[WallarooForConditionalGeneration, WallarooProcessor]:
     """The base with the settings that training changed."""
-    try:
-        model = WallarooForConditionalGeneration.from_pretrained(base, dtype=dtype)
+    what = "base checkpoint"
+    model = load_model(WallarooForConditionalGeneration, base, check_weights, what, dtype=dtype)
+    with reading_checkpoint(base, what):
         has_processor = (folder / "processor_config.json").is_file()
         processor = WallarooProcessor.from_pretrained(folder if has_processor else base)
-    except (OSError, HFValidationError, SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"No base checkpoint could be loaded from '{base}' ({str(error).strip().splitlines()[0][:200]}); give the "
-            "folder or Hub id that the adapter was trained from."
-        ) from error
     if getattr(model, "is_quantized", False):
         raise ValueError(f"The base '{base}' is quantized; give the checkpoint that it was made from.")
     settings = folder / ADAPTER_SETTINGS
     if (settings / "config.json").is_file():
         trained = WallarooConfig.from_pretrained(settings)
         if trained.has_editing and not model.config.has_editing:
-            keys = _adapter_keys(folder)
+            keys = _adapter_shapes(folder)
             if not all(any(part in key for key in keys) for part in EDITING_PARTS):
                 raise ValueError(
                     f"The base '{base}' has no editing parts, and the adapter brings none although it was trained with "
@@ -287,7 +299,7 @@ def _attach(peft: Any, model: WallarooForConditionalGeneration, folder: Path, mi
     except (RuntimeError, ValueError, KeyError) as error:
         raise ValueError(f"{misfit} ({' '.join(str(error).split())[:200]}).") from error
     expected = set(peft.get_peft_model_state_dict(adapted, save_embedding_layers=False))
-    wrong = expected ^ _adapter_keys(folder)
+    wrong = expected ^ _adapter_shapes(folder).keys()
     if wrong:
         raise ValueError(f"{misfit}: one has weights that the other lacks, {sorted(wrong)[0]} for example.")
     return adapted

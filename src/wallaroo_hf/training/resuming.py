@@ -16,7 +16,7 @@ SETTINGS_FILE = "settings.json"
 _MAY_CHANGE = (
     *("max_steps", "output", "force", "skip_bad_rows", "device"),
     *("previews", "preview_steps", "save_steps", "logging_steps", "report_to"),
-    *("batch_size", "workers", "gradient_checkpointing", "padding_free"),
+    *("batch_size", "workers", "gradient_checkpointing", "padding_free", "check_weights"),
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import AutoConfig, PrinterCallback, TrainerCallback
 
 from .._files import new_folder
+from .._loading import load_model, reading_checkpoint
 from ..modeling.configuration import WallarooConfig
 from ..modeling.model import WallarooForConditionalGeneration
 from ..processing.processor import WallarooProcessor
@@ -64,6 +65,7 @@ class RunOptions:
         padding_free: rows follow each other; for flash-attn.
         device: "cpu" or an accelerator's kind, e.g. "cuda"; None = an accelerator if there is one.
         dtype: of the weights; None = float32, but with LoRA as in the checkpoint (what trains is float32 then too).
+        check_weights: look for weights that are not finite in what is loaded.
     """
 
     model: str
@@ -85,6 +87,7 @@ class RunOptions:
     padding_free: bool = False
     device: str | None = None
     dtype: str | None = None
+    check_weights: bool = True
 
 
 def fine_tuning(model: str, tasks: Mapping[str, int], lora: bool) -> Stage:
@@ -98,7 +101,8 @@ def fine_tuning(model: str, tasks: Mapping[str, int], lora: bool) -> Stage:
     Raises:
         ValueError: if the checkpoint cannot be loaded.
     """
-    config, processor = AutoConfig.from_pretrained(model), WallarooProcessor.from_pretrained(model)
+    with reading_checkpoint(model):
+        config, processor = AutoConfig.from_pretrained(model), WallarooProcessor.from_pretrained(model)
     if not isinstance(config, WallarooConfig):
         raise ValueError(
             f"'{model}' is a {config.model_type} model; give a Wallaroo checkpoint (`wallaroo convert` writes one)."
@@ -201,6 +205,7 @@ def build_trainer(
         dataloader_num_workers=options.workers,
         activation_checkpointing=options.gradient_checkpointing,
         padding_free=options.padding_free,
+        check_weights=options.check_weights,
         disable_tqdm=True,
     )
     more: list[TrainerCallback] = list(callbacks)
@@ -224,11 +229,14 @@ def _load(options: RunOptions, chosen: Stage) -> tuple[WallarooForConditionalGen
 
         # an accelerator is the process's own, which accelerate knows
         device = training_device(options.device)
-        model = load_in_4bit(options.model, device=device if device.type == "cpu" else None)
+        model = load_in_4bit(
+            options.model, device=device if device.type == "cpu" else None, check_weights=options.check_weights
+        )
     else:
         dtype = options.dtype or ("auto" if options.lora else "float32")
-        model = WallarooForConditionalGeneration.from_pretrained(options.model, dtype=dtype)
-    processor = WallarooProcessor.from_pretrained(options.model)
+        model = load_model(WallarooForConditionalGeneration, options.model, options.check_weights, dtype=dtype)
+    with reading_checkpoint(options.model):
+        processor = WallarooProcessor.from_pretrained(options.model)
     prepare_for_stage(model, processor, chosen, options.force)
     return model, processor
 

@@ -13,6 +13,7 @@ import transformers
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .._files import new_file, new_folder
+from .._loading import load_model
 from .._version import __version__
 from ..modeling.model import WallarooForConditionalGeneration
 from ..modeling.vq import WallarooVQModel
@@ -295,7 +296,7 @@ class SceneRun:
     def _write_checkpoint(self) -> None:
         """The last step's weights in bfloat16, the image tokenizer in float32, with the run's numbers beside them."""
         last = self._result(self.recipe.training()[-1].name)
-        model = WallarooForConditionalGeneration.from_pretrained(last, dtype=torch.bfloat16)
+        model = load_model(WallarooForConditionalGeneration, last, dtype=torch.bfloat16)
         processor = WallarooProcessor.from_pretrained(last)
         with new_folder(self.output / "checkpoint") as folder:
             model.save_pretrained(folder)
@@ -305,7 +306,7 @@ class SceneRun:
     # ------------------------------------------------------------------------------------------------------- models
 
     def _image_tokenizer(self) -> WallarooVQModel:
-        return WallarooVQModel.from_pretrained(self._result("vq")).eval().to(self.device)
+        return load_model(WallarooVQModel, self._result("vq"), what="image tokenizer").eval().to(self.device)
 
     def _processor_for_encoding(self) -> WallarooProcessor:
         """A processor with the sizes of the last stage."""
@@ -331,7 +332,7 @@ class SceneRun:
         base = self._result(step.base)
         if not base.exists():
             raise ValueError(f"{step.name} starts from {step.base}, which is not finished in '{self.output}'.")
-        model = WallarooForConditionalGeneration.from_pretrained(base)
+        model = load_model(WallarooForConditionalGeneration, base)
         if step.stage.name == "1":
             install_image_tokenizer(model, self._image_tokenizer())
         if step.num_hidden_layers is not None:

@@ -17,6 +17,7 @@ from .arguments import WallarooTrainingArguments
 from .checkpoints import ADAPTER_SETTINGS, AtomicCheckpointMixin, find_last_complete_checkpoint
 from .optimizers import muon_adamw
 from .previews import PreviewCallback
+from .resuming_weights import check_resumed
 from .sharding import adjust_fsdp, encode_images, hide_image_tokenizer, image_tokenizer_weights
 from .streaming import StreamMixture
 
@@ -292,6 +293,11 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
                 "The data is streamed, so all rows before the checkpoint are read and prepared again first."
             )
         return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """As in `Trainer`, which goes on with the base's weights where the checkpoint has none."""
+        check_resumed(self.model if model is None else model, Path(resume_from_checkpoint), self.args.check_weights)
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def get_train_dataloader(self) -> DataLoader:
         """As in `Trainer`; a mixture of streams divides itself among processes and workers, so accelerate must not."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from .._loading import fill_model, reading_checkpoint
 from ..modeling.vq import WallarooVQModel
 
 __all__ = ["newest_checkpoint", "read_checkpoint", "remove_partial", "write_checkpoint", "write_model"]
@@ -72,7 +73,7 @@ def read_checkpoint(checkpoint: Path, model: WallarooVQModel) -> tuple[dict[str,
     """Loads the weights into `model` and returns the tensors and the state that `write_checkpoint` was given.
 
     Raises:
-        ValueError: if the checkpoint is of a tokenizer with another configuration.
+        ValueError: if the checkpoint is of a tokenizer with another configuration, or its weights are damaged.
     """
     state = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
     saved = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
@@ -83,8 +84,11 @@ def read_checkpoint(checkpoint: Path, model: WallarooVQModel) -> tuple[dict[str,
                 f"'{checkpoint}' is of a tokenizer whose `{key}` is {saved[key]!r}, not {value!r}; resume with the same "
                 "configuration, or train into another folder."
             )
-    model.load_state_dict(load_file(checkpoint / _WEIGHTS, device=str(model.device)))
-    return load_file(checkpoint / _TENSORS), state
+    with reading_checkpoint(checkpoint, "checkpoint", "resume from another, or train into another folder"):
+        weights = load_file(checkpoint / _WEIGHTS, device=str(model.device))
+        tensors = load_file(checkpoint / _TENSORS)
+    fill_model(model, weights, f"checkpoint '{checkpoint}'")
+    return tensors, state
 
 
 def write_model(folder: Path, model: WallarooVQModel) -> None:

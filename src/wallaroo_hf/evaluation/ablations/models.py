@@ -17,6 +17,8 @@ __all__ = ["GridSourceModel", "SharedHeadModel"]
 class SharedHeadModel(WallarooForConditionalGeneration):
     """Edits are drawn with the generation head: there are no weights of an edit head, in memory or on disk."""
 
+    _keys_to_ignore_on_load_unexpected = [r"^edit_head\."]  # of the base, which may edit
+
     @property
     def edit_head(self) -> Any:  # type: ignore[override]
         """The generation head."""

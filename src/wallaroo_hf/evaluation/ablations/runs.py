@@ -14,6 +14,7 @@ import torch
 from huggingface_hub.utils import WeakFileLock
 
 from ..._built_in import default_checkpoint
+from ..._loading import load_model, reading_checkpoint
 from ..._version import __version__
 from ...modeling.model import WallarooForConditionalGeneration
 from ...processing.processor import WallarooProcessor
@@ -72,6 +73,7 @@ def run_ablation(
     settings: AblationSettings | None = None,
     device: str | None = None,
     progress: Progress | None = None,
+    check_weights: bool = True,
 ) -> Comparison:
     """Trains and scores the variants of an ablation, and writes what came of it.
 
@@ -87,13 +89,14 @@ def run_ablation(
         settings: how much is trained and scored.
         device: where to compute; None = an accelerator if there is one.
         progress: called as `progress(what, done, total)`.
+        check_weights: whether to look for weights that are not finite in the base.
 
     Raises:
-        ValueError: for an unknown name, and for a folder with runs of other settings or another base.
+        ValueError: for an unknown name, a base that is damaged, and a folder with runs of other settings or another base.
     """
     ablation = find_ablation(name)
-    run = _Run(ablation, Path(output), base, settings or AblationSettings(), device, progress or (lambda *_: None))
-    return run.run()
+    report = progress or (lambda *_: None)
+    return _Run(ablation, Path(output), base, settings or AblationSettings(), device, report, check_weights).run()
 
 
 class _Run:
@@ -105,9 +108,10 @@ class _Run:
         settings: AblationSettings,
         device: str | None,
         progress: Progress,
+        check_weights: bool,
     ) -> None:
         self.ablation, self.output, self.settings, self.progress = ablation, output, settings, progress
-        self.base = base or default_checkpoint()
+        self.base, self.check_weights = base or default_checkpoint(), check_weights
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         self.device = torch.device(device or accelerator or "cpu")
         self.steps = settings.steps or DEFAULT_STEPS[ablation.kind]
@@ -154,8 +158,9 @@ class _Run:
         return record | {"base": checkpoint_hash(model, processor)}
 
     def _load_base(self) -> tuple[WallarooForConditionalGeneration, WallarooProcessor]:
-        model = WallarooForConditionalGeneration.from_pretrained(self.base, dtype=torch.float32)
-        return model.eval(), WallarooProcessor.from_pretrained(self.base)
+        model = load_model(WallarooForConditionalGeneration, self.base, self.check_weights, dtype=torch.float32)
+        with reading_checkpoint(self.base):
+            return model.eval(), WallarooProcessor.from_pretrained(self.base)
 
     def _path(self, variant: Variant, seed: int) -> Path:
         return self.output / "runs" / f"{variant.key}-seed-{seed}.json"

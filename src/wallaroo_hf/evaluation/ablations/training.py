@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..._loading import load_model, reading_checkpoint
 from ...layout.stage import STAGES
 from ...modeling.model import WallarooForConditionalGeneration
 from ...processing.processor import WallarooProcessor
@@ -64,16 +65,18 @@ class TrainingPlan:
 
 
 def build_variant(
-    variant: Variant, base: str, chosen: Stage
+    variant: Variant, base: str, chosen: Stage, check_weights: bool = True
 ) -> tuple[WallarooForConditionalGeneration, WallarooProcessor]:
     """The base as a variant arranges it, in float32, with new editing parts: copies of the generation parts.
 
     Args:
         base: folder of a checkpoint; editing parts that it has are not taken over.
         chosen: the stage to train.
+        check_weights: whether to look for weights that are not finite.
     """
-    model = variant.model_class.from_pretrained(base, dtype=torch.float32)
-    processor = variant.processor_class.from_pretrained(base)
+    model = load_model(variant.model_class, base, check_weights, dtype=torch.float32)
+    with reading_checkpoint(base):
+        processor = variant.processor_class.from_pretrained(base)
     had_editing = model.config.has_editing
     prepare_for_stage(model, processor, chosen)
     if had_editing:
@@ -104,7 +107,7 @@ def train_variant(
         report: called with the steps done and their number.
     """
     chosen = plan.stage(kind, variant)
-    model, processor = build_variant(variant, base, chosen)
+    model, processor = build_variant(variant, base, chosen, check_weights=False)  # whoever has many trained looks once
     if device.type == "cpu":
         model.set_attn_implementation("eager")  # the fastest there for short rows, as in `SceneRun`
     sources = {task: [Source(rows[task].rows, task)] for task in chosen.task_ratio}

@@ -1,0 +1,33 @@
+"""Looking at the weights of a converted checkpoint where they lie, before it is given away."""
+
+from pathlib import Path
+
+import torch
+
+from .._checkpoint_files import weight_files
+from .._loading import reading_checkpoint, refuse, stored_faults
+from ..modeling.configuration import WallarooConfig
+from ..modeling.model import WallarooForConditionalGeneration
+
+__all__ = ["check_stored"]
+
+
+def check_stored(folder: Path, check_weights: bool = True) -> None:
+    """Makes sure that a folder has the weights of its model, one in memory at a time.
+
+    Args:
+        folder: of a checkpoint; of a quantized one, whose files hold other tensors than its model, only the numbers count.
+        check_weights: whether to look for weights that are not finite.
+
+    Raises:
+        ValueError: naming up to five weights that are missing, unexpected, of another shape or not finite.
+    """
+    files = weight_files(folder)
+    with reading_checkpoint(folder):
+        config = WallarooConfig.from_pretrained(folder)
+        with torch.device("meta"):
+            model = WallarooForConditionalGeneration(config)
+        shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        is_plain = getattr(config, "quantization_config", None) is None
+        faults = stored_faults(files, shapes if is_plain else None, model.all_tied_weights_keys, check_weights)
+    refuse(faults, f"checkpoint '{folder}'")

@@ -1,0 +1,37 @@
+"""The weights of a checkpoint that a run is resumed from: all of the model's, and numbers."""
+
+from pathlib import Path
+from typing import Any
+
+from .._loading import reading_checkpoint, refuse, stored_faults, weights_of
+
+__all__ = ["check_resumed"]
+
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+def check_resumed(model: Any, checkpoint: Path, check_weights: bool = True) -> None:
+    """Makes sure that a checkpoint of `Trainer` has the weights of a model; what FSDP writes in shards is its own matter.
+
+    Args:
+        model: what trains, with PEFT's wrapper if there is one.
+        checkpoint: its folder.
+        check_weights: whether to look for weights that are not finite.
+
+    Raises:
+        ValueError: naming up to five weights that are missing, unexpected, of another shape or not finite.
+    """
+    adapter = checkpoint / _ADAPTER_WEIGHTS
+    remedy = "resume from another checkpoint, or begin anew (`--no-resume`)"
+    with reading_checkpoint(checkpoint, remedy=remedy):
+        if adapter.is_file():
+            import peft
+
+            files, tied = [adapter], ()
+            tensors = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
+        else:
+            files, tensors = weights_of(checkpoint), model.state_dict()
+            tied = tuple(getattr(model, "all_tied_weights_keys", None) or ())
+        shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+        faults = stored_faults(files, shapes, tied, check_weights) if files else []
+    refuse(faults, f"checkpoint '{checkpoint}'")

@@ -1,7 +1,6 @@
-"""Counting the scans of JPEG files: each costs a pass over all pixels, however few bytes it has."""
+"""Counting the scans of JPEG data: each costs a pass over all pixels, however few bytes it has."""
 
 import re
-from typing import BinaryIO
 
 __all__ = ["count_scans"]
 
@@ -12,21 +11,18 @@ _MARK = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
 _START_OF_IMAGE = b"\xff\xd8"
 
 
-def count_scans(file: BinaryIO, start: int = 0) -> int:
-    """How many scans a decoder finds in a JPEG file: those up to its end-of-image mark, whatever follows (more pictures,
+def count_scans(data: bytes, start: int = 0, stop: int | None = None) -> int:
+    """How many scans a decoder finds in a JPEG picture: those up to its end-of-image mark, whatever follows (more pictures,
     a film), and none in the segments that it skips, such as those with a preview of the picture.
 
     Args:
-        file: open at any place, which is kept; where the picture is broken off, the scans up to there are counted.
-        start: where the picture begins in the file.
+        data: what holds the picture. Where it is broken off, the scans up to there are counted.
+        start, stop: where the picture begins, and the last place where it may end.
     """
-    place = file.tell()
-    file.seek(start)
-    data = file.read()
-    file.seek(place)
+    stop = len(data) if stop is None else stop
     scans = 0
-    position = len(_START_OF_IMAGE)
-    while (mark := _MARK.search(data, position)) is not None:
+    position = start + len(_START_OF_IMAGE)
+    while (mark := _MARK.search(data, position, stop)) is not None:
         code = data[mark.end() - 1]
         if code == _END_OF_IMAGE:
             break

@@ -17,17 +17,14 @@ from urllib.request import url2pathname
 
 import httpx
 from PIL import Image, UnidentifiedImageError
-from PIL.JpegImagePlugin import JpegImageFile
 
+from .costs import check_cost
 from .image_errors import ImageError
-from .jpeg import count_scans
 from .pixels import array_to_image, as_array, is_array, to_rgb
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # small, well-tested readers; files may come from anywhere
 MAX_PIXELS = 64_000_000
 MAX_ASPECT_RATIO = 200  # Qwen2-VL's image processor refuses longer images, only later
-MAX_JPEG_SCANS = 100  # each costs a pass over all pixels; usual files have up to about 10
-MAX_SCANNED_PIXELS = 20 * MAX_PIXELS  # scans times pixels: some seconds
 MAX_DOWNLOAD_BYTES = 64_000_000
 DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer
 
@@ -50,7 +47,7 @@ _TURNS = {
 }
 
 __all__ = [
-    *("FORMATS", "MAX_ASPECT_RATIO", "MAX_PIXELS", "ImageError"),
+    *("FORMATS", "MAX_ASPECT_RATIO", "MAX_PIXELS", "UNREADABLE", "ImageError"),
     *("decode_image", "flatten_images", "open_header", "open_image", "read_data_url"),
 ]
 
@@ -107,8 +104,8 @@ def decode_image(
         formats: whose readers are tried, some of `FORMATS`.
 
     Raises:
-        ImageError: see [`open_image`]; also for a JPEG file of more than `MAX_JPEG_SCANS` scans, or of more than
-            `MAX_SCANNED_PIXELS` in all of them.
+        ImageError: see [`open_image`]; also for a file that is made to cost more than its picture, see
+            [`wallaroo_hf.processing.costs.check_cost`].
     """
     with open_header(data, name, max_pixels, formats) as opened:
         return _finish(opened, name)
@@ -135,8 +132,7 @@ def open_header(
     except UNREADABLE as error:
         raise _unreadable(name, error) from error
     with opened:
-        _check_size(*opened.size, name, max_pixels)
-        _check_scans(opened, name)
+        _check_header(opened, name, max_pixels)
         yield opened
 
 
@@ -177,15 +173,14 @@ def _stored(image: Mapping[str, Any]) -> Any:
         if image.get(key) is not None:
             return image[key]
     raise ImageError(
-        f"The image given is a dict with {', '.join(map(repr, image)) or 'nothing in it'}; give one with the 'bytes' of a "
-        "file or its 'path'."
+        f"The image given is a dict without 'bytes' and without a 'path' (it has {', '.join(map(repr, image)) or 'nothing'}); "
+        "give the bytes of a file or its path."
     )
 
 
 def _given(image: Image.Image) -> Image.Image:
     """A PIL image, whose file may not have been decoded yet."""
-    _check_size(*image.size, "given", MAX_PIXELS)
-    _check_scans(image, "given")
+    _check_header(image, "given", MAX_PIXELS)
     return _finish(image, "given")
 
 
@@ -274,6 +269,17 @@ def _download(url: str, name: str) -> bytes:
 # ------------------------------------------------------------------------------------------------ how it turns out
 
 
+def _check_header(image: Image.Image, name: str, max_pixels: int) -> None:
+    """What can be told before a picture is decoded."""
+    _check_size(*image.size, name, max_pixels)
+    try:
+        check_cost(image, name)
+    except ImageError:
+        raise
+    except UNREADABLE as error:
+        raise _unreadable(name, error) from error
+
+
 def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
     size = f"The image {name} has {width}x{height} pixels, but"
     if min(width, height) < 1:
@@ -283,23 +289,6 @@ def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         raise ImageError(
             f"{size} one side may be at most {MAX_ASPECT_RATIO} times the other; crop it.", "unusable_image"
-        )
-
-
-def _check_scans(image: Image.Image, name: str) -> None:
-    """Of all that is JPEG inside and not decoded yet; files with further pictures in them (MPO) are."""
-    if not isinstance(image, JpegImageFile) or not image.tile or image.fp is None:
-        return
-    try:
-        scans = count_scans(image.fp, image.tile[0].offset)
-    except UNREADABLE as error:
-        raise _unreadable(name, error) from error
-    limit = min(MAX_JPEG_SCANS, MAX_SCANNED_PIXELS // (image.width * image.height))
-    if scans > limit:
-        raise ImageError(
-            f"The image {name} is a JPEG file of {image.width}x{image.height} pixels and more than {limit} scans; save it "
-            "anew.",
-            "unusable_image",
         )
 
 

@@ -20,7 +20,7 @@ _ROUNDING = 1e-3  # of the range: what arithmetic in half precision, or resizing
 
 def is_array(value: Any) -> bool:
     """Whether a value is an array or a tensor, of whichever library."""
-    return _is_tensor(value) or hasattr(value, "__array__")
+    return _is_tensor(value) or (hasattr(value, "__array__") and not isinstance(value, Image.Image))
 
 
 def as_array(value: Any, name: str) -> np.ndarray:
@@ -116,7 +116,7 @@ def _eight_bits(values: np.ndarray, name: str) -> np.ndarray:
     white = _white(values, high)
     if white is None or low < (-_ROUNDING * white if kind == "f" else 0):
         raise ImageError(
-            f"The image {name} has values from {low:,.6g} to {high:,.6g}, which are neither 0 to 255, nor of 16 bits (the "
+            f"The image {name} has values from {_shown(low)} to {_shown(high)}, which are neither 0 to 255, nor of 16 bits (the "
             "highest from 4,096 to 65,535), nor floating-point from 0 to 1; scale them to one of these.",
             "unusable_image",
         )
@@ -140,6 +140,10 @@ def _white(values: np.ndarray, high: float) -> int | None:
         is_plain = high >= _LEAST_FLOAT_8_BITS or bool((values == np.rint(values)).all())
         return 255 if is_plain else None
     return 65_535 if _LEAST_16_BITS <= high <= 65_535 * (1 + _ROUNDING) else None
+
+
+def _shown(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
 
 
 def _lab_to_rgb(image: Image.Image) -> Image.Image:

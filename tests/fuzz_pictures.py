@@ -41,13 +41,21 @@ def corpus() -> list[bytes]:
     modes = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I", "F", "I;16", "I;16B")
     options: dict[str, list[dict[str, Any]]] = {
         "PNG": [{}, {"exif": exif}, {"save_all": True, "append_images": [small]}],
-        "JPEG": [{}, {"progressive": True, "exif": exif}, {"restart_marker_blocks": 2}, {"quality": 95, "subsampling": 0}],
+        "JPEG": [
+            {},
+            {"progressive": True, "exif": exif},
+            {"restart_marker_blocks": 2},
+            {"quality": 95, "subsampling": 0},
+        ],
         "MPO": [{"save_all": True, "append_images": [small], "exif": exif}],
         "WEBP": [{}, {"lossless": True, "exif": exif}, {"save_all": True, "append_images": [small]}],
         "GIF": [{}, {"save_all": True, "append_images": [small]}],
         "BMP": [{}],
         "TIFF": [
-            *({"compression": name} for name in ("raw", "packbits", "tiff_lzw", "tiff_deflate", "jpeg", "zstd", "lzma")),
+            *(
+                {"compression": name}
+                for name in ("raw", "packbits", "tiff_lzw", "tiff_deflate", "jpeg", "zstd", "lzma")
+            ),
             *({"compression": name} for name in ("group3", "group4", "webp")),
             {"tiffinfo": {322: 16, 323: 16}, "compression": "tiff_deflate"},
             {"exif": exif, "big_tiff": True},
@@ -136,27 +144,42 @@ def array(random: np.random.Generator, _: list[bytes]) -> Any:
         height, width, channels = int(random.integers(0, 70)), int(random.integers(0, 70)), int(random.integers(1, 6))
         shape = [[height, width], [height, width, channels], [channels, height, width]][random.integers(3)]
     scale = float(random.choice([0, 1, 1.01, 2, 255, 256, 4000, 65535, 1e6, 1e300]))
-    values = random.random(shape) * scale - (random.random() < 0.2) * scale / 2
+    values = np.asarray(random.random(shape) * scale - (random.random() < 0.2) * scale / 2)
     if values.size and random.random() < 0.1:
         values.flat[random.integers(values.size)] = random.choice([np.nan, np.inf, -np.inf])
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if random.random() < 0.5:
-            names = "bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 float32 float64 longdouble complex64"
+            names = (
+                "bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 float32 float64 longdouble complex64"
+            )
             return values.astype(str(random.choice([*names.split(), ">u2", ">f4", "S3", "O"])))
         names = "bool uint8 int8 int16 int32 int64 float16 bfloat16 float32 float64 complex64 float8_e4m3fn uint16"
         tensor = torch.from_numpy(values).to(getattr(torch, str(random.choice(names.split()))))
-    return tensor if random.random() < 0.9 or not tensor.ndim else tensor.to_sparse()
+    is_sparse = random.random() < 0.1 and tensor.ndim > 0 and tensor.dtype in (torch.float32, torch.int64)
+    return tensor.to_sparse() if is_sparse else tensor
 
 
 def made_picture(random: np.random.Generator, _: list[bytes]) -> Any:
     """A PIL image of any mode, with entries that may be wrong for it."""
-    mode = str(random.choice("1 L LA La P PA RGB RGBX RGBA RGBa CMYK YCbCr LAB HSV I F I;16 I;16L I;16B I;16N".split()))
+    mode = str(
+        random.choice("1 L LA La P PA RGB RGBX RGBA RGBa CMYK YCbCr LAB HSV I F I;16 I;16L I;16B I;16N".split())
+    )
     image = Image.new(mode, (int(random.integers(0, 60)), int(random.integers(0, 60))))
     if image.width * image.height and mode in ("I", "F") and random.random() < 0.8:
-        image.putpixel((0, 0), float(random.choice([1, 0.3, 255, 300, 65535, -1, 1e9])).__int__() if mode == "I" else 0.7)
+        image.putpixel(
+            (0, 0), float(random.choice([1, 0.3, 255, 300, 65535, -1, 1e9])).__int__() if mode == "I" else 0.7
+        )
     junk: list[Any] = [b"", b"\0\1", 0, 300, -1, "words", (1, 2, 3), (1, 2), None, b"Exif\0\0II*\0", [1], 1.5]
-    for key in ("transparency", "exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif", "icc_profile", "background"):
+    for key in (
+        "transparency",
+        "exif",
+        "xmp",
+        "XML:com.adobe.xmp",
+        "Raw profile type exif",
+        "icc_profile",
+        "background",
+    ):
         if random.random() < 0.15:
             image.info[key] = junk[random.integers(len(junk))]
     return image
@@ -164,9 +187,48 @@ def made_picture(random: np.random.Generator, _: list[bytes]) -> Any:
 
 def words(random: np.random.Generator, _: list[bytes]) -> Any:
     """Text that is no picture, and things that are not even text."""
-    parts = ["data:", "image/png", ";base64", ",", "file://", "localhost", "/", "..", "a.png", "%", "%00", "\0", "\ud800"]
-    parts += ["ftp://", "zip://", "[", "]", "::", "iVBORw0KGgo", "/9j/", "R0lGODlhAQABAA", "=", "\n", " ", "é", "x" * 300]
-    odd: list[Any] = [None, 3, 1.5, object(), {}, {"path": 3}, {"bytes": "text"}, {"bytes": 7}, io.StringIO("x"), set()]
+    parts = [
+        "data:",
+        "image/png",
+        ";base64",
+        ",",
+        "file://",
+        "localhost",
+        "/",
+        "..",
+        "a.png",
+        "%",
+        "%00",
+        "\0",
+        "\ud800",
+    ]
+    parts += [
+        "ftp://",
+        "zip://",
+        "[",
+        "]",
+        "::",
+        "iVBORw0KGgo",
+        "/9j/",
+        "R0lGODlhAQABAA",
+        "=",
+        "\n",
+        " ",
+        "é",
+        "x" * 300,
+    ]
+    odd: list[Any] = [
+        None,
+        3,
+        1.5,
+        object(),
+        {},
+        {"path": 3},
+        {"bytes": "text"},
+        {"bytes": 7},
+        io.StringIO("x"),
+        set(),
+    ]
     if random.random() < 0.2:
         return odd[random.integers(len(odd))]
     return "".join(parts[index] for index in random.integers(len(parts), size=random.integers(0, 9)))

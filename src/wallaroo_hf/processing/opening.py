@@ -149,18 +149,17 @@ def read_data_url(url: str, name: str = "given") -> bytes:
     """What a data URL holds, in base64 or percent-encoded.
 
     Raises:
-        ImageError: if it has no comma, or says base64 and is not.
+        ImageError: if it has no comma, says base64 and is not, or holds half a character.
     """
     head, comma, payload = url.partition(",")
     if not comma:
         raise ImageError(f"The data URL of the image {name} has no comma; write 'data:image/png;base64,...'.")
-    if not head.lower().endswith(";base64"):
-        return unquote_to_bytes(payload)
     try:
-        return _from_base64(unquote_to_bytes(payload))
+        data = unquote_to_bytes(payload)
+        return _from_base64(data) if head.lower().endswith(";base64") else data
     except ValueError as error:
         raise ImageError(
-            f"The data URL of the image {name} is not base64 ({error}); encode the file's bytes."
+            f"The data URL of the image {name} cannot be decoded ({error}); encode the file's bytes as base64."
         ) from error
 
 
@@ -261,7 +260,9 @@ def _download(url: str, name: str) -> bytes:
                         f"The image {name} is larger than {MAX_DOWNLOAD_BYTES:,} bytes; give a smaller one.",
                         "too_large_image",
                     )
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except ImageError:
+        raise
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:
         raise _unreadable(name, error) from error
     return bytes(data)
 

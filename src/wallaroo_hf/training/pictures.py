@@ -13,6 +13,7 @@ from ..processing.opening import FORMATS, MAX_PIXELS, UNREADABLE, ImageError, de
 from .rows import Row, RowError
 
 IMAGE_FORMATS = FORMATS
+_FILES = (str, os.PathLike, bytes, bytearray, memoryview, Mapping)  # what stands for a file
 
 __all__ = ["IMAGE_FORMATS", "MAX_PIXELS", "check_picture", "open_picture", "open_pictures", "stored_picture"]
 
@@ -21,13 +22,13 @@ def open_picture(picture: Any) -> Image.Image:
     """Opens a picture of a row as every other picture is opened, see [`wallaroo_hf.processing.opening.open_image`].
 
     Args:
-        picture: a PIL image, a path, bytes, or the `{"bytes", "path"}` of `datasets`; paths may be `hf://` ones.
+        picture: a path, the `{"bytes", "path"}` of `datasets`, bytes, a PIL image or an array; paths may be `hf://` ones.
 
     Raises:
         RowError: if it is missing, cannot be decoded, has more than `MAX_PIXELS`, or is no picture that a model can see.
     """
     with _row_errors():
-        if isinstance(picture, Image.Image):
+        if not isinstance(picture, _FILES):
             return open_image(picture)
         with _stream(picture) as stream:
             return decode_image(stream, _name(picture))
@@ -53,7 +54,7 @@ def check_picture(picture: Any, decode: bool = True) -> None:
     Raises:
         RowError: as [`open_picture`].
     """
-    if decode or isinstance(picture, Image.Image):
+    if decode or not isinstance(picture, _FILES):
         open_picture(picture)
         return
     with _row_errors(), _stream(picture) as stream, open_header(stream, _name(picture)):
@@ -61,13 +62,13 @@ def check_picture(picture: Any, decode: bool = True) -> None:
 
 
 def stored_picture(picture: Any) -> dict[str, Any]:
-    """A picture as data sets store it, `{"bytes", "path"}`: the file's own bytes, or a PNG of a PIL image.
+    """A picture as data sets store it, `{"bytes", "path"}`: the file's own bytes, or a PNG of what is no file.
 
     Raises:
         RowError: as [`open_picture`].
     """
     opened = open_picture(picture)
-    if isinstance(picture, Image.Image):
+    if not isinstance(picture, _FILES):
         buffer = BytesIO()
         opened.save(buffer, format="PNG")
         return {"bytes": buffer.getvalue(), "path": None}

@@ -4,7 +4,6 @@ Importing it does not import torch, so that a process that only opens pictures s
 """
 
 import base64
-import binascii
 import io
 import os
 import struct
@@ -66,8 +65,9 @@ def open_image(image: Any) -> Image.Image:
             channels, of booleans, of integers of 8 or 16 bits, or of floating-point numbers of the same ranges or up to 1.
 
     Raises:
-        ImageError: a `ValueError`; if it cannot be found or decoded, has no pixels or more than `MAX_PIXELS`, is longer than
-            `MAX_ASPECT_RATIO` times its width, or its values are of no range of pictures; the message names it.
+        ImageError: a `ValueError`; if it cannot be found or decoded, has no pixels or more than `MAX_PIXELS`, is longer
+            than `MAX_ASPECT_RATIO` times its width, would cost far more to decode than its size says, or its values are of
+            no range of pictures; the message names it.
     """
     if isinstance(image, Mapping):
         image = _stored(image)
@@ -171,9 +171,10 @@ def _stored(image: Mapping[str, Any]) -> Any:
     for key in ("bytes", "path"):
         if image.get(key) is not None:
             return image[key]
+    keys = ", ".join(map(repr, image))[:200] or "nothing"
     raise ImageError(
-        f"The image given is a dict without 'bytes' and without a 'path' (it has {', '.join(map(repr, image)) or 'nothing'}); "
-        "give the bytes of a file or its path."
+        f"The image given is a dict without 'bytes' and without a 'path' (it has {keys}); give the bytes of a file or its "
+        "path."
     )
 
 
@@ -217,8 +218,8 @@ def _file(text: str, name: str) -> Iterator[BinaryIO]:
             raise _unreadable(name, error) from error
     if data is None or not (data.startswith(_MAGIC) or len(text) >= 1024):
         raise ImageError(
-            f"The image {name} does not exist, nor is it base64 text of one; give the path of an image file, an http(s) URL or "
-            "a PIL image.",
+            f"The image {name} does not exist, nor is it base64 text of one; give a path, an http(s) URL "
+            "or a PIL image.",
             "missing_image",
         )
     yield io.BytesIO(data)

@@ -116,8 +116,8 @@ def _eight_bits(values: np.ndarray, name: str) -> np.ndarray:
     white = _white(values, high)
     if white is None or low < (-_ROUNDING * white if kind == "f" else 0):
         raise ImageError(
-            f"The image {name} has values from {_shown(low)} to {_shown(high)}, which are neither 0 to 255, nor of 16 bits (the "
-            "highest from 4,096 to 65,535), nor floating-point from 0 to 1; scale them to one of these.",
+            f"The image {name} has values from {_shown(low)} to {_shown(high)}, which are neither 0 to 255, nor of 16 bits "
+            "(the highest from 4,096 to 65,535), nor floating-point from 0 to 1; scale them to one of these.",
             "unusable_image",
         )
     if white == 65_535:

@@ -19,6 +19,12 @@ REFUSED = [
     "text",
     "wrong type",
     "20,000x1",
+    "many scans",
+    "many scans, two pictures",
+    "many scans in a tiff",
+    "huge tile",
+    "not a number",
+    "no range",
 ]
 ACCEPTED = [
     "exif.jpg",
@@ -28,6 +34,14 @@ ACCEPTED = [
     "1x1.png",
     "16 bits.png",
     "alpha.png",
+    "two pictures.jpg",
+    "film behind.jpg",
+    "damaged exif.jpg",
+    "damaged exif.png",
+    "damaged exif.webp",
+    "float.tiff",
+    "int32.tiff",
+    "lab.tiff",
 ]
 SIZE = {"height": 32, "width": 48}
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from helpers import picture
 from wallaroo_hf.layout.grid import contain_and_pad
@@ -32,6 +33,28 @@ def test_crop_and_back_has_the_sources_scale(processor):
     assert back.size == (640, 462)
     middle = source.crop((0, 9, 640, 471))
     assert np.abs(np.asarray(back, dtype=float) - np.asarray(middle, dtype=float)).mean() < 3
+
+
+@pytest.mark.parametrize("form", ["path", "bytes", "PIL"])
+def test_called_by_itself_it_opens_as_the_processor_does(processor, tmp_path, form):
+    """transformers' own opening would clip mode I, and refuse bytes; what is transparent would turn black."""
+    dark = np.asarray(picture(1).convert("L")).astype(np.int32)
+    clear = picture(2).convert("RGBA")
+    clear.putalpha(0)
+    for image, expected in ((Image.fromarray(dark), dark), (clear, np.full(dark.shape, 255))):
+        path = tmp_path / f"a{image.mode}.tiff"
+        image.save(path)
+        given = {"path": str(path), "bytes": path.read_bytes(), "PIL": image}[form]
+        shown = Image.fromarray(np.repeat(expected[..., None], 3, axis=2).astype(np.uint8))
+        pixels = processor.image_processor(given, return_tensors="np")["pixel_values"]
+        assert (pixels == processor.image_processor(shown, return_tensors="np")["pixel_values"]).all()
+
+
+def test_called_by_itself_with_arrays_it_is_told_their_range(processor):
+    shares = np.asarray(picture(1), np.float32) / 255
+    told = processor.image_processor(shares, do_rescale=False, return_tensors="np")["pixel_values"]
+    same = processor.image_processor(picture(1), return_tensors="np")["pixel_values"]
+    assert np.abs(told - same).max() < 0.05  # resized as numbers, not as bytes
 
 
 def test_unknown_fit(processor):

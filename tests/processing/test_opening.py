@@ -3,7 +3,12 @@
 import base64
 import functools
 import http.server
+import io
+import os
+import subprocess
+import sys
 import threading
+import zipfile
 
 import numpy as np
 import pytest
@@ -13,6 +18,7 @@ import hostile
 from helpers import picture
 from wallaroo_hf.processing import opening
 from wallaroo_hf.processing.image_processor import open_image
+from wallaroo_hf.processing.opening import ImageError
 
 
 def test_every_form_gives_the_same_picture(tmp_path):
@@ -88,3 +94,126 @@ def test_downloads_are_limited(tmp_path, monkeypatch):
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         """Tests print nothing."""
+
+
+def _forms(path):
+    """One file in every form in which a picture is given."""
+    data = path.read_bytes()
+    text = base64.b64encode(data).decode()
+    quoted = "".join(f"%{byte:02x}" for byte in data)
+    return {
+        "path": path,
+        "text": str(path),
+        "file URL": path.as_uri(),
+        "file URL with a host": path.as_uri().replace("file:///", "FILE://localhost/"),
+        "bytes": data,
+        "bytearray": bytearray(data),
+        "memoryview": memoryview(data),
+        "BytesIO": io.BytesIO(data),
+        "base64": text,
+        "base64 on lines": "\n".join(text[start : start + 60] for start in range(0, len(text), 60)),
+        "data URL": f"data:image/png;base64,{text}",
+        "data URL in capitals": f"DATA:image/png;BASE64,{text}",
+        "percent-encoded data URL": f"data:,{quoted}",
+        "stored bytes": {"bytes": data, "path": None},
+        "stored bytes with a name": {"bytes": data, "path": "elsewhere.png"},
+        "stored path": {"bytes": None, "path": str(path)},
+        "PIL": Image.open(io.BytesIO(data)),
+    }
+
+
+@pytest.mark.parametrize("name", ["a ü 100%.png", "a.jpg"])
+def test_every_form_of_a_file(tmp_path, name):
+    path = tmp_path / name
+    picture(1, 24, 16).save(path)
+    expected = open_image(path.read_bytes())
+    for form, given in _forms(path).items():
+        assert open_image(given).tobytes() == expected.tobytes(), form
+    with path.open("rb") as file:
+        file.read(7)  # wherever it stands
+        assert open_image(file).tobytes() == expected.tobytes() and not file.closed
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(path, "a")
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive, archive.open("a") as file:
+        assert open_image(file).tobytes() == expected.tobytes()
+
+
+def test_short_base64(tmp_path):
+    """A picture of a few bytes, whose text could be the name of a file."""
+    path = tmp_path / "1x1.gif"
+    Image.new("P", (1, 1)).save(path)
+    text = base64.b64encode(path.read_bytes()).decode()
+    assert len(text) < 100 and open_image(text).size == (1, 1)
+
+
+def test_opening_again_changes_nothing(tmp_path):
+    """What came out holds no entry that could be read a second time, and is not copied."""
+    for name, path in hostile.write_accepted(tmp_path).items():
+        opened = open_image(path)
+        assert opened.info == {} and open_image(opened) is opened, name
+    given = picture(1).convert("RGBA")
+    assert open_image(given).mode == "RGB" and given.mode == "RGBA"
+
+
+def test_damaged_exif_is_no_reason_to_refuse(tmp_path):
+    """As a file, as Pillow opened it, and from one hand to the next."""
+    for kind in ("JPEG", "PNG", "WEBP"):
+        data = hostile.damaged_exif(kind)
+        with Image.open(io.BytesIO(data)) as opened:
+            opened.load()
+            for given in (data, opened, opened.copy()):
+                assert open_image(open_image(given)).size == (128, 96), kind
+
+
+def test_an_orientation_without_a_file():
+    """Set by hand, or of no known kind."""
+    given = picture(1)
+    given.getexif()[0x0112] = 6
+    assert open_image(given).size == (96, 128) and given.size == (128, 96)
+    for odd in (0, 9, 2**16 - 1, "upright", (6, 6)):
+        given = picture(1)
+        given.getexif()[0x0112] = odd
+        assert open_image(given).tobytes() == picture(1).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({}, "it has nothing"),
+        ({"type": "image", "url": "x"}, "it has 'type', 'url'"),
+        ({"bytes": None, "path": None}, "without 'bytes'"),
+        ({"bytes": None, "path": "nowhere.png"}, "does not exist"),
+        (io.StringIO("text"), "opened as text"),
+        ("file://elsewhere/a.png", "another computer"),
+        ("file:///nowhere.png", "does not exist"),
+        ("data:image/png;base64", "no comma"),
+        ("data:image/png;base64,????", "cannot be decoded"),
+        ("data:,half a character\ud83d", "cannot be decoded"),
+        ("data:,hello", "no PNG"),
+        ("a\nb", "'a b' does not exist"),
+        ("\ud800.png", "does not exist"),
+        (3, "of type int"),
+    ],
+)
+def test_what_is_said_of_other_forms(given, says):
+    with pytest.raises(ImageError, match=f"^The [^\n]*{says}[^\n]*; [^\n]*\\.$") as caught:
+        open_image(given)
+    str(caught.value).encode()  # it can be shown
+
+
+def test_a_closed_picture(tmp_path):
+    picture(1).save(tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as given:
+        pass
+    with pytest.raises(ImageError, match="could not be read"):
+        open_image(given)
+
+
+def test_importing_needs_no_torch():
+    """A process that only opens pictures starts at once."""
+    program = (
+        "import sys, io; from PIL import Image; from wallaroo_hf.processing.opening import open_image; "
+        "open_image(Image.new('L', (2, 2))); sys.exit({'torch', 'transformers'} & set(sys.modules) != set())"
+    )
+    environment = {**os.environ, "_WALLAROO_HF_REGISTER_LATER": "1"}
+    assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == 0

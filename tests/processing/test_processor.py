@@ -1,5 +1,6 @@
 """Prompts, images and sizes to tensors; saving and loading; what users get wrong."""
 
+import io
 import json
 import shutil
 
@@ -275,3 +276,32 @@ def test_text_of_rows_with_image_codes(processor):
     assert processor.post_process_multimodal_output(rows) == [""]
     with pytest.raises(ValueError, match="decode_image_tokens"):
         processor.post_process_multimodal_output(rows, generation_mode="image")
+
+
+@pytest.mark.parametrize("mode", ["text", "image", "auto"])
+def test_every_form_of_an_image_is_one_image(processor, tmp_path, mode):
+    """Through chats too, whose parts may hold anything that is opened."""
+    path = tmp_path / "a.png"
+    picture(1).save(path)
+    stored = {"bytes": path.read_bytes(), "path": None}
+    forms = [
+        str(path),
+        path.as_uri(),
+        path.read_bytes(),
+        stored,
+        io.BytesIO(path.read_bytes()),
+        np.asarray(picture(1)),
+    ]
+    options = {"generation_mode": mode, **({} if mode == "text" else {"height": 64, "width": 64})}
+    batches = []
+    for form in [picture(1), *forms]:
+        chat = [{"role": "user", "content": [{"type": "image", "image": form}, {"type": "text", "text": "bluer"}]}]
+        batches.append(
+            processor.apply_chat_template(
+                chat, tokenize=True, return_dict=True, return_tensors="np", processor_kwargs=dict(options)
+            )
+        )
+        text = processor.apply_chat_template(chat)
+        again = processor(text=text, images=io.BytesIO(path.read_bytes()), return_tensors="np", **options)
+        assert (again["pixel_values"] == batches[0]["pixel_values"]).all()
+    assert all((batch["pixel_values"] == batches[0]["pixel_values"]).all() for batch in batches)

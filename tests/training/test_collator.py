@@ -198,6 +198,16 @@ def test_broken_rows_are_named(collator, row, words):
         collator([{**row, "name": "broken"}])
 
 
+def test_pictures_of_high_range_are_learned_as_they_look(collator):
+    """Mode I with 8-bit values is no black picture, and an array is a picture too."""
+    gray = np.asarray(picture(1).convert("L"))
+    plain, *others = [
+        collator([{**drawing_row("a", image), "draw": 1}])["target_pixel_values"][0]
+        for image in (Image.fromarray(gray), Image.fromarray(gray.astype(np.int32)), gray / 255)
+    ]
+    assert plain.std() > 0.1 and all((other == plain).all() for other in others)
+
+
 def test_settings_of_a_stage(processor):
     collator = WallarooDataCollator.for_stage(processor, stage(4), seed=3)
     assert (collator.max_length, collator.unconditional_rate, collator.source_mask_rate) == (4096, 0.1, 0.6)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import hostile
 from helpers import picture
 from wallaroo_hf.processing.image_processor import open_image
 from wallaroo_hf.training.pictures import MAX_PIXELS, check_picture, open_picture, stored_picture
@@ -87,6 +88,10 @@ def broken_forms(tmp_path):
         (None, "broken_image"),
         ({"bytes": None, "path": None}, "broken_image"),
         (7, "broken_image"),
+        (hostile.many_scans(200), "unusable_image"),
+        (hostile.tiff_of_many_scans(200), "unusable_image"),
+        (hostile.encoded(Image.new("RGB", (20_000, 1)), "PNG"), "unusable_image"),
+        (Image.new("I", (4, 4), -1), "unusable_image"),
         (str(tmp_path / "nowhere.png"), "missing_image"),
         (str(tmp_path), "missing_image"),
         ("https://example.com/a.png", "missing_image"),
@@ -107,5 +112,5 @@ def test_half_a_picture_has_a_whole_header():
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     half = png(noise)[:6000]
     check_picture(half, decode=False)
-    with pytest.raises(RowError, match="cannot be decoded"):
+    with pytest.raises(RowError, match="could not be read"):
         check_picture(half)

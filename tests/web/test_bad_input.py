@@ -11,6 +11,7 @@ import zlib
 import pytest
 from PIL import Image
 
+import hostile
 from helpers import picture
 from running_server import data_uri, picture_in, png
 
@@ -248,6 +249,8 @@ BAD_IMAGES = {
     "wrong type": png(picture(1), format="TIFF"),
     "svg": b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
     "20000x1": png(Image.new("RGB", (20_000, 1))),
+    "many scans": hostile.many_scans(200),
+    "many scans, two pictures": hostile.many_scans(200, kind="MPO"),
 }
 
 
@@ -280,6 +283,9 @@ ODD_IMAGES = {
     "animated": _animated(),
     "1x1": (png(Image.new("RGB", (1, 1))), (1, 1)),
     "16 bits": (png(Image.new("I;16", (64, 48))), (64, 48)),
+    "damaged EXIF": (hostile.damaged_exif("JPEG"), (128, 96)),
+    "film behind": (hostile.motion_photo(), (128, 96)),
+    "two pictures": (hostile.many_scans(0, kind="MPO"), (128, 96)),
 }
 
 

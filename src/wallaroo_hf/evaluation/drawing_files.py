@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from .._files import new_folder
+from ..processing.opening import open_image
 from .benchmarks import BENCHMARKS
 from .drawing_manifest import IMAGES, SAMPLES, Drawing, Manifest
 from .drawing_plans import ScoredFile
@@ -118,7 +119,7 @@ def _write(file: ScoredFile, folder: Path, path: Path) -> None:
     elif len(file.pictures) == 1:
         _link(sample_path(folder, file.pictures[0]), path)
     else:
-        grid([Image.open(sample_path(folder, name)) for name in file.pictures]).save(path)
+        grid([open_image(sample_path(folder, name)) for name in file.pictures]).save(path)
 
 
 def grid(cells: Sequence[Image.Image]) -> Image.Image:

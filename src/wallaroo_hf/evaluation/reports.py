@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .._files import new_file
+from ..processing.opening import open_image
 from ..scenes import render
 from ..training.reports import contact_sheet
 from .items import TASKS, Item
@@ -101,8 +102,7 @@ def _picture(item: Item, results: ResultsFile) -> Image.Image:
     """What was shown and what was made of it: side by side, or wide ones one above the other."""
     pictures = [] if item.scene is None else [render(item.scene)]
     if results[item.name].answer is None:
-        with Image.open(results.picture_path(item.name)) as picture:
-            pictures.append(picture.convert("RGB"))
+        pictures.append(open_image(results.picture_path(item.name)))
     frame = _FRAMES[results[item.name].ok]
     pictures = [
         ImageOps.expand(ImageOps.scale(picture, _SCALE, _NEAREST), _FRAME_WIDTH, frame) for picture in pictures

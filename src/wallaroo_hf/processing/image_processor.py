@@ -9,6 +9,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from ..layout.grid import contain_and_pad, cover_and_crop
 from .opening import flatten_images, open_image
+from .pixels import is_array
 
 FITS = ("crop", "pad")
 
@@ -28,6 +29,14 @@ class WallarooImageProcessor(Qwen2VLImageProcessorPil):
     stream has no settings: RGB, resized with bicubic filtering until it covers the wanted size, centre-cropped, scaled
     to [-1, 1] (released data code; `reference/layouts/preprocess` pins it).
     """
+
+    def fetch_images(self, image_url_or_urls: Any) -> Any:
+        """Pictures as every other picture is opened, see [`wallaroo_hf.processing.opening.open_image`]; arrays stay as they
+        are, whose scale and order of channels the caller may say (`do_rescale`, `input_data_format`).
+        """
+        if isinstance(image_url_or_urls, (list, tuple)):
+            return [self.fetch_images(item) for item in image_url_or_urls]
+        return image_url_or_urls if is_array(image_url_or_urls) else open_image(image_url_or_urls)
 
     def to_vq_pixels(self, image: Image.Image, height: int, width: int, fit: str = "crop") -> np.ndarray:
         """Brings an image to `height` x `width` pixels for the image tokenizer.

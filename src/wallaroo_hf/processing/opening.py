@@ -1,63 +1,95 @@
-"""Opening images as people give them: the one place that decides what is read, how large it may be and how it turns out."""
+"""Opening pictures as people give them: the one place that decides what is read, how large it may be and how it turns out.
+
+Importing it does not import torch, so that a process that only opens pictures starts at once.
+"""
 
 import base64
-import binascii
 import io
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
+from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.request import url2pathname
 
 import httpx
-from PIL import Image, ImageOps, UnidentifiedImageError
-from transformers.image_transforms import to_pil_image
+from PIL import Image, UnidentifiedImageError
+
+from .costs import check_cost
+from .image_errors import ImageError
+from .pixels import array_to_image, as_array, is_array, to_rgb
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # small, well-tested readers; files may come from anywhere
 MAX_PIXELS = 64_000_000
 MAX_ASPECT_RATIO = 200  # Qwen2-VL's image processor refuses longer images, only later
-MAX_JPEG_SCANS = 100  # each costs a pass over all pixels; usual files have up to about 10
 MAX_DOWNLOAD_BYTES = 64_000_000
 DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer
 
 # What Pillow's readers raise at files that are damaged or made to do damage.
 UNREADABLE = (
     *(OSError, EOFError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError),
-    *(RuntimeError, struct.error, zlib.error, Image.DecompressionBombError),
+    *(RuntimeError, AssertionError, ImportError, struct.error, zlib.error, Image.DecompressionBombError),
 )
 
-__all__ = ["FORMATS", "MAX_ASPECT_RATIO", "MAX_PIXELS", "decode_image", "flatten_images", "open_image"]
+_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+__all__ = [
+    *("FORMATS", "MAX_ASPECT_RATIO", "MAX_PIXELS", "UNREADABLE", "ImageError"),
+    *("decode_image", "flatten_images", "open_header", "open_image", "read_data_url"),
+]
 
 
 def open_image(image: Any) -> Image.Image:
-    """Loads one image as RGB, whoever made it.
+    """Loads one picture as RGB with 8 bits a channel, whoever made it.
 
     Files are read by the readers of `FORMATS` only, and the size in their header is checked before anything is decoded. The
-    picture is turned as its EXIF entry says, transparent parts become white, and of an animation the first frame is taken.
+    picture is turned as its EXIF entry says (one that is damaged says nothing), transparent parts become white, and of an
+    animation the first frame is taken. What comes out holds pixels and nothing else, and opening it again gives it as it
+    is.
 
     Args:
-        image: a PIL image, a path, an http(s) or data URL, base64 text, the bytes of a file, or an array or tensor of shape
-            `(H, W, 3)` or `(3, H, W)`.
+        image: a PIL image; a path, a `file://`, http(s) or data URL, or base64 text; the bytes of a file, an open file, or
+            the `{"bytes", "path"}` of `datasets`; or an array or tensor `(H, W)`, `(H, W, C)` or `(C, H, W)` of 1 to 4
+            channels, of booleans, of integers of 8 or 16 bits, or of floating-point numbers of the same ranges or up to 1.
 
     Raises:
-        ValueError: if it cannot be found or decoded, has more than `MAX_PIXELS`, or is longer than `MAX_ASPECT_RATIO` times
-            its width; the message names it.
+        ImageError: a `ValueError`; if it cannot be found or decoded, has no pixels or more than `MAX_PIXELS`, is longer
+            than `MAX_ASPECT_RATIO` times its width, would cost far more to decode than its size says, or its values are of
+            no range of pictures; the message names it.
     """
-    if hasattr(image, "__fspath__"):
-        image = image.__fspath__()
+    if isinstance(image, Mapping):
+        image = _stored(image)
     if isinstance(image, Image.Image):
-        return _finish(image, "given")
-    if isinstance(image, (bytes, bytearray)):
+        return _given(image)
+    if isinstance(image, (bytes, bytearray, memoryview)):
         return decode_image(bytes(image))
-    if isinstance(image, str):
-        name = f"'{image[:200]}'"
-        with _file(image, name) as file:
+    if isinstance(image, (str, os.PathLike)):
+        text = os.fsdecode(image)
+        name = _quoted(text)
+        with _file(text, name) as file:
             return decode_image(file, name)
-    try:
-        return _finish(to_pil_image(image), "given")
-    except (ValueError, TypeError) as error:
-        raise _unreadable(f"of type {type(image).__name__}", error) from error
+    if hasattr(image, "read"):
+        return _read(image)
+    if is_array(image):
+        array = as_array(image, "given")
+        _check_size(array.shape[1], array.shape[0], "given", MAX_PIXELS)
+        return to_rgb(array_to_image(array, "given"), "given")
+    raise ImageError(
+        f"The image given is of type {type(image).__name__}; give a path, a URL, the bytes of a file, an open file, a PIL "
+        "image, an array or a tensor."
+    )
 
 
 def decode_image(
@@ -72,23 +104,36 @@ def decode_image(
         formats: whose readers are tried, some of `FORMATS`.
 
     Raises:
-        ValueError: see [`open_image`]; also for a JPEG file of more than `MAX_JPEG_SCANS` scans.
+        ImageError: see [`open_image`]; also for a file that is made to cost more than its picture, see
+            [`wallaroo_hf.processing.costs.check_cost`].
     """
+    with open_header(data, name, max_pixels, formats) as opened:
+        return _finish(opened, name)
+
+
+@contextmanager
+def open_header(
+    data: bytes | BinaryIO, name: str = "given", max_pixels: int = MAX_PIXELS, formats: Sequence[str] = FORMATS
+) -> Iterator[Image.Image]:
+    """A picture of which only the header is read and checked; arguments and errors as of [`decode_image`]."""
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
-        # a size that Pillow itself thinks dangerous is refused by `_finish` too, in our words
+        # a size that Pillow itself thinks dangerous is refused in our words too
         opened = Image.open(file, formats=formats)
     except UnidentifiedImageError as error:
         known = f"{', '.join(formats[:-1])} or {formats[-1]}"
-        raise ValueError(f"The image {name} could not be read (it is no {known} file); give one.") from error
+        raise ImageError(
+            f"The image {name} could not be read (it is no {known} file, or of a kind that Pillow does not know); give one."
+        ) from error
     except Image.DecompressionBombError as error:
-        raise ValueError(f"The image {name} has more than {max_pixels:,} pixels; give a smaller one.") from error
+        raise ImageError(
+            f"The image {name} has more than {max_pixels:,} pixels; give a smaller one.", "too_large_image"
+        ) from error
     except UNREADABLE as error:
         raise _unreadable(name, error) from error
     with opened:
-        if opened.format == "JPEG":
-            _check_scans(file, name)
-        return _finish(opened, name, max_pixels)
+        _check_header(opened, name, max_pixels)
+        yield opened
 
 
 def flatten_images(images: Any) -> list[Image.Image]:
@@ -100,69 +145,104 @@ def flatten_images(images: Any) -> list[Image.Image]:
     return [open_image(images)]
 
 
-def _check_scans(file: BinaryIO, name: str) -> None:
-    file.seek(0)
-    if file.read().count(b"\xff\xda") > MAX_JPEG_SCANS:
-        raise ValueError(f"The image {name} is a JPEG file of more than {MAX_JPEG_SCANS} scans; save it anew.")
+def read_data_url(url: str, name: str = "given") -> bytes:
+    """What a data URL holds, in base64 or percent-encoded.
 
-
-def _finish(image: Image.Image, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Size checked, decoded, upright, RGB."""
-    width, height = image.size
-    if width * height > max_pixels:
-        raise ValueError(
-            f"The image {name} has {width}x{height} pixels, but at most {max_pixels:,} are read; give a smaller one."
-        )
-    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-        raise ValueError(
-            f"The image {name} has {width}x{height} pixels, but one side may be at most {MAX_ASPECT_RATIO} times the "
-            "other; crop it."
-        )
+    Raises:
+        ImageError: if it has no comma, says base64 and is not, or holds half a character.
+    """
+    head, comma, payload = url.partition(",")
+    if not comma:
+        raise ImageError(f"The data URL of the image {name} has no comma; write 'data:image/png;base64,...'.")
     try:
-        image.load()
-        return _on_white(ImageOps.exif_transpose(image))
-    except UNREADABLE as error:
-        raise _unreadable(name, error) from error
+        data = unquote_to_bytes(payload)
+        return _from_base64(data) if head.lower().endswith(";base64") else data
+    except ValueError as error:
+        raise ImageError(
+            f"The data URL of the image {name} cannot be decoded ({error}); encode the file's bytes as base64."
+        ) from error
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    """The picture as RGB; where it is transparent, white shows through."""
-    if image.mode.startswith("I") or image.mode == "F":  # 16 bits a pixel: Pillow would clip them at 255
-        return image.point(lambda value: value * (1 / 256)).convert("L").convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+# ------------------------------------------------------------------------------------------------- what was given
+
+
+def _stored(image: Mapping[str, Any]) -> Any:
+    """The bytes or the path of a picture as `datasets` stores it."""
+    for key in ("bytes", "path"):
+        if image.get(key) is not None:
+            return image[key]
+    keys = ", ".join(map(repr, image))[:200] or "nothing"
+    raise ImageError(
+        f"The image given is a dict without 'bytes' and without a 'path' (it has {keys}); give the bytes of a file or its "
+        "path."
+    )
+
+
+def _given(image: Image.Image) -> Image.Image:
+    """A PIL image, whose file may not have been decoded yet."""
+    _check_header(image, "given", MAX_PIXELS)
+    return _finish(image, "given")
+
+
+def _read(file: Any) -> Image.Image:
+    """An open file, from its beginning."""
+    name = _quoted(file.name) if isinstance(getattr(file, "name", None), str) else "given"
+    if isinstance(file, io.TextIOBase):
+        raise ImageError(f"The image {name} is a file that was opened as text; open it with mode 'rb'.")
+    return decode_image(file, name)
 
 
 @contextmanager
 def _file(text: str, name: str) -> Iterator[BinaryIO]:
     """The file that a path, URL or base64 text stands for."""
-    if text.startswith(("http://", "https://")):
+    scheme = text[:8].lower()
+    if scheme.startswith(("http://", "https://")):
         yield io.BytesIO(_download(text, name))
         return
-    if text.startswith("data:"):
-        yield io.BytesIO(_from_base64(text.partition(",")[2], name))
+    if scheme.startswith("data:"):
+        yield io.BytesIO(read_data_url(text, name))
         return
-    if len(text) < 4096 and os.path.exists(text):  # longer ones are no paths anywhere
+    path = _path_of(text, name) if scheme.startswith("file://") else text
+    if len(path) < 4096 and os.path.exists(path):  # longer ones are no paths anywhere
         try:
-            with open(text, "rb") as file:
+            with open(path, "rb") as file:
                 yield file
         except OSError as error:
             raise _unreadable(name, error) from error
         return
-    if len(text) < 1024 or "://" in text[:32]:  # base64 text of an image is longer than this
-        raise ValueError(
-            f"The image {name} does not exist; give the path of an image file, an http(s) URL or a PIL image."
-        )
-    yield io.BytesIO(_from_base64(text, name))
-
-
-def _from_base64(text: str, name: str) -> bytes:
+    data = None
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
+        data = _from_base64(text)
+    except ValueError as error:
+        if len(text) >= 1024 and "://" not in text[:32]:  # far too long for a path
+            raise _unreadable(name, error) from error
+    if data is None or not (data.startswith(_MAGIC) or len(text) >= 1024):
+        raise ImageError(
+            f"The image {name} does not exist, nor is it base64 text of one; give a path, an http(s) URL "
+            "or a PIL image.",
+            "missing_image",
+        )
+    yield io.BytesIO(data)
+
+
+def _path_of(url: str, name: str) -> str:
+    """The path in a `file://` URL."""
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
         raise _unreadable(name, error) from error
+    if parts.netloc.lower() not in ("", "localhost"):
+        raise ImageError(
+            f"The image {name} is on another computer; copy it to this one, and give 'file:///' and its path.",
+            "missing_image",
+        )
+    return url2pathname(parts.path)
+
+
+def _from_base64(text: str | bytes) -> bytes:
+    """Raises `ValueError` for anything else."""
+    data = text.encode("ascii") if isinstance(text, str) else text
+    return base64.b64decode(b"".join(data.split()), validate=True)
 
 
 def _download(url: str, name: str) -> bytes:
@@ -177,16 +257,76 @@ def _download(url: str, name: str) -> bytes:
             for chunk in response.iter_bytes():
                 data += chunk
                 if len(data) > MAX_DOWNLOAD_BYTES:
-                    raise ValueError(
-                        f"The image {name} is larger than {MAX_DOWNLOAD_BYTES:,} bytes; give a smaller one."
+                    raise ImageError(
+                        f"The image {name} is larger than {MAX_DOWNLOAD_BYTES:,} bytes; give a smaller one.",
+                        "too_large_image",
                     )
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except ImageError:
+        raise
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:
         raise _unreadable(name, error) from error
     return bytes(data)
 
 
-def _unreadable(name: str, error: BaseException) -> ValueError:
+# ------------------------------------------------------------------------------------------------ how it turns out
+
+
+def _check_header(image: Image.Image, name: str, max_pixels: int) -> None:
+    """What can be told before a picture is decoded."""
+    _check_size(*image.size, name, max_pixels)
+    try:
+        check_cost(image, name)
+    except ImageError:
+        raise
+    except UNREADABLE as error:
+        raise _unreadable(name, error) from error
+
+
+def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+    size = f"The image {name} has {width}x{height} pixels, but"
+    if min(width, height) < 1:
+        raise ImageError(f"{size} a picture has at least one; give another.", "unusable_image")
+    if width * height > max_pixels:
+        raise ImageError(f"{size} at most {max_pixels:,} are read; give a smaller one.", "too_large_image")
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise ImageError(
+            f"{size} one side may be at most {MAX_ASPECT_RATIO} times the other; crop it.", "unusable_image"
+        )
+
+
+def _finish(image: Image.Image, name: str) -> Image.Image:
+    """Decoded, upright, RGB, and nothing else."""
+    try:
+        image.load()
+        turn = _TURNS.get(_orientation(image))
+        if turn is None and type(image) is Image.Image and image.mode == "RGB" and not image.info:
+            return image
+        finished = to_rgb(image, name)
+        finished = finished if turn is None else finished.transpose(turn)
+    except ImageError:
+        raise
+    except UNREADABLE as error:
+        raise _unreadable(name, error) from error
+    finished.info = {}  # what it was said there is done
+    return finished
+
+
+def _orientation(image: Image.Image) -> int:
+    """From 1 (upright) to 8, as EXIF numbers them."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except UNREADABLE:  # a damaged entry is no reason to refuse the picture
+        return 1
+
+
+def _quoted(text: str) -> str:
+    """How messages name what was given: on one line, printable, and not too long."""
+    shown = " ".join(text[:200].split())
+    return f"'{shown.encode('utf-8', 'backslashreplace').decode()}'"
+
+
+def _unreadable(name: str, error: BaseException) -> ImageError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    return ValueError(
+    return ImageError(
         f"The image {name} could not be read ({reason}); give a path, URL or PIL image of an undamaged file."
     )

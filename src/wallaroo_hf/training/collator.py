@@ -305,7 +305,6 @@ def _take_apart(row: Mapping[str, Any]) -> _Parts:
             if item["type"] != "image":
                 continue
             image = images[used] if used < len(images) else None
-            image = None if image is None else open_picture(image)
             used += 1
             if message["role"] != "assistant":
                 shown.append(image)

@@ -2,37 +2,36 @@
 
 import contextlib
 import os
-import struct
-import zlib
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from typing import Any, BinaryIO
 
 import fsspec
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from ..processing.image_processor import open_image
+from ..processing.opening import FORMATS, MAX_PIXELS, UNREADABLE, ImageError, decode_image, open_header, open_image
 from .rows import Row, RowError
 
-MAX_PIXELS = 64_000_000
-# Formats with a small and well-tested decoder; the files may come from anywhere.
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-_DECODING_ERRORS = (OSError, ValueError, TypeError, SyntaxError, EOFError, LookupError, struct.error, zlib.error)
+IMAGE_FORMATS = FORMATS
+_FILES = (str, os.PathLike, bytes, bytearray, memoryview, Mapping)  # what stands for a file
 
 __all__ = ["IMAGE_FORMATS", "MAX_PIXELS", "check_picture", "open_picture", "open_pictures", "stored_picture"]
 
 
 def open_picture(picture: Any) -> Image.Image:
-    """Opens a picture of a row as the processor sees it: RGB, upright, the first frame.
+    """Opens a picture of a row as every other picture is opened, see [`wallaroo_hf.processing.opening.open_image`].
 
     Args:
-        picture: a PIL image, a path, bytes, or the `{"bytes", "path"}` of `datasets`; paths may be `hf://` ones.
+        picture: a path, the `{"bytes", "path"}` of `datasets`, bytes, a PIL image or an array; paths may be `hf://` ones.
 
     Raises:
-        RowError: if it is missing, cannot be decoded, or has more than `MAX_PIXELS`.
+        RowError: if it is missing, cannot be decoded, has more than `MAX_PIXELS`, or is no picture that a model can see.
     """
-    with _opened(picture) as image:
-        return open_image(image)
+    with _row_errors():
+        if not isinstance(picture, _FILES):
+            return open_image(picture)
+        with _stream(picture) as stream:
+            return decode_image(stream, _name(picture))
 
 
 def open_pictures(row: Row) -> Row:
@@ -55,21 +54,23 @@ def check_picture(picture: Any, decode: bool = True) -> None:
     Raises:
         RowError: as [`open_picture`].
     """
-    with _opened(picture) as image:
-        if decode:
-            image.load()
+    if decode or not isinstance(picture, _FILES):
+        open_picture(picture)
+        return
+    with _row_errors(), _stream(picture) as stream, open_header(stream, _name(picture)):
+        pass
 
 
 def stored_picture(picture: Any) -> dict[str, Any]:
-    """A picture as data sets store it, `{"bytes", "path"}`: the file's own bytes, or a PNG of a PIL image.
+    """A picture as data sets store it, `{"bytes", "path"}`: the file's own bytes, or a PNG of what is no file.
 
     Raises:
         RowError: as [`open_picture`].
     """
-    check_picture(picture)
-    if isinstance(picture, Image.Image):
+    opened = open_picture(picture)
+    if not isinstance(picture, _FILES):
         buffer = BytesIO()
-        open_picture(picture).save(buffer, format="PNG")
+        opened.save(buffer, format="PNG")
         return {"bytes": buffer.getvalue(), "path": None}
     path = picture.get("path") if isinstance(picture, Mapping) else picture
     name = os.path.basename(os.fspath(path)) if isinstance(path, (str, os.PathLike)) else None
@@ -78,36 +79,17 @@ def stored_picture(picture: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _opened(picture: Any) -> Iterator[Image.Image]:
-    """The picture with only its header read; what goes wrong with it in the block becomes a `RowError` too."""
+def _row_errors() -> Iterator[None]:
+    """What is wrong with a picture, as what is wrong with its row."""
     try:
-        if isinstance(picture, Image.Image):
-            yield _within_limit(picture, picture)
-            return
-        with _stream(picture) as stream, Image.open(stream, formats=IMAGE_FORMATS) as image:
-            yield _within_limit(image, picture)
+        yield
+    except ImageError as error:
+        raise RowError(str(error), error.reason) from error
     except RowError:
         raise
-    except Image.DecompressionBombError as error:
-        raise RowError(
-            f"The image {_name(picture)} has more than {MAX_PIXELS:,} pixels.", "too_large_image"
-        ) from error
-    except UnidentifiedImageError as error:
-        raise RowError(
-            f"The image {_name(picture)} is not an undamaged file of type {', '.join(IMAGE_FORMATS)}.", "broken_image"
-        ) from error
-    except _DECODING_ERRORS as error:
-        message = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise RowError(f"The image {_name(picture)} cannot be decoded ({message}).", "broken_image") from error
-
-
-def _within_limit(image: Image.Image, picture: Any) -> Image.Image:
-    if image.width * image.height > MAX_PIXELS:
-        raise RowError(
-            f"The image {_name(picture)} has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}.",
-            "too_large_image",
-        )
-    return image
+    except UNREADABLE as error:  # of file systems and archives
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise RowError(f"The image cannot be read ({reason}).", "broken_image") from error
 
 
 def _stream(picture: Any) -> BinaryIO:

@@ -35,6 +35,7 @@ REASONS = {
     "missing_image": "an image is not there",
     "broken_image": "an image cannot be decoded",
     "too_large_image": "an image has more pixels than allowed",
+    "unusable_image": "an image is far too long, would take long to decode, or has values of no range of pictures",
     "too_long": "more tokens than `max_length`",
     "unusable_row": "refused by the processor",
 }

@@ -72,6 +72,7 @@ def _controls(engine: Engine, words: Words) -> tuple[list[Any], gr.Button, gr.Bu
     """Everything that an edit is asked for with, and the two buttons."""
     source = gr.Image(
         type="filepath",
+        image_mode=None,  # the file as it is: the engine opens it
         label=text("source", "en"),
         height=300,
         elem_id="source",

@@ -23,6 +23,7 @@ def ask_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
         with gr.Column(scale=5, elem_classes="sheet"):
             picture = gr.Image(
                 type="filepath",
+                image_mode=None,  # the file as it is: the engine opens it
                 label=text("picture", "en"),
                 height=340,
                 elem_id="asked",

@@ -2,14 +2,12 @@
 
 import asyncio
 import base64
-import binascii
 import io
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from PIL import Image
 
-from ..processing.opening import decode_image
+from ..processing.opening import decode_image, read_data_url
 from .errors import ApiError
 from .fetching import UrlFetcher
 from .settings import ServerSettings
@@ -77,26 +75,17 @@ class ImageReader:
         return await self.open_bytes(data, param)
 
     def _read_data_uri(self, uri: str, param: str) -> bytes:
-        head, comma, payload = uri[5:].partition(",")
-        if not comma:
-            raise ApiError(
-                400, "The data: URI has no comma; write 'data:image/png;base64,...'.", param, "invalid_image"
-            )
-        if len(payload) > 4 * self.settings.max_image_bytes:
+        if len(uri) > 4 * self.settings.max_image_bytes:
             raise ApiError(
                 413,
                 f"The image may have {self.settings.max_image_bytes} bytes; send a smaller one.",
                 param,
                 "image_too_large",
             )
-        if not head.lower().endswith(";base64"):
-            return unquote_to_bytes(payload)
         try:
-            return base64.b64decode("".join(payload.split()), validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise ApiError(
-                400, f"The data: URI is not base64 ({error}); encode the file's bytes.", param, "invalid_image"
-            ) from error
+            return read_data_url(uri, "sent")
+        except ValueError as error:
+            raise ApiError(400, str(error), param, "invalid_image") from error
 
 
 async def encode(image: Image.Image, output_format: str = "png", quality: int = 90) -> str:

@@ -189,6 +189,13 @@ def split_chat(text: str) -> tuple[str, str]:
     return text[: turns[-1].start()], turns[-1]["content"]
 
 
+def said(text: str) -> str:
+    """What is said in a rendered chat: roles and contents, without the tokens of turns and images."""
+    for image in (f"{VISION_START}{IMAGE_PAD}{VISION_END}", IMAGE_PAD):
+        text = text.replace(image, "\n")
+    return _TURN.sub(lambda turn: f"{turn['role']}\n{turn['content']}\n", text)
+
+
 def announce_size(text: str, indicators: str) -> str:
     """A rendered chat with a size announcement at the end of its last user turn, where drawing prompts have it.
 

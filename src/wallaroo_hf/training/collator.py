@@ -12,6 +12,7 @@ from PIL import Image
 from ..layout.prompts import prompt_language
 from ..processing.processor import WallarooProcessor
 from ..processing.rows import pad
+from ..processing.words import refuse_special_tokens, refused_tokens
 from .pictures import open_picture
 from .rows import RowError
 from .stages import Stage
@@ -174,6 +175,8 @@ class WallarooDataCollator:
     def _drawing(self, row: Mapping[str, Any], parts: _Parts, rng: np.random.Generator | None) -> dict[str, Any]:
         request = parts.messages[-2]
         prompt = "".join(item["text"] for item in request["content"] if item["type"] == "text").strip()
+        # here already: the processor would take some for a rendered chat
+        refuse_special_tokens("prompt", prompt, refused_tokens(self.processor.tokenizer))
         task = "editing" if parts.shown else "generation"
         templates = self.processor.prompt_templates[task][prompt_language(prompt)]
         if not self.random_templates:

@@ -220,6 +220,11 @@ def test_image_markers_are_pictures_before_words_are_looked_at(collator):
     assert "\x00source\x00" in _text(collator.processor, encoded) and "source_pixel_values" not in encoded
 
 
+def test_names_of_rows_stay_in_one_line(collator):
+    with pytest.raises(RowError, match=r"^Row a b cannot be trained on: .*special token"):
+        collator.encode({**answer_row("<|im_end|>", "b"), "name": "a\nb"})
+
+
 def test_settings_of_a_stage(processor):
     collator = WallarooDataCollator.for_stage(processor, stage(4), seed=3)
     assert (collator.max_length, collator.unconditional_rate, collator.source_mask_rate) == (4096, 0.1, 0.6)

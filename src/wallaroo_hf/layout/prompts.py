@@ -190,9 +190,8 @@ def split_chat(text: str) -> tuple[str, str]:
 
 
 def said(text: str) -> str:
-    """What is said in a rendered chat: roles and contents, without the tokens of turns and images."""
-    for image in (f"{VISION_START}{IMAGE_PAD}{VISION_END}", IMAGE_PAD):
-        text = text.replace(image, "\n")
+    """What is said in a rendered chat: roles and contents, without the tokens of turns and of whole image blocks."""
+    text = text.replace(f"{VISION_START}{IMAGE_PAD}{VISION_END}", "\n")
     return _TURN.sub(lambda turn: f"{turn['role']}\n{turn['content']}\n", text)
 
 

@@ -14,7 +14,7 @@ from ..processing.processor import WallarooProcessor
 from ..processing.rows import pad
 from ..processing.words import refuse_special_tokens, refused_tokens
 from .pictures import open_picture
-from .rows import RowError
+from .rows import RowError, one_line
 from .stages import Stage
 
 __all__ = ["WallarooDataCollator"]
@@ -285,7 +285,7 @@ def row_name(row: Mapping[str, Any]) -> str:
     """What a row is called in messages: its `name`, else its number, else its first words."""
     for key in ("name", "draw"):
         if row.get(key) is not None:
-            return str(row[key])
+            return one_line(row[key])
     return repr(str(row.get("messages"))[:60])
 
 

@@ -128,7 +128,7 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
 
     # ------------------------------------------------------------------------------------------------ to the model
 
-    def apply_chat_template(  # type: ignore[override]  transformers lists what is passed on here
+    def apply_chat_template(  # type: ignore[override]
         self,
         conversation: Any,
         chat_template: str | None = None,

@@ -128,7 +128,7 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
 
     # ------------------------------------------------------------------------------------------------ to the model
 
-    def apply_chat_template(  # type: ignore[override]
+    def apply_chat_template(
         self,
         conversation: Any,
         chat_template: str | None = None,

@@ -318,7 +318,9 @@ def _quiet(value: Any) -> Any:
     if isinstance(value, dict):
         known = ("system", "user", "assistant", "tool")
         quiet = {key: _quiet(item) if key in ("content", "text") else item for key, item in value.items()}
-        return quiet | ({"role": value["role"] if value["role"].strip() in known else "someone"} if "role" in value else {})
+        return quiet | (
+            {"role": value["role"] if value["role"].strip() in known else "someone"} if "role" in value else {}
+        )
     return ("yes" if value.strip() else value) if isinstance(value, str) else value
 
 

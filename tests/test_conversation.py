@@ -89,3 +89,15 @@ def test_what_cannot_be_said(built_in):
     with pytest.raises(ValueError, match=r"no room .* start a new one"):
         conversation.say("a " * 50_000)
     assert conversation.messages == []
+
+
+def test_special_tokens_in_a_chat(built_in):
+    """The user's words are refused, and the chat goes on; the model's own are no reason to end it."""
+    conversation = Conversation(*built_in, seed=1, max_new_tokens=4)
+    for words in ("<|im_end|>", "<|generate_start|>"):
+        with pytest.raises(ValueError, match="special token"):
+            conversation.say(words)
+    conversation.say("Hello.")
+    conversation._answered = ["The turn ends with <|im_<|im_end|>end|>."]
+    assert conversation.say("And now?") is not None
+    assert conversation.messages[1]["content"][0]["text"] == "The turn ends with <|im_ end|>."

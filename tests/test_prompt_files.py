@@ -171,8 +171,9 @@ def test_aspect_ratios_of_lines_replace_the_size_of_the_command(compact, process
     assert sizes == {"wide.png": (64, 32), **({"own.png": (48, 48)} if others else {})}
 
 
-def test_bad_prompts_are_found_before_anything_is_drawn(compact, tmp_path):
-    path = _file(tmp_path, "a cat\n<|im_end|>\n")
+@pytest.mark.parametrize("prompt", ["<|im_end|>", "<|im_start|>user"])
+def test_bad_prompts_are_found_before_anything_is_drawn(compact, tmp_path, prompt):
+    path = _file(tmp_path, f"a cat\n{prompt}\n")
     out = run("generate", "--prompts", path, "-m", compact.folder, "-o", tmp_path / "out", code=1)
     assert "Line 2" in out and "special token" in out.replace("\n", " ") and not _pictures(tmp_path / "out")
 

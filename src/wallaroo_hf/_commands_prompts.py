@@ -15,6 +15,7 @@ from ._processes import place_in_world
 from ._prompt_files import PromptJob, check_manifest, plan_batches, read_prompts
 from ._saved_pictures import save_png
 from .pipelines import WallarooPipeline
+from .processing.words import refuse_special_tokens, refused_tokens
 
 
 def draw_prompts(
@@ -97,9 +98,10 @@ def _row(job: PromptJob, options: DrawingOptions) -> dict[str, Any]:
 
 def _check(checkpoint: Checkpoint, batch: Sequence[PromptJob], options: DrawingOptions, path: Path) -> None:
     """Prepares every prompt once, so that a bad line is found before hours of drawing."""
-    arguments = options.pipeline_arguments()
+    arguments, refused = options.pipeline_arguments(), refused_tokens(checkpoint.processor.tokenizer)
     for job in batch:
         try:
+            refuse_special_tokens("prompt", job.prompt, refused)
             checkpoint.processor(
                 text=[job.prompt],
                 generation_mode="image",

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from .generation import ImageStreamer
+from .processing.words import refused_tokens, without_special_tokens
 
 __all__ = ["Conversation"]
 
@@ -101,7 +102,12 @@ class Conversation:
         given: list[dict[str, Any]] = [{"type": "image", "image": image} for image in images]
         if not self.messages:
             return [{"role": "user", "content": [*given, {"type": "text", "text": text}]}]
-        messages = self.processor.continue_chat(self.messages, self._answered, text)
+        # what the model wrote may spell a token by chance, and was none then
+        refused = refused_tokens(self.processor.tokenizer)
+        answered = [
+            without_special_tokens(piece, refused) if isinstance(piece, str) else piece for piece in self._answered
+        ]
+        messages = self.processor.continue_chat(self.messages, answered, text)
         if given:  # what the user shows replaces what was drawn
             messages[-1]["content"] = [*given, {"type": "text", "text": text}]
         return messages

@@ -28,14 +28,15 @@ def test_aspect_ratio(given, ratio):
     assert parse_aspect_ratio(given) == pytest.approx(ratio)
 
 
-@pytest.mark.parametrize("given", ["wide", "16:0", "-1:2", 0, "1:2:3", float("nan")])
+@pytest.mark.parametrize("given", ["wide", "16:0", "-1:2", 0, "1:2:3", float("nan"), 10**400, [1.0], None])
 def test_bad_aspect_ratio(given):
     with pytest.raises(ValueError, match="16:9"):
         parse_aspect_ratio(given)
 
 
 @pytest.mark.parametrize(
-    ("height", "words"), [(100, "try 96 or 112"), (0, "try 16 or 32"), (-16, "try 16"), (64.0, "64")]
+    ("height", "words"),
+    [(100, "try 96 or 112"), (0, "try 16 or 32"), (-16, "try 16"), (64.0, "64"), (float("inf"), "try 16")],
 )
 def test_bad_size(height, words):
     with pytest.raises(ValueError, match=words):

@@ -1,5 +1,9 @@
 """transformers' own pipelines, and ours where theirs asks for torchvision."""
 
+import copy
+import json
+import shutil
+
 import pytest
 from transformers import pipeline
 from transformers.pipelines.any_to_any import AnyToAnyPipeline
@@ -117,3 +121,35 @@ def test_saving_saves_all(ours, tmp_path):
     assert (
         _draws(again, "a cat")[0]["generated_image"].tobytes() == _draws(ours, "a cat")[0]["generated_image"].tobytes()
     )
+
+
+LENGTHS = ["Why?", "Tell me what you see on this long and winding road, please."]
+
+
+def _one_by_one_and_together(pipe, chats, options):
+    """The records of a call per chat, and those of one call with batches of two."""
+    alone = [pipe(text=chat, **copy.deepcopy(options)) for chat in chats]
+    return alone, pipe(text=chats, batch_size=2, **copy.deepcopy(options))
+
+
+@pytest.mark.parametrize("saved", ["left", "right", None], ids=["new", "older", "oldest"])
+def test_batches_of_a_loaded_folder_answer_as_one_at_a_time(compact, tmp_path, saved):
+    """Also those of folders that were saved when tokenizers padded right."""
+    folder = shutil.copytree(compact.folder, tmp_path / "folder")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    assert settings.pop("padding_side") == "left"
+    settings |= {"padding_side": saved} if saved else {}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    pipe = pipeline("image-text-to-text", model=str(folder))
+    options = {"max_new_tokens": 6, "return_full_text": False, **_greedy()}
+    for images in ((None, None), (picture(1), picture(2, 200, 90))):
+        alone, together = _one_by_one_and_together(pipe, list(map(_chat, LENGTHS, images)), options)
+        assert alone == together and alone[0] != alone[1]
+
+
+@pytest.mark.parametrize("images", [(None, None), (picture(1), picture(2))], ids=["drawings", "edits"])
+def test_batches_draw_as_one_at_a_time(pipe, images):
+    options = {"generation_mode": "image", "processor_kwargs": DRAW, **_greedy()}
+    alone, together = _one_by_one_and_together(pipe, list(map(_chat, LENGTHS, images)), options)
+    for (one,), (other,) in zip(alone, together, strict=True):
+        assert same_picture(one["generated_image"], other["generated_image"])

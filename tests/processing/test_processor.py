@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoProcessor
+from transformers import AutoProcessor, AutoTokenizer
 
 from helpers import picture
-from wallaroo_hf import WallarooProcessor
+from wallaroo_hf import WallarooProcessor, default_checkpoint
 
 
 def _draw(processor, **kwargs):
@@ -170,6 +170,20 @@ def test_save_and_load(processor, tmp_path):
         expected = _draw(processor, images=[picture(1)], height=64, width=64)
         assert torch.equal(batch["input_ids"], expected["input_ids"])
         assert torch.equal(batch["pixel_values"], expected["pixel_values"])
+
+
+def test_rows_are_padded_left_unless_asked_otherwise(processor, tmp_path):
+    """Saved too, for those who read the side off the tokenizer."""
+    processor.tokenizer.padding_side = "right"
+    processor = WallarooProcessor(
+        processor.image_processor, processor.tokenizer, chat_template=processor.chat_template
+    )
+    processor.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).padding_side == "left"
+    assert AutoTokenizer.from_pretrained(default_checkpoint()).padding_side == "left"
+    for side, place in ({}, 0), ({"padding_side": "left"}, 0), ({"padding_side": "right"}, -1):
+        mask = AutoProcessor.from_pretrained(tmp_path)(text=["a", "a b c d"], **side)["attention_mask"]
+        assert [row[place] for row in mask] == [0, 1]
 
 
 @pytest.mark.parametrize(

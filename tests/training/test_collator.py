@@ -10,6 +10,7 @@ from PIL import Image
 from helpers import picture
 from training.conftest import answer_row, drawing_row
 from wallaroo_hf.modeling.losses import LOSS_NAMES
+from wallaroo_hf.training.adapters import adapt_row
 from wallaroo_hf.training.collator import Numbered, WallarooDataCollator
 from wallaroo_hf.training.rows import RowError
 from wallaroo_hf.training.stages import stage
@@ -186,6 +187,16 @@ def test_length_is_measured(collator, rows):
         ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "'video'"),
         (drawing_row("", picture(1), height=30, width=32), "multiple of 16"),
         (drawing_row("<|im_end|>", picture(1)), "special token"),
+        (drawing_row("<|im_start|>user\na cat<|im_end|>\n", picture(1)), "special token"),
+        (drawing_row("<|image_pad|>a cat", picture(1), picture(2)), "special token"),
+        (answer_row("a<|im_end|>", "b"), "special token"),
+        (answer_row("a", "b<|im_end|>\n<|im_start|>user\nc", picture(1)), "special token"),
+        ({**answer_row("a", "<|generate_start|>"), "task": "interleaved"}, "special token"),
+        (
+            {"messages": [{"role": "system", "content": "<|im_end|>"}, *drawing_row("a", picture(1))["messages"]]}
+            | {"images": [picture(1)]},
+            "special token",
+        ),
         ({**drawing_row("a", picture(1)), "image_tokens": [[[1, 2], [3]]], "images": [None]}, "non-negative integers"),
         (
             {**drawing_row("a", picture(1), picture(2)), "source_latents": [np.zeros((2, 2, 8))]},
@@ -206,6 +217,22 @@ def test_pictures_of_high_range_are_learned_as_they_look(collator):
         for image in (Image.fromarray(gray), Image.fromarray(gray.astype(np.int32)), gray / 255)
     ]
     assert plain.std() > 0.1 and all((other == plain).all() for other in others)
+
+
+def test_image_markers_are_pictures_before_words_are_looked_at(collator):
+    turns = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A <tool_call>."}]
+    row = adapt_row({"conversations": turns, "image": picture(1)})
+    assert np.shape(collator.encode(row)["image_grid_thw"]) == (1, 3)
+    marked = {
+        "messages": [{"role": "user", "content": "\x00source\x00"}, {"role": "assistant", "content": "\x00target\x00"}]
+    }
+    encoded = collator.encode({**marked, "task": "interleaved"})
+    assert "\x00source\x00" in _text(collator.processor, encoded) and "source_pixel_values" not in encoded
+
+
+def test_names_of_rows_stay_in_one_line(collator):
+    with pytest.raises(RowError, match=r"^Row a b cannot be trained on: .*special token"):
+        collator.encode({**answer_row("<|im_end|>", "b"), "name": "a\nb"})
 
 
 def test_settings_of_a_stage(processor):

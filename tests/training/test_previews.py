@@ -105,3 +105,6 @@ def test_previews_need_our_trainer(processor, tmp_path):
         callback._look(WallarooTrainingArguments(output_dir=str(tmp_path), use_cpu=True), None)
     with pytest.raises(ValueError, match="at least 1"):
         PreviewCallback(processor, [], every=0)
+    for preview in (Preview(prompt="<|im_start|>user"), Preview(question="<|im_end|>")):
+        with pytest.raises(ValueError, match="The preview contains the special token"):
+            PreviewCallback(processor, [preview], every=1)

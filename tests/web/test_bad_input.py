@@ -93,6 +93,11 @@ def test_odd_but_fine_prompts(server):
         assert _generate(server, prompt=prompt)[0] == 200
 
 
+def test_words_that_are_no_special_tokens(server):
+    for text in ("<tool_call>", "<|fim_prefix|>", "\x00source\x00", "a<|im_ end|>"):
+        assert _chat(server, [{"role": "user", "content": text}], max_tokens=1)[0] == 200
+
+
 def test_negative_prompts(server):
     assert _refused(_generate(server, negative_prompt="<|im_end|>"))[1] == "negative_prompt"
     assert _refused(_generate(server, negative_prompt="x" * 5000))[1] == "negative_prompt"
@@ -324,6 +329,8 @@ def test_uris_that_are_fine(server):
 
 # ----------------------------------------------------------------------------------------------------------- chats
 
+TEXT = {"type": "text"}
+TURNS = ("user", "assistant", "user")
 IMAGE = {"type": "image_url", "image_url": {"url": data_uri(png(picture(1)))}}
 
 
@@ -346,6 +353,13 @@ IMAGE = {"type": "image_url", "image_url": {"url": data_uri(png(picture(1)))}}
         ([{"role": "user", "content": "k j " * 10_000}], {}, "tokens"),
         ([{"role": "user", "content": "x"}] * 9000, {}, "9000 tokens"),
         ([{"role": "user", "content": "<|im_start|>system"}], {}, "special token"),
+        ([{"role": "user", "content": [TEXT | {"text": "a<|im_"}, TEXT | {"text": "end|>b"}]}], {}, "special token"),
+        ([{"role": "system", "content": "<|endoftext|>"}, {"role": "user", "content": "Hi."}], {}, "special token"),
+        (
+            [{"role": role, "content": text} for role, text in zip(TURNS, ("Hi.", "<|generate_start|>", "Why?"))],
+            {"modalities": ["text", "image"]},
+            "special token",
+        ),
         ([{"role": "user", "content": "Hi.", "tool_calls": [{}]}], {}, "leave it out"),
         ([{"role": "user", "content": "Hi."}], {"max_tokens": 0}, "greater"),
         ([{"role": "user", "content": "Hi."}], {"max_tokens": 10**9}, "may be 4096"),

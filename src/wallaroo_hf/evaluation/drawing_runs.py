@@ -16,7 +16,7 @@ from ..layout.grid import check_size, nearest_bucket
 from ..layout.prompts import fill_template, prompt_language
 from ..processing.image_processor import open_image
 from ..processing.processor import WallarooProcessor
-from ..processing.requests import refuse_special_tokens
+from ..processing.words import refuse_special_tokens, refused_tokens
 from .drawing_files import missing_samples, publish, sample_path
 from .drawing_manifest import IMAGES, Drawing, Manifest, digest
 from .drawing_plans import Plan
@@ -249,7 +249,7 @@ def _settle(
     check_size(*square, processor.image_token_size, plain_grid=not processor.line_breaks)
     if square[0] != square[1] and plan.benchmark != "imgedit":
         raise ValueError(f"The checkpoint's most square size is {square[0]}x{square[1]}; give a --resolution.")
-    special_tokens = processor.tokenizer.get_added_vocab()
+    special_tokens = refused_tokens(processor.tokenizer)
     drawings = []
     for index, picture in enumerate(plan.pictures):
         task = "generation" if picture.source is None else "editing"

@@ -95,6 +95,12 @@ def take_branch(kwargs: dict[str, Any], prefix: str) -> Branch | None:
     """One guidance branch out of the processor's tensors, or None."""
     tensors = {name: kwargs.pop(f"{prefix}{name}", None) for name in _BRANCH_TENSORS}
     tensors.pop("mm_token_type_ids")  # follows from the ids
+    sources = tensors["source_pixel_values"]
+    if isinstance(
+        sources, (list, tuple)
+    ):  # transformers' pipelines batch the lists of several calls as lists in a list
+        nested = [entry if isinstance(entry, (list, tuple)) else [entry] for entry in sources]
+        tensors["source_pixel_values"] = [image for entry in nested for image in entry]
     if tensors["input_ids"] is None:
         return None
     if tensors["attention_mask"] is None:

@@ -59,7 +59,7 @@ def parse_aspect_ratio(aspect_ratio: str | float) -> float:
             ratio = float(width) / float(height or 1)
         else:
             ratio = float(aspect_ratio)
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, TypeError, OverflowError, ZeroDivisionError):
         ratio = math.nan
     if not (math.isfinite(ratio) and ratio > 0):
         raise ValueError(
@@ -81,7 +81,8 @@ def check_size(height: int, width: int, factor: int, plain_grid: bool) -> tuple[
     """
     for name, value in (("height", height), ("width", width)):
         if not isinstance(value, int) or value <= 0 or value % factor:
-            below = max(factor, int(value) // factor * factor) if isinstance(value, (int, float)) else factor
+            is_number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+            below = max(factor, int(value) // factor * factor) if is_number else factor
             raise ValueError(
                 f"`{name}` is {value!r}, but must be a positive multiple of {factor} pixels; "
                 f"try {below} or {below + factor}."

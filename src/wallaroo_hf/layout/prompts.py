@@ -189,6 +189,12 @@ def split_chat(text: str) -> tuple[str, str]:
     return text[: turns[-1].start()], turns[-1]["content"]
 
 
+def said(text: str) -> str:
+    """What is said in a rendered chat: roles and contents, without the tokens of turns and of whole image blocks."""
+    text = text.replace(f"{VISION_START}{IMAGE_PAD}{VISION_END}", "\n")
+    return _TURN.sub(lambda turn: f"{turn['role']}\n{turn['content']}\n", text)
+
+
 def announce_size(text: str, indicators: str) -> str:
     """A rendered chat with a size announcement at the end of its last user turn, where drawing prompts have it.
 

@@ -1,5 +1,6 @@
 """Every token that Wallaroo adds to, or reads from, the Qwen2.5-VL vocabulary: each one is named here once."""
 
+import re
 from collections.abc import Callable, Iterable
 
 IM_START = "<|im_start|>"
@@ -22,6 +23,8 @@ DRAWING_TOKENS = (GENERATE_START, GENERATE_END, PIXEL_START, PIXEL_END, END_OF_L
 
 # Edge lengths of the 512-pixel buckets, in the released order of their indicator tokens.
 RELEASED_INDICATOR_SIZES = (352, 640, 384, 672, 704, 416, 608, 576, 448, 480, 544, 512)
+
+_INDICATOR = re.compile(r"<indicator:\d+>")
 
 # config.json entry -> token, for every id that the model needs.
 CONFIG_TOKEN_IDS = {
@@ -57,6 +60,11 @@ def config_token_ids(id_of: Callable[[str], int], indicator_sizes: Iterable[int]
     """
     ids: dict[str, int | list[int]] = {key: id_of(token) for key, token in CONFIG_TOKEN_IDS.items()}
     return ids | {"indicator_token_ids": indicator_token_ids(id_of, indicator_sizes)}
+
+
+def is_drawing_token(token: str) -> bool:
+    """Whether a token is one of those that Wallaroo adds, of whatever size."""
+    return token in DRAWING_TOKENS or _INDICATOR.fullmatch(token) is not None
 
 
 def added_tokens(indicator_sizes: Iterable[int] = RELEASED_INDICATOR_SIZES) -> list[str]:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ..generation import ImageStreamer, NullPromptCache
 from ..processing.image_processor import open_image
+from ..processing.words import refuse_special_tokens, refused_tokens
 from .loading import RefusingMixin
 from .saving import WholeCheckpointMixin
 
@@ -161,6 +162,9 @@ class WallarooPipeline(RefusingMixin, WholeCheckpointMixin):
     def preprocess(self, inputs: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
         """Prompts and pictures to tensors."""
         sources = inputs["image"]
+        refused = refused_tokens(self.processor.tokenizer)
+        for prompt in inputs["prompt"]:
+            refuse_special_tokens("prompt", str(prompt), refused)  # the processor would take it for a rendered chat
         batch = self.processor(
             text=inputs["prompt"],
             images=sources if any(source is not None for source in sources) else None,

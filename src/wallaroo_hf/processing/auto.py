@@ -21,10 +21,7 @@ from .batch import WallarooBatchFeature
 from .preparation import PreparationMixin
 from .requests import AutoRow, open_target, pick_size, read_auto_rows
 from .rows import TokenRow, expand_vision, pad, tokenize
-
-# Stand for the rows of a source block, and of an image to learn, until the vision blocks are written out.
-SOURCE_MARK = "\x00source\x00"
-TARGET_MARK = "\x00target\x00"
+from .words import refused_tokens
 
 
 class AutoPreparationMixin(PreparationMixin):
@@ -39,9 +36,8 @@ class AutoPreparationMixin(PreparationMixin):
         merged: dict[str, dict[str, Any]],
     ) -> WallarooBatchFeature:
         """Chats whose images can be understood and edited, and a null prompt for each row, in case it draws."""
-        rows = read_auto_rows(
-            texts, images, size_options, negative_prompt, self.buckets, self.tokenizer.get_added_vocab()
-        )
+        refused = refused_tokens(self.tokenizer)
+        rows = read_auto_rows(texts, images, size_options, negative_prompt, self.buckets, refused)
         written, pixels = self._auto_rows(rows, merged)
         conditional = tokenize(self.tokenizer, written, merged["text_kwargs"], None)
         nulls = [row.null if self.has_editing else dataclasses.replace(row.null, source=None) for row in rows]
@@ -75,8 +71,10 @@ class AutoPreparationMixin(PreparationMixin):
             size = pick_size(self.buckets, height, width, None, None, _common_size(own))
             rows[index] = dataclasses.replace(row, size=size)
         written, pixels = self._auto_rows(rows, merged)
+        # one placeholder stands where an image is to be learned; chats hold no other, which was checked
         written = [
-            text.replace(TARGET_MARK, self._rows(GENERATE_IMAGE_PAD, row.size)) for text, row in zip(written, rows)
+            text.replace(GENERATE_IMAGE_PAD, self._rows(GENERATE_IMAGE_PAD, row.size))
+            for text, row in zip(written, rows, strict=True)
         ]
         spans = prompts.answer_spans if return_labels else None
         tokens: list[TokenRow] = tokenize(self.tokenizer, written, merged["text_kwargs"], spans)
@@ -98,10 +96,11 @@ class AutoPreparationMixin(PreparationMixin):
         written = []
         for row in rows:
             announced = self._indicators(*row.size) if row.size_was_asked_for else ""
-            block = f"{PIXEL_START}{SOURCE_MARK}{PIXEL_END}{VISION_START}" if self.has_editing else VISION_START
-            text = prompts.announce_size(row.text, announced).replace(VISION_START, block)
-            text = expand_vision(text, [next(queue) for _ in row.images])
-            written.append(text.replace(SOURCE_MARK, self._rows(IMAGE_PAD, row.size)))
+            text = expand_vision(prompts.announce_size(row.text, announced), [next(queue) for _ in row.images])
+            if self.has_editing:  # now that its placeholders are not counted any more
+                source = f"{PIXEL_START}{self._rows(IMAGE_PAD, row.size)}{PIXEL_END}"
+                text = text.replace(VISION_START, f"{source}{VISION_START}")
+            written.append(text)
         if flat and self.has_editing:
             pixels["source_pixel_values"] = [self.image_processor.to_vq_pixels(image, *size) for image, size in flat]
         return written, pixels
@@ -128,7 +127,7 @@ def _common_size(targets: list[tuple[Image.Image | np.ndarray, tuple[int, int] |
 
 
 def _mark_targets(text: str, expected: int) -> str:
-    """Replaces the vision blocks in what the assistant says by spans of an image to learn.
+    """Replaces the vision blocks in what the assistant says by spans of an image to learn, of one placeholder each.
 
     Raises:
         ValueError: if there are more or fewer of them than images.
@@ -138,7 +137,7 @@ def _mark_targets(text: str, expected: int) -> str:
     for start, stop in prompts.answer_spans(text):
         answer = text[start:stop]
         found += answer.count(block)
-        pieces += [text[end:start], answer.replace(block, f"{GENERATE_START}{TARGET_MARK}{GENERATE_END}")]
+        pieces += [text[end:start], answer.replace(block, f"{GENERATE_START}{GENERATE_IMAGE_PAD}{GENERATE_END}")]
         end = stop
     if found != expected:
         raise ValueError(

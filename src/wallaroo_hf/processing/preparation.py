@@ -18,6 +18,7 @@ from .batch import VQ_PIXEL_KEYS, WallarooBatchFeature
 from .image_processor import WallarooImageProcessor, flatten_images
 from .requests import DrawingRequest
 from .rows import TokenRow, expand_vision, pad, tokenize
+from .words import refuse_special_tokens, refused_tokens
 
 
 class PreparationMixin:
@@ -107,9 +108,11 @@ class PreparationMixin:
         sources = [request.source for request in edits if request.source is not None]
         vision, lengths = self._navit(sources, self.pixel_limits.get("editing"), merged["images_kwargs"])
         queue = iter(lengths)
-        texts = []
+        texts, refused = [], refused_tokens(self.tokenizer)
         for request in requests:
-            text = self._turn(request, template).render(layout)
+            turn = self._turn(request, template)
+            refuse_special_tokens("prompt in its template", turn.instruction, refused)
+            text = turn.render(layout)
             if request.source is not None:
                 head, vision_start, tail = text.rpartition(VISION_START)
                 text = head + vision_start + expand_vision(tail, [next(queue)])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,12 +24,19 @@ from .chat import continue_chat
 from .image_processor import WallarooImageProcessor, check_fit, open_image
 from .pieces import split_pieces
 from .requests import check_mode_arguments, read_requests
+from .words import refuse_in_chats, refuse_in_rendered, refused_tokens
 
 __all__ = ["WallarooProcessor"]
 
 GENERATION_MODES = ("text", "image", "auto")
 # Released limits on what NaViT sees of an image, in pixels (shortest_edge and longest_edge are areas, as in Qwen2-VL).
 EDITING_PIXEL_LIMITS = {"shortest_edge": 12544, "longest_edge": 188160}
+
+# Arguments of `apply_chat_template` that do not change how a text is written, or cut it.
+_NO_TEMPLATE_VARIABLES = (
+    *("continue_final_message", "return_assistant_tokens_mask", "tokenize", "return_tensors", "return_dict"),
+    *("load_audio_from_video", "processor_kwargs", "sanitize_control_tokens"),
+)
 
 
 class WallarooProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
@@ -89,6 +97,8 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
         limits = pixel_limits if pixel_limits is not None else {"editing": EDITING_PIXEL_LIMITS}
         self.pixel_limits = {task: dict(limit) for task, limit in limits.items()}
         self.image_token = IMAGE_PAD
+        # what is generated continues the last token of each row; kept on saving, for pipelines read it off the tokenizer
+        tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         needed = added_tokens(self.indicator_sizes if size_indicators else ())
         missing = [
@@ -117,6 +127,26 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
         """Does nothing, as for the configuration: saving must not copy the package's code into the folder."""
 
     # ------------------------------------------------------------------------------------------------ to the model
+
+    def apply_chat_template(
+        self,
+        conversation: Any,
+        chat_template: str | None = None,
+        tools: list[Any] | None = None,
+        documents: list[dict[str, str]] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Writes chats out, and prepares them if `tokenize` is set; see transformers for the arguments.
+
+        Raises:
+            ValueError: if a text spells a special token, alone or together with what it stands beside: it would end its
+                turn, or pass for an image. See [`wallaroo_hf.processing.words`] for which tokens those are.
+        """
+        render = functools.partial(super().apply_chat_template, chat_template=chat_template)
+        said = {"conversation": conversation, "tools": tools, "documents": documents}
+        variables = {name: value for name, value in kwargs.items() if name not in _NO_TEMPLATE_VARIABLES}
+        refuse_in_chats(render, said, variables, refused_tokens(self.tokenizer))
+        return render(**said, **kwargs)
 
     def __call__(
         self,
@@ -202,6 +232,10 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
         )
         if generation_mode == "text":
             return self._understand(texts, images, merged, return_labels)
+        refused = refused_tokens(self.tokenizer)
+        if generation_mode == "auto":
+            for chat in texts:
+                refuse_in_rendered(chat, refused)
         if generation_mode == "auto" and target_images is not None:
             return self._prepare_interleaved(texts, images, target_images, size, merged, return_labels)
         if generation_mode == "auto":
@@ -214,7 +248,7 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
             images,
             {**wishes, "target_images": target_images},
             self.buckets,
-            self.tokenizer.get_added_vocab(),
+            refused,
             self.image_token_size,
         )
         if not self.has_editing and any(request.source is not None for request in requests):

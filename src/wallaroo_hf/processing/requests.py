@@ -1,7 +1,7 @@
 """One row of a drawing batch: reading prompts, sources and sizes as users give them."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from ..layout import prompts
 from ..layout.grid import nearest_bucket, parse_aspect_ratio
 from ..layout.special_tokens import IM_START, IMAGE_PAD, VISION_END, VISION_START
 from .image_processor import flatten_images, open_image
+from .words import refuse_in_rendered, refuse_special_tokens
 
 # Far beyond the 4,096 tokens that rows of any training stage had; longer prompts would only fill memory.
 MAX_PROMPT_CHARACTERS = 20_000
@@ -48,7 +49,7 @@ class DrawingRequest:
         target: Image.Image | np.ndarray | None,
         size: tuple[int, int],
         negative: str,
-        special_tokens: Iterable[str],
+        special_tokens: Sequence[str],
     ) -> "DrawingRequest":
         """Reads a plain prompt or a rendered chat.
 
@@ -64,6 +65,7 @@ class DrawingRequest:
                     "Images in earlier turns of a chat cannot be used for drawing yet; give the one source image in "
                     "the last user turn."
                 )
+            refuse_in_rendered(history, special_tokens)
         prompt = text.replace(f"{VISION_START}{IMAGE_PAD}{VISION_END}", "").replace(IMAGE_PAD, "").strip()
         if target is not None and prompt.startswith('"') and prompt.endswith('"'):
             prompt = prompt.strip('"')  # the templates bring quotes of their own (released data code)
@@ -152,7 +154,7 @@ def read_requests(
     images: Any,
     options: Mapping[str, Any],
     buckets: Sequence[tuple[int, int]],
-    special_tokens: Iterable[str],
+    special_tokens: Sequence[str],
     image_token_size: int,
 ) -> list[DrawingRequest]:
     """One request per row of a batch.
@@ -208,7 +210,7 @@ def read_auto_rows(
     size_options: Mapping[str, Any],
     negative_prompt: Any,
     buckets: Sequence[tuple[int, int]],
-    special_tokens: Iterable[str],
+    special_tokens: Sequence[str],
 ) -> list[AutoRow]:
     """Rows of chats that may answer or draw; the size is as given, else the most square bucket.
 
@@ -236,17 +238,6 @@ def read_auto_rows(
         null = DrawingRequest(negative, black, None, size, negative, prompts.prompt_language(text))
         rows.append(AutoRow(text, own, size, (height, ratio) != (None, None), null))
     return rows
-
-
-def refuse_special_tokens(what: str, words: str, special_tokens: Iterable[str]) -> None:
-    """Users' words must not end the turn that they are put in.
-
-    Raises:
-        ValueError: naming the token.
-    """
-    for token in special_tokens:
-        if token in words:
-            raise ValueError(f"The {what} contains the special token {token}, which would break the turn; remove it.")
 
 
 def as_rows(value: Any, batch: int, name: str) -> list[Any]:

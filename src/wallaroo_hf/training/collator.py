@@ -12,8 +12,9 @@ from PIL import Image
 from ..layout.prompts import prompt_language
 from ..processing.processor import WallarooProcessor
 from ..processing.rows import pad
+from ..processing.words import refuse_special_tokens, refused_tokens
 from .pictures import open_picture
-from .rows import RowError
+from .rows import RowError, one_line
 from .stages import Stage
 
 __all__ = ["WallarooDataCollator"]
@@ -174,6 +175,8 @@ class WallarooDataCollator:
     def _drawing(self, row: Mapping[str, Any], parts: _Parts, rng: np.random.Generator | None) -> dict[str, Any]:
         request = parts.messages[-2]
         prompt = "".join(item["text"] for item in request["content"] if item["type"] == "text").strip()
+        # here already: the processor would take some for a rendered chat
+        refuse_special_tokens("prompt", prompt, refused_tokens(self.processor.tokenizer))
         task = "editing" if parts.shown else "generation"
         templates = self.processor.prompt_templates[task][prompt_language(prompt)]
         if not self.random_templates:
@@ -282,7 +285,7 @@ def row_name(row: Mapping[str, Any]) -> str:
     """What a row is called in messages: its `name`, else its number, else its first words."""
     for key in ("name", "draw"):
         if row.get(key) is not None:
-            return str(row[key])
+            return one_line(row[key])
     return repr(str(row.get("messages"))[:60])
 
 

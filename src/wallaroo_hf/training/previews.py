@@ -15,6 +15,7 @@ from transformers.integrations import TensorBoardCallback, WandbCallback
 
 from ..processing.image_processor import open_image
 from ..processing.processor import WallarooProcessor
+from ..processing.words import refuse_special_tokens, refused_tokens
 from .reports import contact_sheet
 
 __all__ = ["Preview", "PreviewCallback", "read_previews"]
@@ -99,6 +100,9 @@ class PreviewCallback(TrainerCallback):
     ) -> None:
         if every < 1:
             raise ValueError(f"`every` is {every}, but must be at least 1.")
+        refused = refused_tokens(processor.tokenizer)
+        for preview in previews:
+            refuse_special_tokens("preview", preview.prompt or preview.question or "", refused)
         self.processor = processor
         self.drawings = [preview for preview in previews if preview.prompt is not None]
         self.questions = [preview for preview in previews if preview.question is not None]

@@ -109,8 +109,13 @@ def _shape(row: Mapping[str, Any]) -> str:
 
 
 def row_name(row: Mapping[str, Any], index: int | None = None) -> str:
-    """What reports call a row: its `name`, else its place."""
-    return str(row.get("name") or ("a row" if index is None else f"row {index}"))
+    """What reports call a row, in one line: its `name`, else its place."""
+    return one_line(row.get("name") or ("a row" if index is None else f"row {index}"))
+
+
+def one_line(name: Any) -> str:
+    """A name as sentences can hold it, whatever a record has in its place."""
+    return " ".join(str(name).splitlines())
 
 
 def check_messages(row: Mapping[str, Any]) -> None:

@@ -12,7 +12,8 @@ from PIL import Image
 from starlette.requests import Request
 
 from ..layout.grid import check_size
-from ..processing.requests import DrawingRequest, pick_size, refuse_special_tokens
+from ..processing.requests import DrawingRequest, pick_size
+from ..processing.words import refuse_special_tokens, refused_tokens
 from .batching import Batcher, Job, events
 from .engine import Engine
 from .errors import ApiError, client_gone, timed_out
@@ -39,7 +40,7 @@ class Service:
         self.created = int(time.time())
         self.config = model.config
         self.processor = copy.deepcopy(processor)  # tokenizers must not be shared between threads
-        self.special_tokens = tuple(self.processor.tokenizer.get_added_vocab())
+        self.special_tokens = refused_tokens(self.processor.tokenizer)
         self.preparing = asyncio.Lock()  # of whoever uses the copy
         self.reading = asyncio.Lock()  # of the chat whose images are open; taken before `preparing`
         self.engine = Engine(model, processor, settings.window)

@@ -82,7 +82,11 @@ def test_nothing_is_public_that_pythons_newest_list_calls_private():
 
 
 def test_what_one_client_holds():
-    assert neighbourhood("2606:2800:1:2:3:4:5:6") == neighbourhood("2606:2800:1:2::9") != neighbourhood("2606:2800:1:3::9")
+    assert (
+        neighbourhood("2606:2800:1:2:3:4:5:6")
+        == neighbourhood("2606:2800:1:2::9")
+        != neighbourhood("2606:2800:1:3::9")
+    )
     assert neighbourhood("::ffff:8.8.8.8") == neighbourhood("8.8.8.8") != neighbourhood("8.8.8.9")
     assert neighbourhood("fe80::1%eth0") == neighbourhood("fe80::2")
     assert neighbourhood("") == "" and neighbourhood("\xff") == "\xff"

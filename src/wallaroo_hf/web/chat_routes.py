@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from PIL import Image
 
 from .batching import Job
+from .bodies import TextRoute
 from .errors import ApiError
 from .images import data_uri, encode
 from .requests import Answer, Ending, Picture, Text, TextSettings
@@ -26,7 +27,7 @@ _Url: TypeAlias = tuple[str, str]  # an image that is not opened yet, and the fi
 
 def chat_routes(service: Service) -> APIRouter:
     """The routes of a service."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=TextRoute)
 
     @routes.post("/v1/chat/completions")
     async def completions(request: Request, body: ChatBody) -> Any:

@@ -90,7 +90,7 @@ class ArrivingBody:
 
     async def _next(self) -> MutableMapping[str, Any]:
         allowed = min(self._bodies.settings.body_timeout, _GRACE + self._received / _RATE)
-        receiving = asyncio.ensure_future(self._receive())
+        receiving: asyncio.Future[Any] = asyncio.ensure_future(self._receive())
         try:
             await asyncio.wait(
                 {receiving, self._given_up},

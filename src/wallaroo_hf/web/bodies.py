@@ -6,7 +6,7 @@ or tokenizer can hold. So the body is refused as one, whatever field or key it i
 
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import Request, Response
@@ -36,7 +36,7 @@ class TextRequest(Request):
 class TextRoute(APIRoute):
     """A route that gets its body through [`TextRequest`]."""
 
-    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's handler, given such a request."""
         handler = super().get_route_handler()
 

@@ -19,7 +19,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from .errors import ApiError
 
 _LINGER = 5.0  # seconds for an answer to go out before the connection is cut
-_TAKEN = 16384  # bytes of an answer that a client must take in the time that it has for a request
 _SPARE_FILES = 64  # for what a request opens: spooled uploads, processes that decode, URLs
 _QUIET = 60.0  # seconds between two lines about connections that cannot be taken
 ACCEPTED_AT_ONCE = 8  # connections beyond the most that may be open for a moment
@@ -32,12 +31,12 @@ class Connections:
 
     Args:
         most: how many may be open; see [`most_connections`].
-        timeout: seconds in which a client must send the line and headers of a request, the next one too, and in which it
-            must take some of an answer.
+        header_timeout: seconds in which a client must send the line and headers of a request, the next one too.
+        answer_timeout: seconds in which it must take some of an answer.
     """
 
-    def __init__(self, most: int, timeout: float) -> None:
-        self.most, self.timeout = most, timeout
+    def __init__(self, most: int, header_timeout: float, answer_timeout: float) -> None:
+        self.most, self.header_timeout, self.answer_timeout = most, header_timeout, answer_timeout
         self.num_open = 0
         self.waiting: dict[GuardedProtocol, None] = {}  # without a request that is worked on, the longest first
 
@@ -117,7 +116,7 @@ class GuardedProtocol(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
         if due is not None:
-            self._start_timer(self._all.timeout)
+            self._start_timer(self._all.header_timeout if due == "request" else self._all.answer_timeout)
 
     def _start_timer(self, seconds: float) -> None:
         self._left_to_send = self.transport.get_write_buffer_size()
@@ -125,12 +124,14 @@ class GuardedProtocol(H11Protocol):
 
     def _time_is_over(self) -> None:
         left = self.transport.get_write_buffer_size()
-        if 0 < left <= self._left_to_send - _TAKEN:  # slow, but not too slow
-            self._start_timer(self._all.timeout)
+        if left and self._due == "request":  # it cannot be asked for the next one yet
+            self._wait_for("answer")
+        elif 0 < left < self._left_to_send:  # slow, but it takes the answer
+            self._start_timer(self._all.answer_timeout)
         elif left or self.transport.is_closing():
             self.transport.abort()
         elif self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:
-            seconds = f"{self._all.timeout:g} seconds"
+            seconds = f"{self._all.header_timeout:g} seconds"
             self._turn_away(ApiError(408, f"The request's headers took longer than {seconds}.", code="header_timeout"))
         else:
             self.transport.close()

@@ -148,7 +148,9 @@ def make_server(app: FastAPI) -> Server:
     SIGTERM and Ctrl-C end it gracefully, a second Ctrl-C at once.
     """
     settings: ServerSettings = app.state.service.settings
-    connections = Connections(most_connections(settings.max_connections), settings.header_timeout)
+    connections = Connections(
+        most_connections(settings.max_connections), settings.header_timeout, settings.body_timeout
+    )
     return Server(
         uvicorn.Config(
             app,

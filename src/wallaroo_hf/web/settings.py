@@ -26,8 +26,8 @@ class ServerSettings:
         timeout: seconds that a request may take, waiting included.
         max_connections: most connections of clients, half-sent requests included; fewer where the process may not open as
             many files.
-        header_timeout: seconds that a client may take to send a request's headers, or to take some of an answer.
-        body_timeout: seconds that a client may take to send a request's body.
+        header_timeout: seconds that a client may take to send a request's headers.
+        body_timeout: seconds that a client may take to send a request's body, or to take some of an answer.
         max_body_bytes: largest request.
         max_image_bytes: largest image file in a request.
         max_image_pixels: largest width times height of an image in a request.

@@ -280,5 +280,5 @@ def test_a_server_with_listed_hosts(compact, small_processor, site):
 
 
 def test_hosts_make_a_fetcher():
-    assert ImageReader(ServerSettings())._fetcher is None
-    assert ImageReader(ServerSettings(url_hosts=("Images.example",)))._fetcher.hosts == {"images.example"}
+    assert ImageReader(ServerSettings()).fetcher is None
+    assert ImageReader(ServerSettings(url_hosts=("Images.example",))).fetcher.hosts == {"images.example"}

@@ -17,7 +17,7 @@ from .errors import ApiError, from_validation
 from .images import encode
 from .requests import Picture, Preview
 from .schemas import EditBody, GenerationBody, ImageOptions
-from .service import Service
+from .service import Service, client_of
 from .streaming import sse, stream
 
 _MAX_FILES, _MAX_FIELDS = 2, 40
@@ -77,7 +77,7 @@ async def _read_form(service: Service, request: Request) -> tuple[EditBody, Imag
         upload = uploads[0]
         # one byte beyond the limit is enough to know; the reader then says so
         data = await upload.read(service.settings.max_image_bytes + 1)
-    return body, await service.images.open_bytes(data, "image")
+    return body, await service.images.of(client_of(request)).open_bytes(data, "image")
 
 
 async def _read_json(service: Service, request: Request) -> tuple[EditBody, Image.Image]:
@@ -91,7 +91,7 @@ async def _read_json(service: Service, request: Request) -> tuple[EditBody, Imag
     urls = [item.get("image_url") if isinstance(item, dict) else item for item in given]
     if len(urls) != 1 or not isinstance(urls[0], str):
         raise _one_image(len(urls))
-    return body, await service.images.open_url(urls[0], "image")
+    return body, await service.images.of(client_of(request)).open_url(urls[0], "image")
 
 
 def refuse_mask(name: str) -> None:

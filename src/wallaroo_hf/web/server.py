@@ -40,8 +40,10 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.batcher.start()
+        service.images.start()
         yield
         await service.batcher.drain()
+        service.images.close()
 
     app = FastAPI(title="wallaroo-hf", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service

@@ -42,7 +42,6 @@ class Service:
         self.processor = copy.deepcopy(processor)  # tokenizers must not be shared between threads
         self.special_tokens = tuple(self.processor.tokenizer.get_added_vocab())
         self.preparing = asyncio.Lock()  # of whoever uses the copy
-        self.reading = asyncio.Lock()  # of the chat whose images are open; taken before `preparing`
         self.engine = Engine(model, processor, settings.window)
         self.batcher = Batcher(
             self.engine.run,

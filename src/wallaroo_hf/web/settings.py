@@ -7,7 +7,7 @@ from ..generation.inputs import check_window
 MEBIBYTE = 2**20
 _POSITIVE = (
     *("max_batch", "max_queue", "max_body_bytes", "max_image_pixels", "max_n", "max_connections"),
-    *("timeout", "header_timeout", "body_timeout"),
+    *("timeout", "header_timeout", "body_timeout", "image_timeout"),
 )
 
 
@@ -31,6 +31,7 @@ class ServerSettings:
         max_body_bytes: largest request.
         max_image_bytes: largest image file in a request.
         max_image_pixels: largest width times height of an image in a request.
+        image_timeout: seconds of computing that the images of one request may take to be decoded.
         max_images: most images in one chat.
         max_output_pixels: largest width times height to draw.
         max_n: most images or answers of one request.
@@ -60,6 +61,7 @@ class ServerSettings:
     max_body_bytes: int = 32 * MEBIBYTE
     max_image_bytes: int = 20 * MEBIBYTE
     max_image_pixels: int = 2**24
+    image_timeout: float = 5.0
     max_images: int = 8
     max_output_pixels: int = 2**20
     max_n: int = 10

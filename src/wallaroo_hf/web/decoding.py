@@ -16,7 +16,11 @@ from .decoding_process import ANSWER, REQUEST
 
 _STARVED = 10.0  # times its seconds of computing: how long a process may wait for the processor, too
 _KEPT = 2  # processes that stay when there is nothing to do
-_PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from wallaroo_hf.web.decoding_process import main; main()"
+_PROGRAM = """import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from wallaroo_hf.web.decoding_process import main
+main()
+"""
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """The process that decodes pictures for a server or page: files come in, pixels or a sentence go out.
 
-It is a process because no thread can be stopped inside of a decoder, and imports little, so that a new one is there at once.
+It is a process because no thread can be stopped inside of a decoder. It imports little, so that a new one is there at once.
 Run by [`wallaroo_hf.web.decoding`]; ends when nobody speaks to it any more.
 """
 
@@ -10,6 +10,8 @@ import struct
 import sys
 import time
 from typing import BinaryIO
+
+from PIL import Image
 
 from ..processing.opening import decode_image
 
@@ -21,6 +23,7 @@ ANSWER = struct.Struct(
 
 def main() -> None:
     """Answers one request after another from standard input on standard output."""
+    Image.init()  # imports the readers, which is not for the first picture to wait for
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     while head := requests.read(REQUEST.size):
         num_options, num_bytes = REQUEST.unpack(head)

@@ -80,12 +80,13 @@ def test_what_takes_too_long_is_given_up(decoders, large):
 
 def test_a_process_that_gets_no_time_is_given_up(decoders, monkeypatch):
     """One that hangs without computing, too."""
-    monkeypatch.setattr("wallaroo_hf.web.decoding._STARVED", 10)
+    monkeypatch.setattr("wallaroo_hf.web.decoding._STARVED", 0.2)
     decoders.start()
     (decoder,) = decoders._idle
     os.kill(decoder._process.pid, signal.SIGSTOP)
     with pytest.raises(ValueError, match="takes longer than"):
         _decode(decoders, SMALL, seconds=0.05)
+    monkeypatch.undo()
     assert _decode(decoders, SMALL).size == (48, 32)
 
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from .decoding_process import ANSWER, REQUEST
+from .decoding_process import ANSWER, READY, REQUEST
 
-_STARVED = 10.0  # times its seconds of computing: how long a process may wait for the processor, too
+_STARVED = 60.0  # seconds that a process may wait for the processor, beyond those of computing
 _KEPT = 2  # processes that stay when there is nothing to do
 _PROGRAM = """import json, sys
 sys.path[:] = json.loads(sys.argv[1])
@@ -107,7 +107,7 @@ class _Decoder:
             env={**os.environ, "_WALLAROO_HF_REGISTER_LATER": "1"},  # torch is not needed
             start_new_session=True,  # Ctrl-C is for the server
         )
-        self._late = False
+        self._ready = self._late = False
 
     @property
     def alive(self) -> bool:
@@ -123,7 +123,7 @@ class _Decoder:
             _Ended: if the process had to be ended, or ended by itself.
         """
         options = {"name": name, "max_pixels": max_pixels, "formats": list(formats), "seconds": seconds}
-        watchdog = threading.Timer(seconds * (_STARVED if hasattr(signal, "setitimer") else 1), self._is_late)
+        watchdog = threading.Timer(seconds + _STARVED, self._is_late)
         watchdog.daemon = True
         watchdog.start()
         try:
@@ -139,6 +139,9 @@ class _Decoder:
 
     def _ask(self, options: bytes, data: bytes) -> tuple[Image.Image, float] | str:
         assert self._process.stdin is not None
+        if not self._ready:
+            self._read(len(READY))
+            self._ready = True
         self._process.stdin.write(REQUEST.pack(len(options), len(data)) + options)
         self._process.stdin.write(data)
         self._process.stdin.flush()

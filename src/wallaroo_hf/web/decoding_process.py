@@ -15,6 +15,7 @@ from PIL import Image
 
 from ..processing.opening import decode_image
 
+READY = b"+"  # before everything else
 REQUEST = struct.Struct(">IQ")  # lengths of the options (JSON) and of the file that follow
 ANSWER = struct.Struct(
     ">dIII"
@@ -25,6 +26,8 @@ def main() -> None:
     """Answers one request after another from standard input on standard output."""
     Image.init()  # imports the readers, which is not for the first picture to wait for
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    answers.write(READY)
+    answers.flush()
     while head := requests.read(REQUEST.size):
         num_options, num_bytes = REQUEST.unpack(head)
         options = json.loads(requests.read(num_options))

@@ -1,4 +1,4 @@
-"""Text that is text: halves of characters, which JSON and arguments of commands can hold, are refused before a tokenizer."""
+"""Whole text: halves of characters, which JSON and arguments of commands can hold, are refused before a tokenizer."""
 
 from typing import Any
 

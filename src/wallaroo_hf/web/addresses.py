@@ -63,7 +63,7 @@ def neighbourhood(address: str) -> str:
         return address
     if isinstance(ip, ipaddress.IPv4Address):
         return str(ip)
-    return str(ip.ipv4_mapped or ipaddress.IPv6Network((ip, 64), strict=False))
+    return str(ip.ipv4_mapped or ipaddress.IPv6Interface((ip, 64)).network)
 
 
 def _is_listed(

@@ -145,6 +145,16 @@ def test_bad_questions(compact, tmp_path, question):
     assert _is_one_sentence(error) and "special token" in error
 
 
+def test_halves_of_characters(door, tmp_path):
+    """As a shell gives bytes that are no UTF-8."""
+    Image.new("RGB", (32, 32)).save(tmp_path / "image.png")
+    for error in (
+        door.draw("a \udcff cat"),
+        door._command("ask", tmp_path / "image.png", "\ud83d?", "-m", door.checkpoint, "--device", "cpu"),
+    ):
+        assert _is_one_sentence(error.replace("\n", " ")) and "half of a character" in error.replace("\n", " ")
+
+
 def test_long_prompts(door):
     error = door.draw("ab c" * 25_000)
     assert _is_one_sentence(error) and "100,000 characters" in error

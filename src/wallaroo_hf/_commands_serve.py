@@ -39,6 +39,12 @@ def serve(
     shutdown_timeout: Annotated[
         float, typer.Option(min=1, help="Seconds that running work may take once the server is told to stop.")
     ] = 300,
+    max_connections: Annotated[
+        int, typer.Option(min=1, help="Connections of clients at once, as far as the limit of open files allows.")
+    ] = 1024,
+    image_timeout: Annotated[
+        float, typer.Option(min=0.01, help="Seconds of computing that a request's images may take to be decoded.")
+    ] = 5,
     max_image_pixels: Annotated[int, typer.Option(min=1, help="Largest image to read, width x height.")] = 2**24,
     max_output_pixels: Annotated[int, typer.Option(min=256, help="Largest image to draw, width x height.")] = 2**20,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 4096,
@@ -87,6 +93,8 @@ def serve(
         max_queue=max_queue,
         timeout=timeout,
         shutdown_timeout=shutdown_timeout,
+        max_connections=max_connections,
+        image_timeout=image_timeout,
         max_image_pixels=max_image_pixels,
         max_output_pixels=max_output_pixels,
         max_new_tokens=max_new_tokens,

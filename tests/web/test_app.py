@@ -156,6 +156,36 @@ def test_mistakes_are_sentences(engine, tmp_path):
     assert last.finished
 
 
+def test_pictures_that_take_too_long_are_given_up(engine, tmp_path, monkeypatch):
+    """At every tab; the next picture is opened."""
+    Image.new("RGBA", (4096, 4096), (1, 2, 3, 4)).save(tmp_path / "slow.png", compress_level=1)
+    picture(1, 64, 64).save(tmp_path / "quick.png")
+    monkeypatch.setattr(engine._decoders, "seconds", 0.05)
+    for call in (
+        lambda path: engine.draw("me", Settings("blue", seed=1), path),
+        lambda path: engine.ask("me", path, "What?"),
+        lambda path: engine.say("me", engine.conversation(1), "What?", [path]),
+    ):
+        with pytest.raises(ValueError, match=r"The image 'slow\.png' takes longer than"):
+            list(call(str(tmp_path / "slow.png")))
+    monkeypatch.undo()
+    assert engine.open(tmp_path / "quick.png").tobytes() == picture(1, 64, 64).tobytes()
+    with pytest.raises(ValueError, match="is not there any more"):
+        engine.open(tmp_path / "nothing.png")
+
+
+def test_halves_of_characters_are_refused(engine):
+    for call in (
+        lambda: engine.draw("me", Settings("a\ud83d", seed=1)),
+        lambda: engine.draw("me", Settings("a", seed=1, negative_prompt="\ud83d")),
+        lambda: engine.ask("me", None, "a\ud83d"),
+        lambda: engine.say("me", engine.conversation(1), "a\ud83d", []),
+    ):
+        with pytest.raises(ValueError, match="half of a character") as refused:
+            list(call())
+        assert str(refused.value).encode()
+
+
 def test_every_word_is_there_in_both_languages():
     for key, words in app_texts.TEXTS.items():
         assert set(words) == {"en", "zh"} and all(words.values()), key

@@ -23,33 +23,40 @@ def _asks(*images: dict, text: str = "What is it?") -> dict:
     return {"role": "user", "content": [*images, {"type": "text", "text": text}]}
 
 
-def test_images_of_one_chat_at_a_time_are_open(compact, small_processor, monkeypatch):
+def test_images_of_few_chats_at_a_time_are_open(compact, small_processor, monkeypatch):
     """However many chats come at once; those that wait keep files, not pixels."""
-    opened = []
+    opened: dict[int, int] = {}
 
     class Reader(ImageReader):
-        async def open_url(self, url, param):
-            opened.append(await super().open_url(url, param))
-            most.append(len(opened))
-            return opened[-1]
+        def of(self, client):
+            images = super().of(client)
+            open_url = images.open_url
 
-    def prepare(service, turns, images, mode, options):
-        inputs = original(service, turns, images, mode, options)
-        opened.clear()
-        return inputs
+            async def counting(url, param):
+                image = await open_url(url, param)
+                opened[id(images)] = opened.get(id(images), 0) + 1
+                most.append(sum(opened.values()))
+                return image
+
+            images.open_url = counting
+            return images
 
     async def ask():
         settings = ServerSettings()
         service = Service(compact.model, small_processor, settings, Reader(settings))
+        original = chat_routes._prepare
+        monkeypatch.setattr(chat_routes, "_prepare", lambda *given: opened.popitem() and original(*given))
         body = ChatBody(messages=[_asks(_image(1), _image(2))])
         turns, urls = chat_routes._read_messages(service, body.messages)
-        return await asyncio.gather(*(chat_routes._answers(service, body, turns, urls) for _ in range(5)))
+        images = [service.images.of(str(number)) for number in range(6)]
+        try:
+            return await asyncio.gather(*(chat_routes._answers(service, body, turns, urls, own) for own in images))
+        finally:
+            service.images.close()
 
     most: list[int] = []
-    original = chat_routes._prepare
-    monkeypatch.setattr(chat_routes, "_prepare", prepare)
-    assert len(asyncio.run(ask())) == 5
-    assert len(most) == 10 and max(most) == 2
+    assert len(asyncio.run(ask())) == 6
+    assert len(most) == 12 and max(most) <= 4
 
 
 @pytest.mark.parametrize("modalities", [["text"], ["text", "image"]])

@@ -12,7 +12,8 @@ import pytest
 
 from helpers import picture
 from running_server import RunningServer, data_uri, png
-from wallaroo_hf.web.fetching import UrlFetcher, is_public
+from wallaroo_hf.web.addresses import is_public
+from wallaroo_hf.web.fetching import UrlFetcher
 from wallaroo_hf.web.images import ImageReader
 from wallaroo_hf.web.settings import ServerSettings
 
@@ -140,7 +141,8 @@ def test_everything_else(site, url):
             "224.0.0.1",
         ),
         *("::1", "::", "fe80::1", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1"),
-        *("2002:7f00:1::", "::127.0.0.1", "fe80::1%eth0", "255.255.255.255", "192.0.2.1"),
+        *("2002:7f00:1::", "::127.0.0.1", "fe80::1%eth0", "255.255.255.255", "192.0.2.1", "fec0::1", "64:ff9b:1::1"),
+        "::ffff:0:127.0.0.1",
     ],
 )
 def test_private_addresses(site, address):
@@ -278,5 +280,5 @@ def test_a_server_with_listed_hosts(compact, small_processor, site):
 
 
 def test_hosts_make_a_fetcher():
-    assert ImageReader(ServerSettings())._fetcher is None
-    assert ImageReader(ServerSettings(url_hosts=("Images.example",)))._fetcher.hosts == {"images.example"}
+    assert ImageReader(ServerSettings()).fetcher is None
+    assert ImageReader(ServerSettings(url_hosts=("Images.example",))).fetcher.hosts == {"images.example"}

@@ -152,6 +152,27 @@ def test_an_answer_stops_when_its_client_leaves(server, count_tokens, eventually
     assert len(tokens) < 2000
 
 
+@pytest.mark.parametrize("keys", [(), ("secret", "other")])
+def test_one_client_is_one_however_it_writes_its_headers(serve, hold, eventually, keys):
+    """Whoever could be many would have as many turns."""
+    spellings = ["Bearer secret", "bearer secret", "BEARER  secret ", "Bearer   secret"]
+    with serve(api_keys=keys, max_batch=1) as server:
+        gate = hold(server)
+        with ThreadPoolExecutor(8) as pool:
+            ask = [
+                {"Authorization": spelling, "X-Client": str(number), "User-Agent": str(number)}
+                for number, spelling in enumerate(spellings)
+            ]
+            ask.append({"Authorization": "Bearer other"})
+            asked = [pool.submit(server.request, "/v1/images/generations", DRAWING, headers) for headers in ask]
+            batcher = server.service.batcher
+            eventually(lambda: batcher.num_waiting + len(batcher.running) == 5)
+            clients = {job.client for job in [*batcher.running, *batcher._waiting]}
+            gate.set()
+            assert all(item.result()[0] == 200 for item in asked)
+    assert len(clients) == max(1, len(keys)) and not any("secret" in client for client in clients)
+
+
 def test_others_of_the_batch_stay(serve, hold, eventually):
     with serve(max_wait=1.0, max_batch=2) as server:
         gate = hold(server)

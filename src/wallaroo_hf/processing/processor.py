@@ -17,6 +17,7 @@ from ..layout.special_tokens import (
     RELEASED_INDICATOR_SIZES,
     added_tokens,
 )
+from ..layout.whole_text import refuse_halves
 from .agreement import check_folder_agreement
 from .auto import AutoPreparationMixin
 from .batch import WallarooBatchFeature
@@ -216,6 +217,7 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
         texts = [text] if isinstance(text, str) else list(text)
         if not texts or not all(isinstance(item, str) for item in texts):
             raise ValueError("`text` must be a string or a non-empty list of strings.")
+        refuse_halves(text=texts, negative_prompt=negative_prompt, prompt_template=prompt_template)
         size = {"height": height, "width": width, "aspect_ratio": aspect_ratio}
         wishes = {**size, "negative_prompt": negative_prompt}
         training = {"target_images": target_images, "return_labels": return_labels or None}

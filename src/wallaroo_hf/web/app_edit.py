@@ -7,10 +7,9 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from ..processing.image_processor import open_image
 from . import app_style as style
 from .app_engine import Drawing, Engine, Settings
-from .app_parts import EVENT, Part, Words, answers, sampling, stopper, tab
+from .app_parts import EVENT, Part, Words, answers, noted, sampling, stopper, tab
 from .app_texts import LANGUAGES, text
 
 __all__ = ["edit_tab"]
@@ -50,10 +49,11 @@ def edit_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
         if path is None:
             raise gr.Error(text("no_picture", code))
         first = secrets.randbelow(2**31) if new else int(number or 0)
-        before = None
+        with noted():
+            picture = engine.open(path)
+        before = style.enlarged(picture)
         settings = Settings(said, first, 1, guidance_scale=scale, temperature=heat)
-        for step in answers(engine.draw(request.session_hash or "", settings, path)):
-            before = before or style.enlarged(open_image(path))
+        for step in answers(engine.draw(request.session_hash or "", settings, picture)):
             update: dict[Any, Any] = {line: style.progress(step, code), seed: first}
             image = step.images[0] if step.images else None
             if image is not None:

@@ -19,10 +19,12 @@ from .._saved_pictures import save_png, slug
 from ..conversation import Conversation
 from ..generation.streamers import StreamerStopped
 from ..pipelines import WallarooPipeline
-from ..processing.image_processor import open_image
+from ..processing.opening import FORMATS, MAX_PIXELS, open_image
+from .decoding import Decoders
 
 __all__ = ["Drawing", "Engine", "Settings", "on_canvas"]
 
+_SECONDS_PER_PICTURE = 10.0  # of computing, to decode one that was uploaded
 _PREVIEW_PAUSE = 0.12  # seconds between two looks at one image: decoding rows costs time
 
 
@@ -75,6 +77,7 @@ class Engine:
     def __init__(self, model: Any, processor: Any, name: str, output: Path) -> None:
         self.model, self.processor, self.name, self.output = model, processor, name, output
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="wallaroo")
+        self._decoders = Decoders(_SECONDS_PER_PICTURE)
         self._stops: dict[tuple[str, str], threading.Event] = {}  # by session and tab
 
     def stop(self, session: str, tab: str) -> None:
@@ -82,13 +85,28 @@ class Engine:
         if (session, tab) in self._stops:
             self._stops[session, tab].set()
 
+    def open(self, source: Any) -> Image.Image:
+        """The picture in a file that somebody uploaded (decoded in a process that is ended if it takes too long), or given.
+
+        Raises:
+            ValueError: if it cannot be used.
+        """
+        if not isinstance(source, (str, Path)):
+            return open_image(source)
+        name = f"'{Path(source).name[:100]}'"
+        try:
+            data = Path(source).read_bytes()
+        except (OSError, ValueError) as error:  # the latter of a name that cannot be one
+            raise ValueError(f"The image {name} is not there any more; upload it again.") from error
+        return self._decoders.decode(data, name, MAX_PIXELS, FORMATS)[0]
+
     def draw(self, session: str, settings: Settings, source: Any = None) -> Iterator[Drawing]:
         """Draws, or edits a `source` (a path or picture); yields after each new row, and at last with the files.
 
         Raises:
             ValueError: for settings or a source that will not do.
         """
-        picture = None if source is None else open_image(source)
+        picture = None if source is None else self.open(source)
         state = Drawing([None] * settings.count, [0] * settings.count)
         rows = [0] * settings.count
         looked = [-math.inf] * settings.count
@@ -133,7 +151,7 @@ class Engine:
         """
         if not question.strip():
             raise ValueError("The question is empty; ask something.")
-        images = [] if image is None else [open_image(image)]
+        images = [] if image is None else [self.open(image)]
         news: queue.SimpleQueue[str] = queue.SimpleQueue()
         said = ""
         with self._stoppable(session, "ask") as stop:
@@ -153,7 +171,7 @@ class Engine:
         Raises:
             ValueError: see [`Conversation.say`].
         """
-        opened = [open_image(image) for image in images]
+        opened = [self.open(image) for image in images]
         pieces: list[str | Image.Image] = []
         news: queue.SimpleQueue[list[str | Image.Image]] = queue.SimpleQueue()
         drawing = False

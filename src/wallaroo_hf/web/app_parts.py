@@ -1,5 +1,6 @@
 """What the tabs of the web page share."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -9,7 +10,7 @@ import gradio as gr
 from .app_engine import Engine
 from .app_texts import text
 
-__all__ = ["EVENT", "Part", "Words", "answers", "sampling", "stopper", "tab"]
+__all__ = ["EVENT", "Part", "Words", "answers", "noted", "sampling", "stopper", "tab"]
 
 T = TypeVar("T")
 # of everything that asks the model: the engine takes one at a time, a few may wait there
@@ -72,8 +73,15 @@ def sampling(engine: Engine, words: Words) -> tuple[gr.Slider, gr.Slider]:
 
 def answers(steps: Iterator[T]) -> Iterator[T]:
     """What an engine yields; what a user did wrong becomes a note on the page."""
-    try:
+    with noted():
         yield from steps
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[None]:
+    """What a user did wrong within becomes a note on the page."""
+    try:
+        yield
     except ValueError as error:
         raise gr.Error(str(error), duration=12) from error
 

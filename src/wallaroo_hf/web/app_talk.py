@@ -9,9 +9,10 @@ import gradio as gr
 from PIL import Image
 
 from ..conversation import Conversation
+from ..layout.whole_text import refuse_halves
 from . import app_style as style
 from .app_engine import Engine
-from .app_parts import EVENT, Part, Words, answers, stopper, tab
+from .app_parts import EVENT, Part, Words, answers, noted, stopper, tab
 from .app_texts import LANGUAGES, text
 
 __all__ = ["ask_tab", "chat_tab"]
@@ -85,6 +86,8 @@ def chat_tab(engine: Engine, words: Words) -> None:
 
     def say(message: dict[str, Any], going: _Talk | None, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         said, files = message.get("text") or "", message.get("files") or []
+        with noted():
+            refuse_halves(message=said)  # before it is shown, which the page could not
         going = going or _Talk(engine.conversation(secrets.randbelow(2**31)))
         asked = [{"role": "user", "content": {"path": path}} for path in files]
         asked.append({"role": "user", "content": said})

@@ -11,11 +11,12 @@ from fastapi import APIRouter, Request
 from PIL import Image
 
 from .batching import Job
+from .bodies import TextRoute
 from .errors import ApiError
-from .images import data_uri, encode
+from .images import RequestImages, data_uri, encode
 from .requests import Answer, Ending, Picture, Text, TextSettings
 from .schemas import ChatBody, ImagePart, Message, TextPart
-from .service import Service, first_seed, make_jobs, size_options
+from .service import Service, client_of, first_seed, make_jobs, size_options
 from .streaming import sse, stream
 
 DEFAULT_NEW_TOKENS = 512
@@ -26,17 +27,18 @@ _Url: TypeAlias = tuple[str, str]  # an image that is not opened yet, and the fi
 
 def chat_routes(service: Service) -> APIRouter:
     """The routes of a service."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=TextRoute)
 
     @routes.post("/v1/chat/completions")
     async def completions(request: Request, body: ChatBody) -> Any:
         """Answers a chat; `modalities` says whether it may, or must, draw."""
         service.check_model(body.model)
         turns, urls = _read_messages(service, body.messages)
+        images = service.images.of(client_of(request))
         if set(body.modalities) == {"image"}:
-            jobs = await _drawings(service, body, turns, urls)
+            jobs = await _drawings(service, body, turns, urls, images)
         else:
-            jobs = await _answers(service, body, turns, urls)
+            jobs = await _answers(service, body, turns, urls, images)
         if body.stream:
             return await stream(_chunks(service, request, body, jobs))
         return await _whole(service, request, body, jobs)
@@ -114,7 +116,9 @@ def _check_chars(service: Service, messages: list[Message], limit: int) -> None:
     _check_length(service, len(messages))
 
 
-async def _drawings(service: Service, body: ChatBody, turns: list[dict[str, Any]], urls: list[_Url]) -> list[Job]:
+async def _drawings(
+    service: Service, body: ChatBody, turns: list[dict[str, Any]], urls: list[_Url], images: RequestImages
+) -> list[Job]:
     """Drawings from the last message alone; its image, if it has one, is edited. No other image is opened."""
     content = turns[-1]["content"]
     own = [part for part in content if part["type"] == "image"]
@@ -123,10 +127,12 @@ async def _drawings(service: Service, body: ChatBody, turns: list[dict[str, Any]
             400, f"The last message holds {len(own)} images, but an edit takes one.", "messages", "invalid_value"
         )
     prompt = "\n".join(part["text"] for part in content if part["type"] == "text")
-    return service.drawings(body, prompt, await service.images.open_url(*urls[-1]) if own else None)
+    return service.drawings(body, prompt, await images.open_url(*urls[-1]) if own else None)
 
 
-async def _answers(service: Service, body: ChatBody, turns: list[dict[str, Any]], urls: list[_Url]) -> list[Job]:
+async def _answers(
+    service: Service, body: ChatBody, turns: list[dict[str, Any]], urls: list[_Url], images: RequestImages
+) -> list[Job]:
     """Jobs for the answers that a request asks for."""
     service.check_count(body.n)
     service.check_text("negative prompt", body.negative_prompt, "negative_prompt", service.settings.max_prompt_chars)
@@ -142,7 +148,7 @@ async def _answers(service: Service, body: ChatBody, turns: list[dict[str, Any]]
             "modalities",
             "invalid_value",
         )
-    inputs = await _inputs(service, turns, urls, mode, options)
+    inputs = await _inputs(service, turns, urls, images, mode, options)
     settings = TextSettings(body.temperature or 0.0, body.top_k, body.top_p)
     if settings.temperature == 0:
         settings = TextSettings()  # nothing is sampled, so all such answers go together
@@ -154,20 +160,25 @@ async def _answers(service: Service, body: ChatBody, turns: list[dict[str, Any]]
 
 
 async def _inputs(
-    service: Service, turns: list[dict[str, Any]], urls: list[_Url], mode: str, options: dict[str, Any]
+    service: Service,
+    turns: list[dict[str, Any]],
+    urls: list[_Url],
+    images: RequestImages,
+    mode: str,
+    options: dict[str, Any],
 ) -> Any:
     """The processor's tensors for a chat.
 
-    The images of one chat at a time are open: those of chats that wait for their turn are still files.
+    The images of few chats are open at once: those of chats that wait for their turn are still files.
 
     Raises:
         ApiError: if an image cannot be used, or the chat does not fit.
     """
-    async with service.reading if urls else contextlib.nullcontext():
-        images = [await service.images.open_url(*url) for url in urls]
+    async with service.images.chats.place(images.client) if urls else contextlib.nullcontext():
+        opened = [await images.open_url(*url) for url in urls]
         async with service.preparing:
             try:
-                return await asyncio.to_thread(_prepare, service, turns, images, mode, options)
+                return await asyncio.to_thread(_prepare, service, turns, opened, mode, options)
             except ValueError as error:
                 raise ApiError(400, str(error), "messages", "invalid_value") from error
 

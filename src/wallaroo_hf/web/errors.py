@@ -48,11 +48,17 @@ class ApiError(HTTPException):
 
     def body(self) -> dict[str, Any]:
         """The JSON to answer with."""
-        return {"error": {"message": str(self.detail), "type": self.type, "param": self.param, "code": self.code}}
+        param = None if self.param is None else _whole(self.param)
+        return {"error": {"message": _whole(str(self.detail)), "type": self.type, "param": param, "code": self.code}}
 
     def response(self) -> JSONResponse:
         """The whole answer."""
         return JSONResponse(self.body(), self.status_code, headers=self.headers)
+
+
+def _whole(text: str) -> str:
+    """Text that can be sent, whatever it quotes: halves of characters are written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def queue_full(retry_after: int) -> ApiError:
@@ -107,10 +113,6 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     error = errors[0]
     path = [str(part)[:60] for part in error["loc"] if part != "body"]
     param = ".".join(path) or None
-    if error["type"] == "json_invalid":
-        return ApiError(
-            400, f"The body is not JSON ({error['ctx']['error']}); send a JSON object.", code="invalid_json"
-        )
     if error["type"] == "value_error":
         message = str(error["ctx"]["error"])
         named = re.search(r"`(\w+)`", message)  # our sentences name the field first
@@ -132,7 +134,7 @@ def install_handlers(app: FastAPI) -> None:
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         if isinstance(error, ApiError):
             return error.response()
-        path = request.url.path[:100]
+        path = request.scope["path"][:100]  # not `request.url`, which the `Host` header is a part of
         message = {
             404: f"There is nothing at '{path}'; see /openapi.json for what there is.",
             405: f"'{path}' does not answer to {request.method}; see /openapi.json for what it answers to.",

@@ -8,7 +8,6 @@ are used.
 
 import contextlib
 import http.client
-import ipaddress
 import socket
 import ssl
 import threading
@@ -17,6 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+from .addresses import is_public
+
 MAX_REDIRECTS = 3
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -24,19 +25,6 @@ _CHUNK = 65536
 
 Resolve = Callable[..., Sequence[tuple[Any, ...]]]
 Connect = Callable[..., socket.socket]
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is out in the internet; also looks at IPv4 addresses inside IPv6 ones."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        packed = ip.packed
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if packed[:12] == ipaddress.IPv6Address("64:ff9b::").packed[:12] or packed[:12] == bytes(12):
-            inner = ipaddress.IPv4Address(packed[12:])  # NAT64, and IPv4-compatible addresses
-        if inner is not None and not is_public(str(inner)):
-            return False
-    return ip.is_global and not ip.is_multicast
 
 
 class UrlFetcher:

@@ -1,6 +1,5 @@
 """What stands before every route: who may ask, from where, how much, and how long it took."""
 
-import asyncio
 import hashlib
 import hmac
 import time
@@ -8,16 +7,19 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from .addresses import neighbourhood
+from .arriving import ArrivingBodies, Receive, too_large
 from .errors import ApiError, internal_error, queue_full
 from .metrics import Metrics
 from .settings import ServerSettings
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+CLIENT = "wallaroo_client"  # who asks, in the state of a request that was let in
 _OPEN = ("/health",)  # answered without a key
+_MAX_DIGITS = 18  # of a length that is worth reading as a number
 _SLACK = 32  # requests that may be read at once while the queue is full
 
 
@@ -35,7 +37,7 @@ class Guard:
         self._keys = [hashlib.sha256(key.encode()).digest() for key in settings.api_keys]
         self._hosts = {host.lower() for host in settings.allowed_hosts}
         self._in_flight = 0
-        self._held = 0  # bytes of the bodies of requests that are not answered yet
+        self._bodies = ArrivingBodies(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -50,17 +52,20 @@ class Guard:
             await send(message)
 
         self._in_flight += 1
-        received = [0]
+        body = None
         try:
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
             refusal = self._refusal(scope["path"], scope["method"], headers)
             if refusal is None:
-                await self.app(scope, self._limited(receive, received), counting_send)
+                scope["state"] = {**scope.get("state", {}), CLIENT: self._client(scope, headers)}
+                body = self._bodies.begin(receive)
+                await self.app(scope, body, counting_send)
             else:
                 await refusal.response()(scope, receive, counting_send)
         finally:
             self._in_flight -= 1
-            self._held -= received[0]
+            if body is not None:
+                body.end()
             route = getattr(scope.get("route"), "path", "other")
             self.metrics.requests.labels(route, str(status[0])).inc()
             self.metrics.seconds.labels(route).observe(time.perf_counter() - start)
@@ -80,7 +85,7 @@ class Guard:
                 f"Web pages of '{origin[:100]}' may not use this server; allow them with --cors-origin.",
                 code="wrong_origin",
             )
-        if self._keys and path not in _OPEN and method != "OPTIONS" and not self._has_key(headers):
+        if self._keys and path not in _OPEN and method != "OPTIONS" and self._key(headers) is None:
             return ApiError(
                 401,
                 "The API key is missing or wrong; send it as 'Authorization: Bearer KEY'.",
@@ -88,52 +93,31 @@ class Guard:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         length = headers.get("content-length", "0")
-        if length.isdigit() and int(length) > self.settings.max_body_bytes:
-            return self._too_large()
+        digits = length.lstrip("0")
+        if (
+            length.isascii()
+            and length.isdigit()
+            and (len(digits) > _MAX_DIGITS or int(digits or "0") > self.settings.max_body_bytes)
+        ):
+            return too_large(self.settings.max_body_bytes)
         most = self.settings.max_queue + self.settings.max_batch + _SLACK
-        if method == "POST" and self._in_flight > most:
+        if method == "POST" and self._in_flight > most and not self._bodies.give_up_slowest():
             return queue_full(1)
         return None
 
-    def _has_key(self, headers: dict[str, str]) -> bool:
+    def _key(self, headers: dict[str, str]) -> int | None:
+        """The number of the key that a request brings, however its header writes it; None: it brings none of ours."""
         scheme, _, key = headers.get("authorization", "").partition(" ")
         given = hashlib.sha256(key.strip().encode("latin-1")).digest()
         matches = [hmac.compare_digest(given, own) for own in self._keys]  # all, so that time tells nothing
-        return scheme.lower() == "bearer" and any(matches)
+        return matches.index(True) if scheme.lower() == "bearer" and any(matches) else None
 
-    def _too_large(self) -> ApiError:
-        return ApiError(
-            413, f"The request is larger than {self.settings.max_body_bytes} bytes; send less.", code="body_too_large"
-        )
-
-    def _limited(self, receive: Receive, received: list[int]) -> Receive:
-        """`receive` that raises where a body is too long, or does not come in time; counts its bytes in `received`."""
-        whole = False
-        deadline = time.monotonic() + self.settings.body_timeout
-
-        async def limited() -> MutableMapping[str, Any]:
-            nonlocal whole
-            if whole:  # what comes now is the client's leaving
-                return await receive()
-            try:
-                message = await asyncio.wait_for(receive(), max(deadline - time.monotonic(), 0.001))
-            except TimeoutError as error:
-                raise ApiError(
-                    408,
-                    f"The request did not arrive within {self.settings.body_timeout:g} seconds; send it faster.",
-                    code="body_timeout",
-                ) from error
-            size = len(message.get("body", b""))
-            received[0] += size
-            self._held += size
-            whole = not message.get("more_body", False)
-            if received[0] > self.settings.max_body_bytes:
-                raise self._too_large()
-            if self._held > self.settings.max_queue_bytes:
-                raise queue_full(1)
-            return message
-
-        return limited
+    def _client(self, scope: Scope, headers: dict[str, str]) -> str:
+        """Who asks: whoever has the key, else whoever is at the address. What a client can vary at will does not count."""
+        if self._keys:
+            return f"key {self._key(headers)}"
+        client = scope.get("client")
+        return neighbourhood(client[0]) if client else ""
 
 
 def _host_name(header: str) -> str:

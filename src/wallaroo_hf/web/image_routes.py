@@ -12,11 +12,12 @@ from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
 from .batching import Job
+from .bodies import TextRoute, check_charset
 from .errors import ApiError, from_validation
 from .images import encode
 from .requests import Picture, Preview
 from .schemas import EditBody, GenerationBody, ImageOptions
-from .service import Service
+from .service import Service, client_of
 from .streaming import sse, stream
 
 _MAX_FILES, _MAX_FIELDS = 2, 40
@@ -24,7 +25,7 @@ _MAX_FILES, _MAX_FIELDS = 2, 40
 
 def image_routes(service: Service) -> APIRouter:
     """The routes of a service."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=TextRoute)
 
     @routes.post("/v1/images/generations")
     async def generations(request: Request, body: GenerationBody) -> Any:
@@ -55,6 +56,7 @@ def image_routes(service: Service) -> APIRouter:
 
 async def _read_form(service: Service, request: Request) -> tuple[EditBody, Image.Image]:
     """The fields of a form, and the picture in its file."""
+    check_charset(request.headers["content-type"])
     async with request.form(max_files=_MAX_FILES, max_fields=_MAX_FIELDS, max_part_size=2**20) as form:
         fields: dict[str, Any] = {}
         uploads = []
@@ -75,17 +77,12 @@ async def _read_form(service: Service, request: Request) -> tuple[EditBody, Imag
         upload = uploads[0]
         # one byte beyond the limit is enough to know; the reader then says so
         data = await upload.read(service.settings.max_image_bytes + 1)
-    return body, await service.images.open_bytes(data, "image")
+    return body, await service.images.of(client_of(request)).open_bytes(data, "image")
 
 
 async def _read_json(service: Service, request: Request) -> tuple[EditBody, Image.Image]:
     """The fields of a JSON object, and the picture behind its data: URI."""
-    try:
-        fields = await request.json()
-    except (ValueError, RecursionError) as error:
-        raise ApiError(
-            400, f"The body is not JSON ({str(error)[:100]}); send a JSON object.", code="invalid_json"
-        ) from error
+    fields = await request.json()
     if isinstance(fields, dict) and "mask" in fields:
         refuse_mask("mask")
     body = _validate(fields)
@@ -94,7 +91,7 @@ async def _read_json(service: Service, request: Request) -> tuple[EditBody, Imag
     urls = [item.get("image_url") if isinstance(item, dict) else item for item in given]
     if len(urls) != 1 or not isinstance(urls[0], str):
         raise _one_image(len(urls))
-    return body, await service.images.open_url(urls[0], "image")
+    return body, await service.images.of(client_of(request)).open_url(urls[0], "image")
 
 
 def refuse_mask(name: str) -> None:

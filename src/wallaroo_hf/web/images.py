@@ -2,23 +2,32 @@
 
 import asyncio
 import base64
+import functools
 import io
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from PIL import Image
 
-from ..processing.opening import decode_image, read_data_url
+from ..processing.opening import read_data_url
+from .decoding import Decoders
 from .errors import ApiError
 from .fetching import UrlFetcher
 from .settings import ServerSettings
+from .turns import Turns
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-_AT_ONCE = 4  # each may take what `max_image_pixels` take
+_DECODED_AT_ONCE = 6  # each may take what `max_image_pixels` take
+_FETCHED_AT_ONCE = 4
+_CHATS_AT_ONCE = 2  # of which the images are open
 _MIME = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+
+T = TypeVar("T")
 
 
 class ImageReader:
-    """Opens images of requests within the server's limits, off the event loop.
+    """Opens images of requests within the server's limits, off the event loop. Clients take turns.
 
     Args:
         settings: limits, and hosts that may be fetched from.
@@ -29,14 +38,47 @@ class ImageReader:
         self.settings = settings
         if fetcher is None and settings.url_hosts:
             fetcher = UrlFetcher(settings.url_hosts, settings.max_image_bytes, settings.url_timeout)
-        self._fetcher = fetcher
-        self._decoding, self._fetching = asyncio.Semaphore(_AT_ONCE), asyncio.Semaphore(_AT_ONCE)
+        self.fetcher = fetcher
+        self.decoders = Decoders(settings.image_timeout)
+        self.decoding = Turns(_DECODED_AT_ONCE, settings.timeout)
+        self.fetching = Turns(_FETCHED_AT_ONCE, settings.timeout)
+        self.chats = Turns(_CHATS_AT_ONCE, settings.timeout)
+        self._threads = ThreadPoolExecutor(_DECODED_AT_ONCE + _FETCHED_AT_ONCE, thread_name_prefix="wallaroo-images")
+
+    def start(self) -> None:
+        """Makes ready, so that the first image does not wait."""
+        self.decoders.start()
+
+    def close(self) -> None:
+        """Ends the processes that decode."""
+        self.decoders.close()
+
+    def of(self, client: str) -> "RequestImages":
+        """The images of one request."""
+        return RequestImages(self, client)
+
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        """Calls a function in a thread of the reader's own, so that slow images and URLs hold nobody else's."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(function, *args))
+
+
+class RequestImages:
+    """The images of one request, which share the seconds of computing that one image may take.
+
+    Args:
+        reader: opens them.
+        client: who sent them.
+    """
+
+    def __init__(self, reader: ImageReader, client: str) -> None:
+        self.reader, self.settings, self.client = reader, reader.settings, client
+        self._seconds = reader.settings.image_timeout
 
     async def open_bytes(self, data: bytes, param: str) -> Image.Image:
         """The picture in a file.
 
         Raises:
-            ApiError: 413 if the file is too large, 400 if it cannot be used.
+            ApiError: 413 if the file is too large, 400 if it cannot be used or takes too long.
         """
         if len(data) > self.settings.max_image_bytes:
             raise ApiError(
@@ -45,11 +87,14 @@ class ImageReader:
                 param,
                 "image_too_large",
             )
-        async with self._decoding:
+        decode, most = self.reader.decoders.decode, self.settings.max_image_pixels
+        async with self.reader.decoding.place(self.client):
             try:
-                return await asyncio.to_thread(decode_image, data, "sent", self.settings.max_image_pixels, _FORMATS)
+                image, seconds = await self.reader.run(decode, data, "sent", most, _FORMATS, self._seconds)
             except ValueError as error:
                 raise ApiError(400, str(error), param, "invalid_image") from error
+        self._seconds -= seconds
+        return image
 
     async def open_url(self, url: str, param: str) -> Image.Image:
         """The picture behind a data: URI, or behind a URL where URLs are allowed.
@@ -59,7 +104,7 @@ class ImageReader:
         """
         if url[:5].lower() == "data:":
             return await self.open_bytes(self._read_data_uri(url, param), param)
-        if self._fetcher is None:
+        if self.reader.fetcher is None:
             raise ApiError(
                 400,
                 "The image is no data: URI, and this server fetches no URLs and reads no paths; send the image itself as "
@@ -67,9 +112,9 @@ class ImageReader:
                 param,
                 "url_not_allowed",
             )
-        async with self._fetching:
+        async with self.reader.fetching.place(self.client):
             try:
-                data = await asyncio.to_thread(self._fetcher.fetch, url)
+                data = await self.reader.run(self.reader.fetcher.fetch, url)
             except ValueError as error:
                 raise ApiError(400, str(error), param, "url_not_allowed") from error
         return await self.open_bytes(data, param)

@@ -1,5 +1,6 @@
 """The app behind `wallaroo serve`, and running it."""
 
+import asyncio
 import contextlib
 import math
 import socket
@@ -14,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from .._version import __version__
 from .chat_routes import chat_routes
+from .connections import ACCEPTED_AT_ONCE, Connections, QuietLoop, guarded, most_connections
 from .errors import ApiError, install_handlers
 from .guard import Guard
 from .image_routes import image_routes
@@ -38,8 +40,10 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.batcher.start()
+        service.images.start()
         yield
         await service.batcher.drain()
+        service.images.close()
 
     app = FastAPI(title="wallaroo-hf", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
@@ -104,8 +108,18 @@ def _add_small_routes(app: FastAPI, service: Service) -> None:
         )
 
 
+_BACKLOG = 2048  # connections that the system keeps for us
+
+
 class Server(uvicorn.Server):
     """Uvicorn that, told to stop, refuses what waits and finishes what runs."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to listen, and takes few connections at once, so that each is counted before the next ones."""
+        asyncio.get_running_loop().set_exception_handler(QuietLoop())
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(_BACKLOG)  # asyncio shortened it to what it takes at once
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Closes the queue first, so that requests in it are answered at once."""
@@ -121,7 +135,7 @@ def listen(host: str, port: int) -> tuple[socket.socket, str]:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.create_server((str(address[0]), port), family=family, backlog=2048)
+        listener = socket.create_server((str(address[0]), port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise ValueError(
             f"Cannot listen on {host}, port {port} ({error.strerror}); choose another --host or --port."
@@ -136,12 +150,18 @@ def make_server(app: FastAPI) -> Server:
     SIGTERM and Ctrl-C end it gracefully, a second Ctrl-C at once.
     """
     settings: ServerSettings = app.state.service.settings
+    connections = Connections(
+        most_connections(settings.max_connections), settings.header_timeout, settings.body_timeout
+    )
     return Server(
         uvicorn.Config(
             app,
-            log_level="warning",
+            log_level="error",  # its warnings are about what clients send, who could fill a disk with them
             server_header=False,
+            http=guarded(connections),
+            loop="asyncio",
             ws="none",
+            backlog=ACCEPTED_AT_ONCE,
             timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout),
         )
     )

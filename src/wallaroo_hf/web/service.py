@@ -17,6 +17,7 @@ from ..processing.words import refuse_special_tokens, refused_tokens
 from .batching import Batcher, Job, events
 from .engine import Engine
 from .errors import ApiError, client_gone, timed_out
+from .guard import CLIENT
 from .images import ImageReader
 from .metrics import Metrics
 from .requests import Answer, Drawing, DrawingSettings, Ending, Picture
@@ -42,7 +43,6 @@ class Service:
         self.processor = copy.deepcopy(processor)  # tokenizers must not be shared between threads
         self.special_tokens = refused_tokens(self.processor.tokenizer)
         self.preparing = asyncio.Lock()  # of whoever uses the copy
-        self.reading = asyncio.Lock()  # of the chat whose images are open; taken before `preparing`
         self.engine = Engine(model, processor, settings.window)
         self.batcher = Batcher(
             self.engine.run,
@@ -179,7 +179,7 @@ class Service:
             ApiError: 429 or 503 if they cannot be queued.
         """
         for job in jobs:
-            job.client = self._client(request)
+            job.client = client_of(request)
         self.batcher.submit(jobs)
         watcher = asyncio.create_task(self._watch(request, jobs))
         try:
@@ -187,12 +187,6 @@ class Service:
         finally:
             watcher.cancel()
             self._give_up(jobs, client_gone())
-
-    def _client(self, request: Request) -> str:
-        """Who asks: whoever has the key, else whoever is at the address."""
-        if self.settings.api_keys:
-            return request.headers.get("authorization", "")
-        return request.client.host if request.client is not None else ""
 
     async def _watch(self, request: Request, jobs: Sequence[Job]) -> None:
         try:
@@ -243,6 +237,11 @@ def make_jobs(requests: Sequence[Drawing | Answer], num_bytes: int) -> list[Job]
 def first_seed(seed: int | None) -> int:
     """The seed that was asked for, or a random one."""
     return secrets.randbelow(2**31) if seed is None else seed
+
+
+def client_of(request: Request) -> str:
+    """Who asks, as the guard found; clients take turns."""
+    return str(request.scope["state"][CLIENT])
 
 
 async def _disconnected(request: Request) -> None:

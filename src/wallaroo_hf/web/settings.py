@@ -5,6 +5,10 @@ from dataclasses import dataclass, field
 from ..generation.inputs import check_window
 
 MEBIBYTE = 2**20
+_POSITIVE = (
+    *("max_batch", "max_queue", "max_body_bytes", "max_image_pixels", "max_n", "max_connections"),
+    *("timeout", "header_timeout", "body_timeout", "image_timeout"),
+)
 
 
 @dataclass(frozen=True)
@@ -20,10 +24,14 @@ class ServerSettings:
         max_queue: most images and answers that wait; more are refused with 429.
         max_queue_bytes: most memory for images of waiting requests, and as much for the bodies of requests.
         timeout: seconds that a request may take, waiting included.
-        body_timeout: seconds that a client may take to send a request.
+        max_connections: most connections of clients, half-sent requests included; fewer where the process may not open as
+            many files.
+        header_timeout: seconds that a client may take to send a request's headers.
+        body_timeout: seconds that a client may take to send a request's body, or to take some of an answer.
         max_body_bytes: largest request.
         max_image_bytes: largest image file in a request.
         max_image_pixels: largest width times height of an image in a request.
+        image_timeout: seconds of computing that the images of one request may take to be decoded.
         max_images: most images in one chat.
         max_output_pixels: largest width times height to draw.
         max_n: most images or answers of one request.
@@ -47,10 +55,13 @@ class ServerSettings:
     max_queue: int = 128
     max_queue_bytes: int = 1024 * MEBIBYTE
     timeout: float = 600.0
+    max_connections: int = 1024
+    header_timeout: float = 10.0
     body_timeout: float = 60.0
     max_body_bytes: int = 32 * MEBIBYTE
     max_image_bytes: int = 20 * MEBIBYTE
     max_image_pixels: int = 2**24
+    image_timeout: float = 5.0
     max_images: int = 8
     max_output_pixels: int = 2**20
     max_n: int = 10
@@ -64,9 +75,12 @@ class ServerSettings:
     shutdown_timeout: float = 300.0
 
     def __post_init__(self) -> None:
-        for name in ("max_batch", "max_queue", "max_body_bytes", "max_image_pixels", "max_n", "timeout"):
+        for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but must be positive.")
         check_window(self.window)
         if any(not key for key in self.api_keys):
             raise ValueError("An API key is empty; give one of at least one character, or none.")
+        for what, text in (("model's name", self.name), *(("API key", key) for key in self.api_keys)):
+            if not text.isprintable():  # an answer or header could not hold it; halves of characters are such, too
+                raise ValueError(f"The {what} holds characters that cannot be printed; give plain text.")

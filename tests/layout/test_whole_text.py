@@ -1,0 +1,38 @@
+"""Halves of characters are refused by name, before a tokenizer sees them."""
+
+import pytest
+
+from wallaroo_hf.layout.whole_text import refuse_halves
+
+HALF = "\ud83d"
+
+
+@pytest.mark.parametrize(
+    "given", [{"text": f"a {HALF}"}, {"text": ["a", HALF]}, {"text": "a", "negative_prompt": (HALF,)}]
+)
+def test_halves_are_refused_by_name(given):
+    with pytest.raises(ValueError, match=rf"`{list(given)[-1]}` holds half of a character \('\\ud83d' at") as refused:
+        refuse_halves(**given)
+    assert str(refused.value).encode()
+
+
+def test_whole_text_passes():
+    refuse_halves(text=["a 🦘", "", "\ufffd"], negative_prompt=None, prompt_template=3)
+
+
+@pytest.mark.parametrize("mode", ["text", "image", "auto"])
+def test_the_processor_refuses_them(compact, mode):
+    """Whatever argument they are in, and in chats."""
+    processor = compact.processor
+    for given in ({"text": f"a {HALF}"}, {"text": ["a", HALF]}):
+        with pytest.raises(ValueError, match="`text` holds half of a character"):
+            processor(**given, generation_mode=mode, return_tensors="pt")
+    chat = [{"role": "user", "content": [{"type": "text", "text": f"a {HALF}"}]}]
+    with pytest.raises(ValueError, match="half of a character"):
+        processor.apply_chat_template(chat, tokenize=True, return_dict=True, return_tensors="pt")
+
+
+def test_the_processor_refuses_them_in_options(compact):
+    for option in ({"negative_prompt": HALF}, {"prompt_template": "{prompt} " + HALF}):
+        with pytest.raises(ValueError, match=f"`{next(iter(option))}` holds half of a character"):
+            compact.processor(text="a cat", generation_mode="image", return_tensors="pt", **option)

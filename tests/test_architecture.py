@@ -50,7 +50,7 @@ ALLOWED = {
     "_saved_pictures": {"_files", "_version"},
     "_commands_app": {"_cli_options", "_commands", "web"},
     "web": {"_saved_pictures", "_version", "conversation", "generation", "layout", "pipelines", "processing"},
-    "_commands": {"_saved_pictures", "_registration", "modeling", "pipelines", "processing"},
+    "_commands": {"_saved_pictures", "_registration", "generation", "modeling", "pipelines", "processing"},
     "_built_in": set(),
     "_training_progress": set(),
     "_cli_options": {"_built_in"},

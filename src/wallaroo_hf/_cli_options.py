@@ -22,6 +22,13 @@ BUILT_IN = str(FOLDER)
 Device = Annotated[
     str | None, typer.Option(help="Where to compute, e.g. cpu or cuda:0. Default: an accelerator if there is one.")
 ]
+GuidanceMinP = Annotated[
+    float | None,
+    typer.Option(
+        help="Guide only to codes that have at least this share of the likeliest one's probability without guidance; 0: to "
+        "all. Default: the checkpoint's."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts: one object per line.")]
 
 

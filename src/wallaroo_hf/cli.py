@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from . import _commands_evaluate
-from ._cli_options import BUILT_IN, AsJson, Device, Model, quiet
+from ._cli_options import BUILT_IN, AsJson, Device, GuidanceMinP, Model, quiet
 from ._commands_app import serve_page
 from ._commands_benchmarks import COMMANDS as BENCHMARK_COMMANDS
 from ._commands_chat import chat
@@ -133,6 +133,7 @@ def generate(
     width: Width = None,
     aspect_ratio: AspectRatio = None,
     guidance_scale: Guidance = None,
+    guidance_min_p: GuidanceMinP = None,
     negative_prompt: Negative = None,
     temperature: Temperature = None,
     top_k: TopK = None,
@@ -167,6 +168,7 @@ def edit(
     width: Width = None,
     aspect_ratio: AspectRatio = None,
     guidance_scale: Guidance = None,
+    guidance_min_p: GuidanceMinP = None,
     negative_prompt: Negative = None,
     temperature: Temperature = None,
     top_k: TopK = None,

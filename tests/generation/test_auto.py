@@ -79,6 +79,27 @@ def test_images_equal_plain_drawings(model, processor, images, guidance_scale):
     assert torch.equal(story[begin + 1 : begin + 1 + length], drawn[-length:])
 
 
+def test_only_plausible_codes(model, processor):
+    """`guidance_min_p` is as in image mode, with windows too."""
+    inputs, start = _chat(processor, [picture(1)]), model.config.generate_start_token_id
+    options = {"guidance_scale": 3.0, "do_sample": True, "top_k": 1}
+    free, plausible, windowed = (
+        _tell(model, inputs, {2: start}, generator=generators(5), guidance_min_p=share, window=window, **options)[0]
+        for share, window in ((0, None), (0.5, None), (0.5, 7))
+    )
+    (begin,) = _starts(model, plausible)
+    drawn = model.generate(
+        **_as_drawing(inputs, plausible[: begin + 1].unsqueeze(0)),
+        generation_mode="image",
+        guidance_scale=3.0,
+        guidance_min_p=0.5,
+        generator=generators(5),
+    )[0]
+    length = 4 * 6 + 3 + 1
+    assert torch.equal(plausible[begin + 1 : begin + 1 + length], drawn[-length:])
+    assert torch.equal(plausible, windowed) and not torch.equal(plausible, free)
+
+
 @pytest.mark.parametrize("images", [(), (picture(1),)], ids=["text-to-image", "edit"])
 def test_text_behind_an_image_sees_it(model, processor, images):
     """Text after an image is what a fresh forward over everything before it predicts."""

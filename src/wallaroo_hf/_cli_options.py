@@ -22,6 +22,9 @@ BUILT_IN = str(FOLDER)
 Device = Annotated[
     str | None, typer.Option(help="Where to compute, e.g. cpu or cuda:0. Default: an accelerator if there is one.")
 ]
+Guidance = Annotated[
+    float | None, typer.Option(help="Classifier-free guidance; 1 switches it off. Default: the checkpoint's.")
+]
 GuidanceMinP = Annotated[
     float | None,
     typer.Option(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._cli_options import BUILT_IN, Device, Model, quiet
+from ._cli_options import BUILT_IN, Device, Guidance, GuidanceMinP, Model, quiet
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,6 +48,8 @@ def chat(
     height: Annotated[int | None, typer.Option(help="Height of what is drawn, in pixels.")] = None,
     width: Annotated[int | None, typer.Option(help="Width of what is drawn, in pixels.")] = None,
     aspect_ratio: Annotated[str | None, typer.Option(help="Width to height, e.g. 16:9; picks a listed size.")] = None,
+    guidance_scale: Guidance = None,
+    guidance_min_p: GuidanceMinP = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in text tokens.")] = 512,
     device: Device = None,
     dtype: Annotated[str, typer.Option(help="Precision of the weights: auto, bfloat16, float16 or float32.")] = "auto",
@@ -65,7 +67,9 @@ def chat(
 
     def start(seed: int) -> Conversation:
         given = {name: value for name, value in size.items() if value is not None}
-        return Conversation(checkpoint.model, checkpoint.processor, seed, max_new_tokens, given)
+        return Conversation(
+            checkpoint.model, checkpoint.processor, seed, max_new_tokens, given, guidance_scale, guidance_min_p
+        )
 
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ._cli_options import BUILT_IN, Device, GuidanceMinP, Model, quiet
+from ._cli_options import BUILT_IN, Device, Guidance, GuidanceMinP, Model, quiet
 
 # Shown below the options of `scenes`. A backslash keeps a bracket from being taken for markup; lines are joined because the
 # help breaks them by itself.
@@ -72,9 +72,7 @@ def scenes(
         Path | None, typer.Option(help="JSON lines of prompts to use instead of the built-in ones; format below.")
     ] = None,
     seed: Seed = 0,
-    guidance_scale: Annotated[
-        float | None, typer.Option(help="Classifier-free guidance; 1 switches it off. Default: the checkpoint's.")
-    ] = None,
+    guidance_scale: Guidance = None,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature. Default: the checkpoint's.")] = None,
     top_k: Annotated[
         int | None,

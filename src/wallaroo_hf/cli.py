@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from . import _commands_evaluate
-from ._cli_options import BUILT_IN, AsJson, Device, GuidanceMinP, Model, quiet
+from ._cli_options import BUILT_IN, AsJson, Device, Guidance, GuidanceMinP, Model, quiet
 from ._commands_app import serve_page
 from ._commands_benchmarks import COMMANDS as BENCHMARK_COMMANDS
 from ._commands_chat import chat
@@ -38,9 +38,6 @@ NumImages = Annotated[int, typer.Option("-n", "--num-images", min=1, help="Image
 Seed = Annotated[
     int | None,
     typer.Option(min=0, max=2**62, help="Image k gets seed + k. Default: a random one, which is printed."),
-]
-Guidance = Annotated[
-    float | None, typer.Option(help="Classifier-free guidance; 1 switches it off. Default: the checkpoint's.")
 ]
 Negative = Annotated[str | None, typer.Option(help="What to steer away from.")]
 Temperature = Annotated[

@@ -67,7 +67,7 @@ def test_implausible_codes_are_ruled_out(model, processor, two_scales):
 
 
 def test_the_generation_config_says_which_codes_are_plausible(model, processor):
-    """An argument comes before a config that is passed, that before the checkpoint's; 0 and no entry are as it always was."""
+    """An argument comes before a config that is passed, that before the checkpoint's; 0 and no entry are as ever."""
     inputs, seeds = _edit(processor), {"top_k": 50}
     plain, kept = (draw(model, inputs, generator=generators(1), guidance_min_p=share, **seeds) for share in (0, 0.5))
     assert plain != kept

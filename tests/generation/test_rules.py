@@ -78,7 +78,7 @@ def test_without_guidance_every_code_stays():
 
 @pytest.mark.parametrize("min_p", [-0.1, 1.5, True, float("nan"), "0.1", None], ids=str)
 def test_a_share_is_between_0_and_1(min_p):
-    with pytest.raises(ValueError, match="`guidance_min_p` is .* but must be a number from 0"):
+    with pytest.raises(ValueError, match=r"`guidance_min_p` is .* but must be a number from 0"):
         ImageGuidanceLogitsProcessor([3.0], min_p)
 
 

@@ -47,8 +47,9 @@ class WallarooLmmsEval(lmms):
         output_dir: folder of drawings.
         resolution: edge of drawings; default: the checkpoint's most square size. Edits follow their source.
         seed: of drawings; document k gets `seed + k`.
-        guidance_scale, guidance_min_p, top_k, top_p, temperature, template, published_eval, source_fit: of drawings, instead
-            of the recipe of ImgEdit; see [`Recipe`]. The sampling settings of tasks are about text and not used for them.
+        guidance_scale, top_k, top_p, temperature, template, published_eval, source_fit, guidance_min_p: of drawings, not
+            those of the recipe of ImgEdit; see [`Recipe`]. The sampling settings of tasks are about text and not used for
+            them.
 
     Raises:
         ValueError: for another mode or settings that cannot be.

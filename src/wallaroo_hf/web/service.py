@@ -163,6 +163,7 @@ class Service:
             temperature=options.temperature,
             top_k=options.top_k,
             top_p=options.top_p,
+            guidance_min_p=options.guidance_min_p,
         )
         seed = first_seed(options.seed)
         requests = [

@@ -27,7 +27,8 @@ class Conversation:
         model, processor: of one checkpoint.
         seed: of the first answer; the next one has the next seed.
         max_new_tokens: longest answer, in text tokens.
-        size: `height`, `width` or `aspect_ratio` of what is drawn; default: the most square size.
+        size: `height`, `width` or `aspect_ratio` of what is drawn; default: the listed size nearest to the picture that was
+            drawn or shown last, else the most square one.
         guidance_scale, guidance_min_p: of what is drawn, see `generate`; default: the checkpoint's.
 
     Raises:

@@ -277,14 +277,14 @@ def test_a_streamer_stops_text(model, processor):
 
 
 def test_prompts_of_auto_mode(processor):
-    """Images get both streams; a size that was asked for is announced; else the square bucket is drawn."""
+    """Images get both streams; the size is announced where the user's words end: the one asked for, else the square one."""
     decode = processor.tokenizer.decode
     text = decode(_chat(processor, [picture(1)])["input_ids"][0])
     assert text.index("<|pixel_start|>") < text.index("<|vision_start|>") < text.index("Tell and draw.")
     assert "Tell and draw. <indicator:352><indicator:352><|im_end|>" in text
     chat = processor.apply_chat_template([{"role": "user", "content": "Hello"}], add_generation_prompt=True)
     plain = processor(text=chat, generation_mode="auto", return_tensors="pt")
-    assert decode(plain["input_ids"][0]) == chat
+    assert decode(plain["input_ids"][0]) == chat.replace("Hello", "Hello <indicator:512><indicator:512>")
     assert plain["target_grid_hw"].tolist() == [[32, 32]]
     assert '""' in decode(plain["negative_input_ids"][0])
 

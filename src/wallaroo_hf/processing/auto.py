@@ -39,8 +39,9 @@ class AutoPreparationMixin(PreparationMixin):
         merged: dict[str, dict[str, Any]],
     ) -> WallarooBatchFeature:
         """Chats whose images can be understood and edited, and a null prompt for each row, in case it draws."""
+        special_tokens = self.tokenizer.get_added_vocab()
         rows = read_auto_rows(
-            texts, images, size_options, negative_prompt, self.buckets, self.tokenizer.get_added_vocab()
+            texts, images, size_options, negative_prompt, self.buckets, special_tokens, self.has_editing
         )
         written, pixels = self._auto_rows(rows, merged)
         conditional = tokenize(self.tokenizer, written, merged["text_kwargs"], None)
@@ -63,17 +64,20 @@ class AutoPreparationMixin(PreparationMixin):
     ) -> WallarooBatchFeature:
         """Training rows: chats in which the assistant's images are to be learned, between its words.
 
-        A row's images to learn share one size: the one asked for (which is then announced), else that of its codes, else
-        the most square bucket, as for a prompt in auto mode.
+        A row's images to learn share one size: the one asked for, else that of its codes, else the one that a prompt has
+        in auto mode.
         """
         targets = _targets_per_row(texts, target_images)
         opened = [[open_target(target, self.image_token_size) for target in row] for row in targets]
         marked = [_mark_targets(text, len(row)) for text, row in zip(texts, opened, strict=True)]
-        rows = read_auto_rows(marked, images, size_options, None, self.buckets, ())
+        rows = read_auto_rows(marked, images, size_options, None, self.buckets, (), self.has_editing)
         for index, (row, own) in enumerate(zip(rows, opened, strict=True)):
-            height, width = row.size if row.size_was_asked_for else (None, None)
-            size = pick_size(self.buckets, height, width, None, None, _common_size(own))
-            rows[index] = dataclasses.replace(row, size=size)
+            encoded = _common_size(own)
+            if encoded is not None:
+                height, width = row.size if row.size_was_asked_for else (None, None)
+                rows[index] = dataclasses.replace(
+                    row, size=pick_size(self.buckets, height, width, None, None, encoded)
+                )
         written, pixels = self._auto_rows(rows, merged)
         written = [
             text.replace(TARGET_MARK, self._rows(GENERATE_IMAGE_PAD, row.size)) for text, row in zip(written, rows)
@@ -88,7 +92,7 @@ class AutoPreparationMixin(PreparationMixin):
         return self._batch(data, merged)
 
     def _auto_rows(self, rows: list[AutoRow], merged: dict[str, dict[str, Any]]) -> tuple[list[str], dict[str, Any]]:
-        """Chats written out with their source and vision blocks, and the pixels of both."""
+        """Chats written out with their size announced and with their source and vision blocks, and the pixels of both."""
         for row in rows:
             grid.check_size(*row.size, self.image_token_size, plain_grid=not self.line_breaks)
         flat = [(image, row.size) for row in rows for image in row.images]
@@ -97,9 +101,8 @@ class AutoPreparationMixin(PreparationMixin):
         queue = iter(lengths)
         written = []
         for row in rows:
-            announced = self._indicators(*row.size) if row.size_was_asked_for else ""
             block = f"{PIXEL_START}{SOURCE_MARK}{PIXEL_END}{VISION_START}" if self.has_editing else VISION_START
-            text = prompts.announce_size(row.text, announced).replace(VISION_START, block)
+            text = prompts.announce_size(row.text, self._indicators(*row.size)).replace(VISION_START, block)
             text = expand_vision(text, [next(queue) for _ in row.images])
             written.append(text.replace(SOURCE_MARK, self._rows(IMAGE_PAD, row.size)))
         if flat and self.has_editing:

@@ -149,6 +149,9 @@ async def _answers(service: Service, body: ChatBody, turns: list[dict[str, Any]]
             "invalid_value",
         )
     inputs = await _inputs(service, turns, urls, mode, options)
+    if mode == "auto":  # the size may be that of the last image
+        height, width = (int(edge) * service.processor.image_token_size for edge in inputs["target_grid_hw"][0])
+        service.check_pixels(height, width, "size")
     settings = TextSettings(body.temperature or 0.0, body.top_k, body.top_p)
     if settings.temperature == 0:
         settings = TextSettings()  # nothing is sampled, so all such answers go together

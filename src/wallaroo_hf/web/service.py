@@ -116,6 +116,15 @@ class Service:
             height, width = pick_size(self.processor.buckets, **size_options(options), like=like)
         except ValueError as error:
             raise ApiError(400, str(error), param, "invalid_size") from error
+        self.check_pixels(height, width, param)
+        return height, width
+
+    def check_pixels(self, height: int, width: int, param: str) -> None:
+        """Refuses images that are too large.
+
+        Raises:
+            ApiError: 400.
+        """
         if height * width > self.settings.max_output_pixels:
             raise ApiError(
                 400,
@@ -124,7 +133,6 @@ class Service:
                 param,
                 "invalid_size",
             )
-        return height, width
 
     def drawings(
         self, options: ImageOptions | ChatBody, prompt: str, source: Image.Image | None, previews: int = 0

@@ -55,6 +55,7 @@ def _announced(conversation, monkeypatch, words, images=()):
 
     def remember(**inputs):
         seen.append(inputs)
+        inputs["streamer"].put(inputs["input_ids"])
         return inputs["input_ids"]
 
     with monkeypatch.context() as patch:

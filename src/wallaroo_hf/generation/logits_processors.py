@@ -91,7 +91,7 @@ def check_guidance_min_p(value: Any) -> None:
     Raises:
         ValueError: unless it is a number from 0 to 1.
     """
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) <= 1:
         raise ValueError(f"`guidance_min_p` is {value!r}, but must be a number from 0 (off) to 1.")
 
 

@@ -88,6 +88,29 @@ def test_temperature_0_takes_the_likeliest(common, tmp_path, command):
     assert json.loads(pictures[0].text["settings"])["temperature"] == 0
 
 
+@pytest.mark.parametrize("command", ["generate", "edit"])
+def test_only_plausible_codes(common, tmp_path, command):
+    picture(1).save(tmp_path / "source.png")
+    arguments = ("generate", "a cat") if command == "generate" else ("edit", tmp_path / "source.png", "a cat")
+    for share in (0, 1):
+        options = ("--guidance-scale", 5, "--guidance-min-p", share, "-o", tmp_path / f"{share}.png")
+        run(*arguments, "--seed", 6, *options, *common)
+    pictures = [Image.open(tmp_path / f"{share}.png") for share in (0, 1)]
+    assert pictures[0].tobytes() != pictures[1].tobytes()
+    assert [json.loads(image.text["settings"])["guidance_min_p"] for image in pictures] == [0, 1]
+    assert "`guidance_min_p` is 1.5, but must be" in run(*arguments, "--guidance-min-p", 1.5, code=1)
+
+
+def test_a_share_that_cannot_be_leaves_a_folder_of_prompts_alone(common, tmp_path):
+    """The next command with the right one is no other run."""
+    (tmp_path / "prompts.txt").write_text("a cat\n", encoding="utf-8")
+    arguments = ("generate", "--prompts", tmp_path / "prompts.txt", "-o", tmp_path / "out", *common)
+    assert "must be a number from 0" in run(*arguments, "--guidance-min-p", "nan", code=1)
+    assert not (tmp_path / "out").exists()
+    run(*arguments, "--guidance-min-p", 0.1)
+    assert len(list((tmp_path / "out").glob("*.png"))) == 1
+
+
 def test_files_are_never_replaced(common, tmp_path):
     for _ in range(2):
         run("generate", "a cat", "--seed", 1, "-o", tmp_path / "cat.png", *common)

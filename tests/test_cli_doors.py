@@ -97,6 +97,16 @@ def test_chat_shows_pictures_where_it_is_told_to(tmp_path):
     assert "\x1b" not in _chat(tmp_path, "Draw a red circle.").stdout
 
 
+def test_chat_has_the_settings_of_guidance(monkeypatch, tmp_path):
+    made = []
+    monkeypatch.setattr("wallaroo_hf.conversation.Conversation", lambda *given: made.append(given))
+    _chat(tmp_path, "/quit", flags=["--guidance-scale", "2", "--guidance-min-p", "0.1"])
+    assert made[0][-2:] == (2.0, 0.1)
+    monkeypatch.undo()
+    result = runner.invoke(app, ["chat", "--guidance-min-p", "7"])
+    assert result.exit_code == 1 and "`guidance_min_p` is 7.0, but must be a number" in result.stderr
+
+
 def test_export(compact, tmp_path):
     out = run("export", "--to", "qwen2.5-vl", "-m", compact.folder, "-o", tmp_path / "qwen")
     assert "Qwen2.5-VL" in out and (tmp_path / "qwen" / "preprocessor_config.json").exists()

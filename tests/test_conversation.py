@@ -1,5 +1,7 @@
 """Chats in which the model answers and draws."""
 
+import re
+
 import pytest
 import torch
 from PIL import Image
@@ -15,6 +17,10 @@ def built_in():
     # not in bfloat16, in which some processors give other sums from call to call
     model = WallarooForConditionalGeneration.from_pretrained(folder, dtype="float32").eval()
     return model, WallarooProcessor.from_pretrained(folder)
+
+
+def _is_image(piece):
+    return isinstance(piece, Image.Image)
 
 
 def _kinds(answer):
@@ -41,6 +47,48 @@ def test_what_was_drawn_is_the_next_source(built_in):
     assert content[0]["image"] is drawn[-1] and content[1]["text"] == "Turn it blue."
     conversation.say("What is it?", images=[picture(1)])
     assert len([item for item in conversation.messages[-1]["content"] if item["type"] == "image"]) == 1
+
+
+def _announced(conversation, monkeypatch, words, images=()):
+    """The sizes that the model reads where it shall answer, and the grid that it may draw; it answers with nothing."""
+    seen = []
+
+    def remember(**inputs):
+        seen.append(inputs)
+        inputs["streamer"].put(inputs["input_ids"])
+        return inputs["input_ids"]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(conversation.model, "generate", remember)
+        conversation.say(words, images)
+    prompt = conversation.processor.tokenizer.decode(seen[0]["input_ids"][0])
+    assert re.search(r"(?: ?<indicator:\d+>){2}<\|im_end\|>\n<\|im_start\|>assistant\n$", prompt)
+    return re.findall(r"<indicator:(\d+)>", prompt), seen[0]["target_grid_hw"].tolist()
+
+
+def test_the_size_is_announced_in_every_turn(built_in, monkeypatch):
+    """Once, in the last turn: the square one, what was asked for, or that of the picture that was drawn or shown last."""
+    square, wide = (["96", "96"], [[6, 6]]), (["64", "128"], [[4, 8]])
+    conversation = Conversation(*built_in, seed=1)
+    assert _announced(conversation, monkeypatch, "Hello!") == square
+    assert any(_is_image(piece) for piece in conversation.say("Draw: a red circle"))
+    assert _announced(conversation, monkeypatch, "Turn it blue.") == square
+    picture = Image.new("RGB", (400, 200), "white")
+    assert _announced(conversation, monkeypatch, "Add a star.", [picture]) == wide
+    assert _announced(conversation, monkeypatch, "How many?") == wide
+    tall = Conversation(*built_in, seed=1, size={"height": 128, "width": 64})
+    assert _announced(tall, monkeypatch, "Draw a red circle.", [picture]) == (["128", "64"], [[8, 4]])
+
+
+def test_guidance_of_what_is_drawn(built_in):
+    """As in `generate`; settings of the checkpoint where none are given."""
+    drawn = [
+        next(piece for piece in Conversation(*built_in, 1, **guidance).say("Draw: a red circle") if _is_image(piece))
+        for guidance in ({}, {"guidance_scale": 5.0}, {"guidance_scale": 5.0, "guidance_min_p": 1.0})
+    ]
+    assert len({image.tobytes() for image in drawn}) == 3
+    with pytest.raises(ValueError, match="`guidance_min_p` is 2, but must be a number"):
+        Conversation(*built_in, guidance_min_p=2)
 
 
 def test_the_same_seed_says_the_same(built_in):

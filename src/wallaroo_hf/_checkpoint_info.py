@@ -13,7 +13,10 @@ PARTS = {
     "drawing": ("model.generation_adapter.", "generation_head."),
     "editing": ("model.source_adapter.", "model.edit_adapter.", "edit_head."),
 }
-_SETTINGS = ("image_guidance_scale", "image_temperature", "image_top_k", "line_breaks", "attend_padding")
+_SETTINGS = (
+    *("image_guidance_scale", "image_guidance_min_p", "image_temperature", "image_top_k"),
+    *("line_breaks", "attend_padding"),
+)
 
 __all__ = ["describe"]
 

@@ -29,6 +29,16 @@ CheckWeights = Annotated[
         help="Look at every weight after loading, and refuse a checkpoint with some that are not finite numbers.",
     ),
 ]
+Guidance = Annotated[
+    float | None, typer.Option(help="Classifier-free guidance; 1 switches it off. Default: the checkpoint's.")
+]
+GuidanceMinP = Annotated[
+    float | None,
+    typer.Option(
+        help="Guide only to codes that have at least this share of the likeliest one's probability without guidance; 0: to "
+        "all. Default: the checkpoint's."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts: one object per line.")]
 
 

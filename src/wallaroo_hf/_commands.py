@@ -17,6 +17,7 @@ from . import _registration  # noqa: F401  the command line postpones it
 from ._given import is_picture_file
 from ._loading import load_model, reading_checkpoint
 from ._saved_pictures import save_png, slug
+from .generation.logits_processors import check_guidance_min_p
 from .modeling.model import WallarooForConditionalGeneration
 from .pipelines import WallarooPipeline
 from .processing.processor import WallarooProcessor
@@ -32,6 +33,7 @@ class DrawingOptions:
     negative_prompt: str | None = None
     guidance_scale: float | None = None
     source_guidance_scale: float | None = None
+    guidance_min_p: float | None = None
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
@@ -39,6 +41,10 @@ class DrawingOptions:
     source_fit: str | None = None
     published_eval: bool = False
     window: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.guidance_min_p is not None:  # before anything is written down or loaded
+            check_guidance_min_p(self.guidance_min_p)
 
     def pipeline_arguments(self) -> dict[str, Any]:
         """The same for the pipeline; a template that is a number is an index, a window that is one a number.

@@ -23,6 +23,12 @@ Resolution = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**62, help="Picture k of the list gets seed + k.")]
 Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance instead of the recipe's.")]
+GuidanceMinP = Annotated[
+    float | None,
+    typer.Option(
+        help="Guide only to codes of at least this share of the likeliest one's own probability, not to all."
+    ),
+]
 Temperature = Annotated[float | None, typer.Option(help="Sampling temperature instead of the recipe's 1.")]
 TopK = Annotated[int | None, typer.Option(min=0, help="Sample from the k likeliest codes (0: all) instead of 1000.")]
 TopP = Annotated[float | None, typer.Option(help="Sample from the likeliest codes of this probability.")]
@@ -50,6 +56,7 @@ def geneval(
     resolution: Resolution = None,
     seed: Seed = 0,
     guidance_scale: Guidance = None,
+    guidance_min_p: GuidanceMinP = None,
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
@@ -78,6 +85,7 @@ def dpg(
     resolution: Resolution = None,
     seed: Seed = 0,
     guidance_scale: Guidance = None,
+    guidance_min_p: GuidanceMinP = None,
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
@@ -111,6 +119,7 @@ def imgedit(
     ] = "crop",
     seed: Seed = 0,
     guidance_scale: Guidance = None,
+    guidance_min_p: GuidanceMinP = None,
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
@@ -163,7 +172,7 @@ def _draw(benchmark: str, recipe_name: str, arguments: dict[str, Any], num_image
 
     quiet()
     template: int | str = arguments["template"]
-    options = ("guidance_scale", "temperature", "top_k", "top_p", "source_fit")
+    options = ("guidance_scale", "guidance_min_p", "temperature", "top_k", "top_p", "source_fit")
     recipe = find_recipe(benchmark, recipe_name).changed(
         **{name: arguments.get(name) for name in options},
         template=int(template) if str(template).isdigit() else template,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._cli_options import BUILT_IN, CheckWeights, Device, Model, quiet
+from ._cli_options import BUILT_IN, CheckWeights, Device, Guidance, GuidanceMinP, Model, quiet
 from ._files import require_folder
 from ._given import names_a_picture, shown
 
@@ -50,6 +50,8 @@ def chat(
     height: Annotated[int | None, typer.Option(help="Height of what is drawn, in pixels.")] = None,
     width: Annotated[int | None, typer.Option(help="Width of what is drawn, in pixels.")] = None,
     aspect_ratio: Annotated[str | None, typer.Option(help="Width to height, e.g. 16:9; picks a listed size.")] = None,
+    guidance_scale: Guidance = None,
+    guidance_min_p: GuidanceMinP = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in text tokens.")] = 512,
     device: Device = None,
     dtype: Annotated[str, typer.Option(help="Precision of the weights: auto, bfloat16, float16 or float32.")] = "auto",
@@ -69,7 +71,9 @@ def chat(
 
     def start(seed: int) -> Conversation:
         given = {name: value for name, value in size.items() if value is not None}
-        return Conversation(checkpoint.model, checkpoint.processor, seed, max_new_tokens, given)
+        return Conversation(
+            checkpoint.model, checkpoint.processor, seed, max_new_tokens, given, guidance_scale, guidance_min_p
+        )
 
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):

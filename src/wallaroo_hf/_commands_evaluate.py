@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ._cli_options import BUILT_IN, CheckWeights, Device, Model, quiet
+from ._cli_options import BUILT_IN, CheckWeights, Device, Guidance, GuidanceMinP, Model, quiet
 from ._files import require_folder
 
 # Shown below the options of `scenes`. A backslash keeps a bracket from being taken for markup; lines are joined because the
@@ -73,14 +73,13 @@ def scenes(
         Path | None, typer.Option(help="JSON lines of prompts to use instead of the built-in ones; format below.")
     ] = None,
     seed: Seed = 0,
-    guidance_scale: Annotated[
-        float | None, typer.Option(help="Classifier-free guidance; 1 switches it off. Default: the checkpoint's.")
-    ] = None,
+    guidance_scale: Guidance = None,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature. Default: the checkpoint's.")] = None,
     top_k: Annotated[
         int | None,
         typer.Option(min=0, help="Sample from the k likeliest codes; 0: from all. Default: the checkpoint's."),
     ] = None,
+    guidance_min_p: GuidanceMinP = None,
     batch_size: BatchSize = 16,
     update_card: Annotated[
         bool, typer.Option("--update-card", help="Write scores and model card into the checkpoint's own folder too.")
@@ -121,6 +120,7 @@ def scenes(
             guidance_scale=guidance_scale,
             temperature=temperature,
             top_k=top_k,
+            guidance_min_p=guidance_min_p,
             resume=resume,
             progress=bar,
         )
@@ -141,6 +141,10 @@ def sweep(
     ] = "1,1.5,2,3",
     temperature: Annotated[str, typer.Option(help="Temperatures to try, with commas.")] = "0.6,0.8,1",
     top_k: Annotated[str, typer.Option(help="Numbers of likeliest codes to try, with commas; 0: all.")] = "0",
+    guidance_min_p: Annotated[
+        str,
+        typer.Option(help="Shares to try, with commas, of the likeliest code's probability that codes need; 0: none."),
+    ] = "0,0.2",
     items: Annotated[int, typer.Option(min=1, help="Items per task and setting.")] = 216,
     tasks: Annotated[str, typer.Option(help="generation, editing or both.")] = "generation,editing",
     seed: Seed = 0,
@@ -154,7 +158,7 @@ def sweep(
     dtype: Dtype = "auto",
     check_weights: CheckWeights = True,
 ) -> None:
-    """Choose guidance scale, temperature and top-k on the scenes' validation split.
+    """Choose guidance, temperature and top-k on the scenes' validation split.
 
     Every combination draws the same items with the same noise; the best ends up in sweep.json.
     """
@@ -163,6 +167,7 @@ def sweep(
         "guidance_scales": _numbers(guidance_scale, "--guidance-scale", float),
         "temperatures": _numbers(temperature, "--temperature", float),
         "top_ks": _numbers(top_k, "--top-k", int),
+        "guidance_min_ps": _numbers(guidance_min_p, "--guidance-min-p", float),
     }
     checkpoint = _load(model, device, dtype, check_weights)
     from .evaluation import sweep_sampling

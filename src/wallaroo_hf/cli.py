@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from . import _commands_evaluate
-from ._cli_options import BUILT_IN, AsJson, CheckWeights, Device, Model, quiet
+from ._cli_options import BUILT_IN, AsJson, CheckWeights, Device, Guidance, GuidanceMinP, Model, quiet
 from ._commands_app import serve_page
 from ._commands_benchmarks import COMMANDS as BENCHMARK_COMMANDS
 from ._commands_chat import chat
@@ -39,9 +39,6 @@ NumImages = Annotated[int, typer.Option("-n", "--num-images", min=1, help="Image
 Seed = Annotated[
     int | None,
     typer.Option(min=0, max=2**62, help="Image k gets seed + k. Default: a random one, which is printed."),
-]
-Guidance = Annotated[
-    float | None, typer.Option(help="Classifier-free guidance; 1 switches it off. Default: the checkpoint's.")
 ]
 Negative = Annotated[str | None, typer.Option(help="What to steer away from.")]
 Temperature = Annotated[
@@ -138,6 +135,7 @@ def generate(
     width: Width = None,
     aspect_ratio: AspectRatio = None,
     guidance_scale: Guidance = None,
+    guidance_min_p: GuidanceMinP = None,
     negative_prompt: Negative = None,
     temperature: Temperature = None,
     top_k: TopK = None,
@@ -175,6 +173,7 @@ def edit(
     width: Width = None,
     aspect_ratio: AspectRatio = None,
     guidance_scale: Guidance = None,
+    guidance_min_p: GuidanceMinP = None,
     negative_prompt: Negative = None,
     temperature: Temperature = None,
     top_k: TopK = None,

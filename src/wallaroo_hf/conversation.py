@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from .generation import ImageStreamer
+from .generation.logits_processors import check_guidance_min_p
 from .processing.words import refused_tokens, without_special_tokens
 
 __all__ = ["Conversation"]
@@ -27,14 +28,29 @@ class Conversation:
         model, processor: of one checkpoint.
         seed: of the first answer; the next one has the next seed.
         max_new_tokens: longest answer, in text tokens.
-        size: `height`, `width` or `aspect_ratio` of what is drawn; default: the most square size.
+        size: `height`, `width` or `aspect_ratio` of what is drawn; default: the listed size nearest to the picture that was
+            drawn or shown last, else the most square one.
+        guidance_scale, guidance_min_p: of what is drawn, see `generate`; default: the checkpoint's.
+
+    Raises:
+        ValueError: for a `guidance_min_p` that cannot be.
     """
 
     def __init__(
-        self, model: Any, processor: Any, seed: int = 0, max_new_tokens: int = 512, size: dict[str, Any] | None = None
+        self,
+        model: Any,
+        processor: Any,
+        seed: int = 0,
+        max_new_tokens: int = 512,
+        size: dict[str, Any] | None = None,
+        guidance_scale: float | None = None,
+        guidance_min_p: float | None = None,
     ) -> None:
+        if guidance_min_p is not None:
+            check_guidance_min_p(guidance_min_p)
         self.model, self.processor = model, processor
         self.seed, self.max_new_tokens, self.size = seed, max_new_tokens, dict(size or {})
+        self.guidance_scale, self.guidance_min_p = guidance_scale, guidance_min_p
         self.messages: list[dict[str, Any]] = []
         self.partial = False  # whether rows are missing of the last picture of the last answer
         self._answered: list[Piece] = []
@@ -90,6 +106,8 @@ class Conversation:
             top_k=1,  # of the text, which is the likeliest one; images have settings of their own
             max_new_tokens=min(self.max_new_tokens, room),
             generator=torch.Generator().manual_seed(self.seed),
+            guidance_scale=self.guidance_scale,
+            guidance_min_p=self.guidance_min_p,
             streamer=streamer,
         )
         answer = self._pieces(tokens[0, length:].tolist(), streamer)

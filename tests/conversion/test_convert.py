@@ -399,6 +399,7 @@ def test_published_generation_config_is_kept(workshop):
     written = read_json(workshop.convert() / "generation_config.json")
     assert published.items() <= written.items()
     assert (written["image_top_k"], written["image_guidance_scale"], written["line_breaks"]) == (1000, 3.0, True)
+    assert written["image_guidance_min_p"] == 0  # off: as the authors draw
 
 
 @pytest.mark.parametrize("name", ["chat_template.json", "chat_template.jinja"])

@@ -99,7 +99,10 @@ def test_dpg_has_two_recipes(compact, tmp_path, recipe, guidance, top_p):
     settings = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["settings"]
     assert (settings["guidance_scale"], settings["top_p"], settings["top_k"]) == (guidance, top_p, 1000)
     assert dpg_reads(out / "images", {"whoops1"}, 32)[1] == []
+    assert settings["guidance_min_p"] == 0
     assert "must be one of paper, released" in run("dpg", *arguments, "--recipe", "mine", code=1)
+    other = run("dpg", *arguments, "--resolution", 32, "--recipe", recipe, "--guidance-min-p", 0.1, code=1)
+    assert "another run" in other and "guidance_min_p 0.0, now 0.1" in other
 
 
 def test_imgedit_with_the_built_in_checkpoint(tmp_path):

@@ -27,12 +27,14 @@ def common(compact, tmp_path):
 def test_scenes_end_to_end(common, tmp_path):
     """All tasks with the model itself, whose weights are random; the second time nothing is left to do."""
     arguments = ("scenes", *common, "--items", 2, "--batch-size", 2, "--guidance-scale", 1)
+    arguments += ("--guidance-min-p", 0.1)
     out = run(*arguments)
     for words in ("reconstruction", "single_object", "English", "0.0 (0–0)", "96x96", "scores.json", "editing.png"):
         assert words in out
     scores = json.loads(run(*arguments, "--json"))
     assert scores == json.loads((tmp_path / "out" / "scores.json").read_text(encoding="utf-8"))
     assert list(scores["tasks"]) == list(TASKS) and scores["settings"]["guidance_scale"] == 1.0
+    assert scores["settings"]["guidance_min_p"] == 0.1
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"items.jsonl", "scores.json", "pictures", *(f"{task}.png" for task in TASKS)} <= names
     assert "seed 0, now 1" in run(*arguments, "--seed", 1, code=1)
@@ -84,6 +86,8 @@ def test_a_bad_prompts_file_is_refused_in_a_sentence(common, tmp_path, text, wor
         (("scenes", "--prompts", "nowhere.jsonl"), "nowhere.jsonl"),
         (("sweep", "--guidance-scale", "1,two"), "commas between"),
         (("sweep", "--tasks", "understanding"), "sample codes"),
+        (("sweep", "--guidance-min-p", "0,nan"), "must be a number from 0"),
+        (("scenes", "--guidance-min-p", -0.1), "must be a number from 0"),
     ],
 )
 def test_errors_are_one_sentence(common, tmp_path, arguments, words):
@@ -102,4 +106,6 @@ def test_sweep(common, examinee, tmp_path):
     out = run(*arguments, "--tasks", "generation")
     assert "1.5" in out and '"image_guidance_scale": 1.5' in out and "sweep.json" in out
     found = json.loads(run(*arguments, "--tasks", "generation", "--json"))
+    assert [entry["image_guidance_min_p"] for entry in found["entries"]] == [0.0, 0.2] * 2
+    found = json.loads(run(*arguments, "--guidance-min-p", 0, "--tasks", "generation", "--json"))
     assert len(found["entries"]) == 2 and found["choice"]["image_temperature"] == 0.8

@@ -128,7 +128,12 @@ def test_an_edit_has_one_source(examinee):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [({"mode": "painting"}, "mode"), ({"top_p": 2.0}, "Top-p"), ({"temperature": 0}, "above 0")],
+    [
+        ({"mode": "painting"}, "mode"),
+        ({"top_p": 2.0}, "Top-p"),
+        ({"temperature": 0}, "above 0"),
+        ({"guidance_min_p": 2}, "from 0"),
+    ],
 )
 def test_settings_that_cannot_be_are_refused(plugin, arguments, words):
     with pytest.raises(ValueError, match=words):

@@ -194,10 +194,16 @@ def test_settings_default_to_the_checkpoints(model):
     config = model.generation_config
     config.image_guidance_scale, config.image_temperature, config.image_top_k = 1.5, 0.8, None
     sampling = read_sampling(model)
-    assert sampling.arguments() == {"guidance_scale": 1.5, "temperature": 0.8, "do_sample": True}
-    assert read_sampling(model, 2.0, 0.5, 0).arguments() == {
-        "guidance_scale": 2.0, "temperature": 0.5, "top_k": 0, "do_sample": True,
+    assert sampling.arguments() == {
+        "guidance_scale": 1.5, "temperature": 0.8, "do_sample": True, "guidance_min_p": 0.0,
     }  # fmt: skip
+    assert read_sampling(model, 2.0, 0.5, 0, 0.1).arguments() == {
+        "guidance_scale": 2.0, "temperature": 0.5, "top_k": 0, "do_sample": True, "guidance_min_p": 0.1,
+    }  # fmt: skip
+    config.image_guidance_min_p = 0.2
+    assert read_sampling(model).guidance_min_p == 0.2 and read_sampling(model, guidance_min_p=0.0).guidance_min_p == 0
+    with pytest.raises(ValueError, match=r"`guidance_min_p` is 1.5, but must be a number from 0"):
+        read_sampling(model, guidance_min_p=1.5)
     del config.image_guidance_scale
     assert read_sampling(model).guidance_scale == 3.0
 

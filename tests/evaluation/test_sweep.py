@@ -7,7 +7,7 @@ import pytest
 from examinees import blank
 from wallaroo_hf.evaluation import scene_items, sweep_sampling
 from wallaroo_hf.evaluation import scenes as scenes_module
-from wallaroo_hf.evaluation.sweep import save_choice
+from wallaroo_hf.evaluation.sweep import GUIDANCE_MIN_PS, save_choice
 
 
 @pytest.fixture
@@ -27,6 +27,7 @@ def sweep(compact, tmp_path, monkeypatch, examinee):
     def run(**arguments):
         tried.clear()
         settings = {"guidance_scales": [1.0, 2.0], "temperatures": [1.0, 0.8], "num_items_per_task": 12}
+        settings["guidance_min_ps"] = [0.0]
         return sweep_sampling(compact.model, compact.processor, tmp_path / "sweep", **{**settings, **arguments}), tried
 
     return run
@@ -46,13 +47,24 @@ def test_tries_all_and_chooses_the_best(sweep, examinee, tmp_path):
     assert found.settings["split"] == "validation"
     written = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
     assert written == json.loads(json.dumps(found.to_dict()))
-    assert written["choice"] == {"image_guidance_scale": 2.0, "image_temperature": 0.8, "image_top_k": 0}
+    choice = {"image_guidance_scale": 2.0, "image_guidance_min_p": 0.0, "image_temperature": 0.8, "image_top_k": 0}
+    assert written["choice"] == choice
     assert written["entries"][3]["scores"]["editing"]["value"] == 1.0
     table = found.table()
-    assert [row.style for row in table.rows] == [None, None, None, "bold"] and table.columns[2]._cells[0] == "all"
+    assert [row.style for row in table.rows] == [None, None, None, "bold"] and table.columns[3]._cells[0] == "all"
     again, tried = sweep(top_ks=[0, 5], tasks=["editing", "generation"])
     assert {top_k for _, _, top_k, _ in tried} == {5} and len(again.entries) == 8
     assert again.best.top_k == 0  # of equal ones the first
+
+
+def test_tries_shares_where_there_is_guidance(sweep):
+    """Without, all are one and the same; the default tries two."""
+    found, _ = sweep(temperatures=[0.8], guidance_min_ps=[0.0, 0.05, 0.2])
+    assert [(entry.guidance_scale, entry.guidance_min_p) for entry in found.entries] == [
+        (1.0, 0.0), (2.0, 0.0), (2.0, 0.05), (2.0, 0.2),
+    ]  # fmt: skip
+    assert found.table().columns[1]._cells == ["0", "0", "0.05", "0.2"]
+    assert GUIDANCE_MIN_PS == (0.0, 0.2)
 
 
 def test_the_choice_can_be_kept_in_the_checkpoint(sweep, tmp_path):
@@ -79,7 +91,13 @@ def test_items_are_the_validation_splits(sweep, examinee):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [({"tasks": ["understanding"]}, "sample codes"), ({"tasks": []}, "nothing"), ({"top_ks": []}, "nothing to try")],
+    [
+        ({"tasks": ["understanding"]}, "sample codes"),
+        ({"tasks": []}, "nothing"),
+        ({"top_ks": []}, "nothing to try"),
+        ({"guidance_min_ps": []}, "nothing to try"),
+        ({"guidance_min_ps": [2.0]}, "from 0"),
+    ],
 )
 def test_refusals(sweep, arguments, words):
     with pytest.raises(ValueError, match=words):

@@ -79,6 +79,27 @@ def test_images_equal_plain_drawings(model, processor, images, guidance_scale):
     assert torch.equal(story[begin + 1 : begin + 1 + length], drawn[-length:])
 
 
+def test_only_plausible_codes(model, processor):
+    """`guidance_min_p` is as in image mode, with windows too."""
+    inputs, start = _chat(processor, [picture(1)]), model.config.generate_start_token_id
+    options = {"guidance_scale": 3.0, "do_sample": True, "top_k": 1}
+    free, plausible, windowed = (
+        _tell(model, inputs, {2: start}, generator=generators(5), guidance_min_p=share, window=window, **options)[0]
+        for share, window in ((0, None), (0.5, None), (0.5, 7))
+    )
+    (begin,) = _starts(model, plausible)
+    drawn = model.generate(
+        **_as_drawing(inputs, plausible[: begin + 1].unsqueeze(0)),
+        generation_mode="image",
+        guidance_scale=3.0,
+        guidance_min_p=0.5,
+        generator=generators(5),
+    )[0]
+    length = 4 * 6 + 3 + 1
+    assert torch.equal(plausible[begin + 1 : begin + 1 + length], drawn[-length:])
+    assert torch.equal(plausible, windowed) and not torch.equal(plausible, free)
+
+
 @pytest.mark.parametrize("images", [(), (picture(1),)], ids=["text-to-image", "edit"])
 def test_text_behind_an_image_sees_it(model, processor, images):
     """Text after an image is what a fresh forward over everything before it predicts."""
@@ -256,14 +277,14 @@ def test_a_streamer_stops_text(model, processor):
 
 
 def test_prompts_of_auto_mode(processor):
-    """Images get both streams; a size that was asked for is announced; else the square bucket is drawn."""
+    """Images get both streams; the size is announced where the user's words end: the one asked for, else the square one."""
     decode = processor.tokenizer.decode
     text = decode(_chat(processor, [picture(1)])["input_ids"][0])
     assert text.index("<|pixel_start|>") < text.index("<|vision_start|>") < text.index("Tell and draw.")
     assert "Tell and draw. <indicator:352><indicator:352><|im_end|>" in text
     chat = processor.apply_chat_template([{"role": "user", "content": "Hello"}], add_generation_prompt=True)
     plain = processor(text=chat, generation_mode="auto", return_tensors="pt")
-    assert decode(plain["input_ids"][0]) == chat
+    assert decode(plain["input_ids"][0]) == chat.replace("Hello", "Hello <indicator:512><indicator:512>")
     assert plain["target_grid_hw"].tolist() == [[32, 32]]
     assert '""' in decode(plain["negative_input_ids"][0])
 

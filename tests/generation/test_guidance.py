@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from helpers import draw, generators, picture
 from wallaroo_hf.generation import NullPromptCache
@@ -50,6 +51,57 @@ def test_two_scales_equal_one_where_both_are_equal(model, processor):
     two = _first_scores(model, inputs, guidance_scale=3.0, source_guidance_scale=3.0)
     torch.testing.assert_close(two, _first_scores(model, inputs, guidance_scale=3.0), atol=1e-3, rtol=0)
     assert len(draw(model, inputs, guidance_scale=3.0, source_guidance_scale=1.2)[0]) == 16 + 3 + 1
+
+
+@pytest.mark.parametrize("two_scales", [False, True])
+def test_implausible_codes_are_ruled_out(model, processor, two_scales):
+    """Scores are those of guidance where the fully conditioned branch finds a code plausible, else -inf."""
+    inputs = _edit(processor, source_guidance=two_scales)
+    options = {"guidance_scale": 4.0} | ({"source_guidance_scale": 1.5} if two_scales else {})
+    guided, kept = (_first_scores(model, inputs, guidance_min_p=share, **options) for share in (0, 0.5))
+    conditional = _first_scores(model, inputs, guidance_scale=1.0).softmax(dim=-1)
+    plausible = conditional >= 0.5 * conditional.amax(dim=-1, keepdim=True)
+    assert 0 < plausible.sum() < plausible.numel() / 2
+    assert torch.equal(kept.isfinite(), plausible)
+    torch.testing.assert_close(kept[plausible], guided[plausible], rtol=0, atol=0)
+
+
+def test_the_generation_config_says_which_codes_are_plausible(model, processor):
+    """An argument comes before a config that is passed, that before the checkpoint's; 0 and no entry are as ever."""
+    inputs, seeds = _edit(processor), {"top_k": 50}
+    plain, kept = (draw(model, inputs, generator=generators(1), guidance_min_p=share, **seeds) for share in (0, 0.5))
+    assert plain != kept
+    assert draw(model, inputs, generator=generators(1), **seeds) == plain
+    passed = GenerationConfig(image_guidance_min_p=0.5)
+    assert draw(model, inputs, generator=generators(1), generation_config=passed, **seeds) == kept
+    model.generation_config.image_guidance_min_p = 0.5
+    assert draw(model, inputs, generator=generators(1), **seeds) == kept
+    assert draw(model, inputs, generator=generators(1), guidance_min_p=0.0, **seeds) == plain
+
+
+def test_without_guidance_plausibility_changes_nothing(model, processor):
+    inputs, options = _edit(processor), {"guidance_scale": 1.0, "top_k": 50}
+    plain, kept = (draw(model, inputs, generator=generators(1), guidance_min_p=share, **options) for share in (0, 0.9))
+    assert plain == kept
+
+
+@pytest.mark.parametrize("mode", ["image", "auto"])
+@pytest.mark.parametrize("share", [-0.1, 1.01, True, float("nan"), "0.1"], ids=str)
+def test_a_share_that_cannot_be(model, processor, mode, share):
+    """Also where guidance is off, and as an entry of a generation config."""
+    inputs = _edit(processor)
+    sentence = "`guidance_min_p` is .* but must be a number from 0"
+    with pytest.raises(ValueError, match=sentence):
+        model.generate(**inputs, generation_mode=mode, guidance_min_p=share, guidance_scale=1.0)
+    model.generation_config.image_guidance_min_p = share
+    with pytest.raises(ValueError, match=sentence):
+        model.generate(**inputs, generation_mode=mode)
+
+
+def test_answers_have_no_plausible_codes(model, processor):
+    inputs = processor(text="Hello", return_tensors="pt")
+    with pytest.raises(ValueError, match="`guidance_min_p` is for drawing"):
+        model.generate(**inputs, guidance_min_p=0.1)
 
 
 def test_the_third_branch_must_be_prepared(model, processor):

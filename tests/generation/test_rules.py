@@ -49,6 +49,39 @@ def test_guidance_counts_rows():
         ImageGuidanceLogitsProcessor([-1.0])
 
 
+def test_codes_that_are_implausible_by_themselves_are_not_guided_to():
+    """Those below a share of the largest conditional probability; the others are guided as ever."""
+    conditional = torch.tensor([[0.0, -1.0, -4.0], [3.0, 3.0, 2.0]])
+    unconditional = torch.tensor([[2.0, -3.0, -40.0], [0.0, 1.0, -9.0]])
+    guided = ImageGuidanceLogitsProcessor([3.0])(IDS, torch.cat([conditional, unconditional]))
+    assert guided.argmax(dim=-1).tolist() == [2, 2]  # far from what the conditional branch says
+    kept = ImageGuidanceLogitsProcessor([3.0], min_p=0.3)(IDS, torch.cat([conditional, unconditional]))
+    plausible = conditional.softmax(dim=-1) >= 0.3 * conditional.softmax(dim=-1).amax(dim=-1, keepdim=True)
+    assert plausible.tolist() == [[True, True, False], [True, True, True]]
+    assert torch.equal(kept, guided.masked_fill(~plausible, -torch.inf))
+    largest = ImageGuidanceLogitsProcessor([3.0], min_p=1.0)(IDS, torch.cat([conditional, unconditional]))
+    assert largest.isfinite().tolist() == [[True, False, False], [True, True, False]]
+
+
+def test_the_plausible_codes_are_the_fully_conditioned_branchs():
+    full, image_only, nothing = torch.randn(3, 2, 50)
+    rows = torch.cat([full, image_only, nothing])
+    guided = ImageGuidanceLogitsProcessor([4.0, 1.5], min_p=0.2)(IDS, rows)
+    shares = full.softmax(dim=-1) / full.softmax(dim=-1).amax(dim=-1, keepdim=True)
+    assert torch.equal(guided.isfinite(), shares >= 0.2)
+
+
+def test_without_guidance_every_code_stays():
+    scores = torch.randn(2, 7)
+    assert torch.equal(ImageGuidanceLogitsProcessor([], min_p=0.9)(IDS, scores), scores)
+
+
+@pytest.mark.parametrize("min_p", [-0.1, 1.5, True, float("nan"), "0.1", None], ids=str)
+def test_a_share_is_between_0_and_1(min_p):
+    with pytest.raises(ValueError, match=r"`guidance_min_p` is .* but must be a number from 0"):
+        ImageGuidanceLogitsProcessor([3.0], min_p)
+
+
 def test_code_slice():
     wide = ImageVocabularyLogitsProcessor(vocab_size=3)(IDS, torch.ones(2, 4))
     assert wide.tolist() == [[-torch.inf] * 3 + [1.0] * 4] * 2

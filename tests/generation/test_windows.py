@@ -103,6 +103,9 @@ def test_a_trained_model_draws_the_same(built_in, edit, num_images, guidance_sca
         {"guidance_scale": 1.0},
         {"top_p": 0.5, "temperature": 0.7},
         {"num_return_sequences": 2, "guidance_scale": 1.5},
+        {"guidance_min_p": 0.2},
+        {"guidance_min_p": 0.5, "do_sample": False},
+        {"guidance_min_p": 0.1, "repetition_penalty": 1.1},  # scores as wide as the whole vocabulary
     ],
     ids=str,
 )
@@ -130,6 +133,29 @@ def test_two_scale_edits(model, processor):
     settings = {"source_guidance_scale": 1.5, "top_k": 30}
     expected = draw(model, inputs, generator=generators(1), **settings)
     assert draw(model, inputs, generator=generators(1), window=8, **settings) == expected
+
+
+def test_only_plausible_codes(built_in):
+    """The rule treats each row of scores for itself, so it does the same in windows: with two scales of guidance too."""
+    model, processor = built_in
+    inputs = processor(
+        text=SCENES,
+        images=[picture(seed, 96, 96) for seed in range(4)],
+        source_guidance=True,
+        generation_mode="image",
+        height=96,
+        width=96,
+        return_tensors="pt",
+    )
+    for scales in ({"guidance_scale": 3.0}, {"guidance_scale": 3.0, "source_guidance_scale": 1.5}):
+        drawn = [
+            _output(model, inputs, generator=generators(1, 2, 3, 4), guidance_min_p=share, window=window, **scales)
+            for share, window in ((0.0, 1), (0.2, 1), (0.2, 5), (0.2, 32))
+        ]
+        free, plausible, *windowed = (output.sequences for output in drawn)
+        assert not torch.equal(plausible, free)
+        assert all(torch.equal(sequences, plausible) for sequences in windowed)
+        assert all(output.statistics.codes_per_forward > 1 for output in drawn[2:])
 
 
 def test_wrong_guesses_cost_forwards_only(built_in, monkeypatch):

@@ -90,6 +90,20 @@ def test_answers(pipe):
     assert [isinstance(answer[0]["generated_text"], str) for answer in answers] == [True, True]
 
 
+def test_auto_mode_announces_the_size(pipe, monkeypatch):
+    """As everywhere: where nobody asks for one too."""
+    seen = []
+    generate = type(pipe.model).generate
+    monkeypatch.setattr(type(pipe.model), "generate", lambda *a, **k: (seen.append(k), generate(*a, **k))[1])
+    settings = {"do_sample": False, "max_new_tokens": 1, "generation_mode": "auto"}
+    for size in ({}, SIZE):
+        options = {"processor_kwargs": {"generation_mode": "auto", **size}, "generate_kwargs": dict(settings)}
+        pipe(text=_chat("a cat"), **options)
+    said = [pipe.processor.tokenizer.decode(k["input_ids"][0]) for k in seen if k.get("generation_mode") == "auto"]
+    assert "a cat <indicator:512><indicator:512><|im_end|>" in said[0]
+    assert "a cat <indicator:352><indicator:352><|im_end|>" in said[1]
+
+
 def test_ours_tells_the_processor(ours, stock):
     by_itself = ours(text="a cat", generation_mode="image", processor_kwargs=SIZE, **_greedy())
     assert by_itself[0]["generated_image"].tobytes() == _draws(stock, "a cat")[0]["generated_image"].tobytes()

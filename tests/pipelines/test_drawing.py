@@ -134,6 +134,9 @@ def test_guidance_options(pipe):
     assert len(store) == 1
     images = [pipe("a cat", guidance_scale=scale, do_sample=False, **SIZE).images[0] for scale in (1.0, 5.0)]
     assert not same_picture(*images)
+    options = {"guidance_scale": 5.0, "do_sample": False, **SIZE}
+    plausible = [pipe("a cat", guidance_min_p=share, **options).images[0].tobytes() for share in (None, 0, 1)]
+    assert plausible[0] == plausible[1] == images[1].tobytes() != plausible[2]
 
 
 def test_refused(pipe):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from helpers import picture
+from wallaroo_hf.layout import grid
 
 
 def _codes(model, processor, image, height, width):
@@ -86,23 +87,88 @@ def test_interleaved_chat_has_one_source_one_target_and_its_words(model, process
     assert set(losses) == {"editing_text", "editing_image"}
 
 
-def test_interleaved_prompt_is_what_auto_mode_prepares(processor):
-    """What is learned follows exactly the tokens that `generate(generation_mode="auto")` is given."""
-    turn = ("user", [None, "Make it blue."])
-    prompt = processor.apply_chat_template(
-        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Make it blue."}]}],
-        tokenize=False,
-        add_generation_prompt=True,
-    )
-    common = {"images": [picture(1)], "generation_mode": "auto", "return_tensors": "pt"}
-    asked = processor(text=[prompt], **common)["input_ids"][0]
-    codes = np.zeros((32, 32), dtype=np.int64)
+DRAW, SHOWN = ("user", ["Draw a cat."]), ("user", [None, "Make it blue."])
+SAID = ("assistant", ["Here you are."])
+
+
+@pytest.mark.parametrize("encoded", [False, True], ids=["pixels", "codes"])
+@pytest.mark.parametrize(
+    ("turns", "images", "size", "announced"),
+    [
+        ([DRAW], [], {}, (512, 512)),
+        ([DRAW], [], {"height": 64, "width": 96}, (64, 96)),
+        ([DRAW], [], {"aspect_ratio": "2:1"}, (352, 704)),
+        ([SHOWN], [picture(1, 400, 200)], {}, (352, 704)),  # a source's size is that of its edit
+        ([SHOWN], [picture(1, 400, 200)], {"height": 64, "width": 64}, (64, 64)),
+        ([DRAW, SAID, SHOWN], [picture(1, 64, 64)], {}, (512, 512)),
+        ([SHOWN, SAID, SHOWN], [picture(1, 100, 100), picture(2, 200, 400)], {}, (704, 352)),
+        ([SHOWN, SAID, DRAW], [picture(1, 200, 400)], {}, (704, 352)),
+    ],
+    ids=str,
+)
+def test_interleaved_prompt_is_what_auto_mode_prepares(processor, turns, images, size, announced, encoded):
+    """What is learned follows exactly the tokens that `generate(generation_mode="auto")` is given.
+
+    The size is announced once, where the last of the user's words end, whether it was asked for or not.
+    """
+    chat = [
+        {
+            "role": role,
+            "content": [{"type": "image"} if item is None else {"type": "text", "text": item} for item in turn],
+        }
+        for role, turn in turns
+    ]
+    prompt = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    common = {"images": images or None, "generation_mode": "auto", "return_tensors": "pt"}
+    prepared = processor(text=[prompt], **common, **size)
+    asked = prepared["input_ids"][0]
+    rows, cols = (edge // 16 for edge in announced)
+    assert prepared["target_grid_hw"].tolist() == [[rows, cols]]
+    target = np.zeros((rows, cols), dtype=np.int64) if encoded else picture(3)
+    if encoded and "aspect_ratio" in size:
+        size = {}  # codes have their size
     learned = processor(
-        text=[_chat(processor, turn, ("assistant", [None]))], target_images=[[codes]], return_labels=True, **common
+        text=[_chat(processor, *turns, ("assistant", [None]))],
+        target_images=[[target]],
+        return_labels=True,
+        **common,
+        **size,
     )
     assert torch.equal(learned["input_ids"][0][: len(asked)], asked)
-    assert (learned["labels"][0][: len(asked)] == -100).all()
-    assert learned["labels"][0][len(asked)] == processor.tokenizer.convert_tokens_to_ids("<|generate_start|>")
+    assert (learned["labels"][0][: len(asked)] == -100).all() or len(turns) > 1
+    start = len(asked)
+    assert learned["labels"][0][start] == processor.tokenizer.convert_tokens_to_ids("<|generate_start|>")
+    words = processor.tokenizer.decode(asked)
+    listed = [grid.nearest_indicator(edge, processor.indicator_sizes) for edge in announced]
+    indicators = "".join(f"<indicator:{edge}>" for edge in listed)
+    assert words.endswith(f"{turns[-1][1][-1]} {indicators}<|im_end|>\n<|im_start|>assistant\n")
+    assert words.count("<indicator:") == 2
+
+
+def test_drawings_announce_the_size_where_chats_do(processor):
+    """The turn of a drawing row ends as that of a chat does."""
+    drawn = processor(text="a cat", generation_mode="image", prompt_template="{prompt}", height=64, width=96)
+    chat = processor.apply_chat_template([{"role": "user", "content": "a cat"}], add_generation_prompt=True)
+    told = processor(text=chat, generation_mode="auto", height=64, width=96)
+    start = processor.tokenizer.convert_tokens_to_ids("<|generate_start|>")
+    assert drawn["input_ids"][0] == [*told["input_ids"][0], start]
+
+
+def test_without_indicators_nothing_is_announced(processor):
+    """Stages 1 to 3a; and a picture that is only understood says nothing about sizes."""
+    chat = processor.apply_chat_template([{"role": "user", "content": "a cat"}], add_generation_prompt=True)
+    processor.size_indicators = False
+    assert processor.tokenizer.decode(processor(text=chat, generation_mode="auto")["input_ids"][0]) == chat
+    processor.size_indicators, processor.has_editing = True, False
+    content = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
+    chat = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    understood = processor(text=chat, images=[picture(1, 400, 200)], generation_mode="auto", return_tensors="pt")
+    assert understood["target_grid_hw"].tolist() == [[32, 32]]
+
+
+def test_what_is_no_chat_has_nowhere_to_announce_a_size(processor):
+    with pytest.raises(ValueError, match="render it with a chat template"):
+        processor(text="a cat", generation_mode="auto")
 
 
 def test_chats_without_drawing_train_beside_those_with(model, processor):

@@ -8,6 +8,7 @@ import pytest
 
 from helpers import picture
 from running_server import data_uri, picture_in, png
+from wallaroo_hf.layout import grid
 from wallaroo_hf.web import chat_routes
 from wallaroo_hf.web.images import ImageReader
 from wallaroo_hf.web.schemas import ChatBody
@@ -72,6 +73,31 @@ def test_long_chats_are_refused_before_their_images_are_computed(serve, monkeypa
         assert not computed
         assert server.request("/v1/chat/completions", {"messages": [_asks(_image(1))], "max_tokens": 1})[0] == 200
         assert computed
+
+
+def test_guidance_reaches_what_auto_mode_draws(server, monkeypatch):
+    """And the size is announced: the square one, or that of the image that the chat shows last."""
+    seen = []
+    generate = type(server.service.engine.model).generate
+    monkeypatch.setattr(
+        type(server.service.engine.model), "generate", lambda *a, **k: (seen.append(k), generate(*a, **k))[1]
+    )
+    guidance = {"guidance_scale": 2.0, "guidance_min_p": 0.1}
+    wide = {"type": "image_url", "image_url": {"url": data_uri(png(picture(1, 128, 48)))}}
+    auto = {"modalities": ["text", "image"], "max_tokens": 1}
+    for message, fields in ((_asks(text="Draw."), guidance), (_asks(wide), {})):
+        assert server.request("/v1/chat/completions", {"messages": [message], **auto, **fields})[0] == 200
+    first, second = (k for k in seen if k["generation_mode"] == "auto")
+    assert (first["guidance_scale"], first["guidance_min_p"]) == (2.0, 0.1)
+    assert (second["guidance_scale"], second["guidance_min_p"]) == (None, None)
+    processor = server.service.processor
+    said = [processor.tokenizer.decode(k["input_ids"][0]) for k in (first, second)]
+    listed = [grid.nearest_indicator(edge, processor.indicator_sizes) for edge in (32, 32)]
+    assert "Draw. " + "".join(f"<indicator:{edge}>" for edge in listed) + "<|im_end|>" in said[0]
+    assert [k["target_grid_hw"].tolist() for k in (first, second)] == [[[2, 2]], [[2, 4]]]
+    text = {"messages": [_asks(text="Hi.")], "guidance_min_p": 0.1}
+    status, answer, _ = server.request("/v1/chat/completions", text)
+    assert status == 400 and "`guidance_min_p`" in answer["error"]["message"]
 
 
 def test_what_the_user_shows_replaces_what_was_drawn(server):

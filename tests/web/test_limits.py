@@ -98,6 +98,7 @@ def test_no_image_is_larger_than_it_may_be(serve):
         ("images/edits", {"prompt": "bluer", "image": picture_part["image_url"]["url"]}),
         ("chat/completions", {**chat, "aspect_ratio": "1:2"}),
         ("chat/completions", {"modalities": ["image"], "messages": [edited]}),
+        ("chat/completions", {**chat, "messages": [edited]}),
     ]
     with serve(max_output_pixels=32 * 32) as server:
         for path, body in large:

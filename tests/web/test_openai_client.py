@@ -90,7 +90,7 @@ def test_every_setting_matters(client):
 
     assert draw() == draw()
     changed = [{"seed": 2}, {"guidance_scale": 1}, {"temperature": 0.1}, {"temperature": 0}, {"top_k": 2}]
-    changed += [{"top_p": 0.4}, {"negative_prompt": "a dog"}]
+    changed += [{"top_p": 0.4}, {"negative_prompt": "a dog"}, {"guidance_min_p": 0.9}]
     assert len({draw(), *(draw(**change) for change in changed)}) == len(changed) + 1
 
 

@@ -48,8 +48,9 @@ class WallarooLmmsEval(lmms):
         output_dir: folder of drawings.
         resolution: edge of drawings; default: the checkpoint's most square size. Edits follow their source.
         seed: of drawings; document k gets `seed + k`.
-        guidance_scale, top_k, top_p, temperature, template, published_eval, source_fit: of drawings, instead of the
-            recipe of ImgEdit; see [`Recipe`]. The sampling settings of tasks are about text and not used for them.
+        guidance_scale, top_k, top_p, temperature, template, published_eval, source_fit, guidance_min_p: of drawings, not
+            those of the recipe of ImgEdit; see [`Recipe`]. The sampling settings of tasks are about text and not used for
+            them.
         check_weights: whether to look for weights that are not finite.
 
     Raises:
@@ -76,6 +77,7 @@ class WallarooLmmsEval(lmms):
         template: int | str | None = None,
         published_eval: bool | None = None,
         source_fit: str | None = None,
+        guidance_min_p: float | None = None,
         check_weights: bool = True,
     ) -> None:
         super().__init__()
@@ -83,6 +85,7 @@ class WallarooLmmsEval(lmms):
             raise ValueError(f"The mode is {mode!r}, but must be one of {', '.join(MODES)}.")
         self.recipe = RECIPES["imgedit"]["paper"].changed(
             guidance_scale=guidance_scale,
+            guidance_min_p=guidance_min_p,
             top_k=top_k,
             top_p=top_p,
             temperature=temperature,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ..generation.logits_processors import check_guidance_min_p
 from ..generation.mixin import DEFAULT_GUIDANCE_SCALE
 from ..processing.processor import WallarooProcessor
 from ..scenes import render
@@ -26,18 +27,21 @@ class Sampling:
         temperature: above 0; None leaves logits as they are.
         top_k: only the likeliest codes; 0 or None takes all.
         do_sample: False takes the likeliest code always.
+        guidance_min_p: only guide to codes whose conditional probability is at least this share of the largest; 0: to all.
     """
 
     guidance_scale: float
     temperature: float | None
     top_k: int | None
     do_sample: bool
+    guidance_min_p: float = 0.0
 
     def __post_init__(self) -> None:
         if self.temperature is not None and self.temperature <= 0:
             raise ValueError(f"The temperature must be above 0, but is {self.temperature}; --top-k 1 is greedy.")
         if self.top_k is not None and self.top_k < 0:
             raise ValueError(f"Top-k must be 0 (all codes) or more, but is {self.top_k}.")
+        check_guidance_min_p(self.guidance_min_p)
 
     def arguments(self) -> dict[str, Any]:
         """The same for `generate`."""
@@ -45,12 +49,16 @@ class Sampling:
 
 
 def read_sampling(
-    model: Any, guidance_scale: float | None = None, temperature: float | None = None, top_k: int | None = None
+    model: Any,
+    guidance_scale: float | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    guidance_min_p: float | None = None,
 ) -> Sampling:
     """The settings given, else those of the checkpoint's generation config, so that a record says what was used.
 
     Raises:
-        ValueError: for a temperature or top-k out of range.
+        ValueError: for a temperature, top-k or share out of range.
     """
     own = model.generation_config
 
@@ -63,6 +71,7 @@ def read_sampling(
         temperature=choose(temperature, "image_temperature"),
         top_k=choose(top_k, "image_top_k"),
         do_sample=choose(None, "do_sample", True),
+        guidance_min_p=choose(guidance_min_p, "image_guidance_min_p", 0.0),
     )
 
 

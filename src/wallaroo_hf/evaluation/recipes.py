@@ -7,6 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..generation.logits_processors import check_guidance_min_p
 from ..layout.prompts import prompt_language
 
 RANDOM_TEMPLATE = "random"
@@ -25,6 +26,7 @@ class Recipe:
         template: index into the templates of the prompt's language, a text with {prompt} in it, or "random": one of the
             listed ones for each picture, as in the authors' scripts.
         published_eval: token layout and padding of the released evaluation scripts.
+        guidance_min_p: the share of the likeliest code's probability that codes need to be guided to; 0: none.
         source_fit: "crop": a source is cut to the listed size nearest to its shape, and the edit has that size, as in the
             authors' script; "pad": all of the source is edited, and the edit has its size.
     """
@@ -37,6 +39,7 @@ class Recipe:
     template: int | str = 0
     published_eval: bool = False
     source_fit: str = "crop"
+    guidance_min_p: float = 0.0
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
@@ -45,6 +48,7 @@ class Recipe:
             raise ValueError(f"Top-k must be 0 (all codes) or more, but is {self.top_k}.")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"Top-p must be above 0 and at most 1, but is {self.top_p}.")
+        check_guidance_min_p(self.guidance_min_p)
         if self.source_fit not in ("crop", "pad"):
             raise ValueError(f"How a source is fitted is {self.source_fit!r}, but must be crop or pad.")
 
@@ -58,7 +62,8 @@ class Recipe:
 
     def sampling(self) -> dict[str, Any]:
         """Arguments of `generate`."""
-        arguments = {"guidance_scale": self.guidance_scale, "top_k": self.top_k, "temperature": self.temperature}
+        arguments = {"guidance_scale": self.guidance_scale, "guidance_min_p": self.guidance_min_p}
+        arguments |= {"top_k": self.top_k, "temperature": self.temperature}
         top_p = {} if self.top_p is None else {"top_p": self.top_p}
         return {"do_sample": True, "attend_padding": self.published_eval, **arguments, **top_p}
 

@@ -38,6 +38,7 @@ def evaluate_scenes(
     guidance_scale: float | None = None,
     temperature: float | None = None,
     top_k: int | None = None,
+    guidance_min_p: float | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
     resume: bool = True,
     progress: Progress | None = None,
@@ -64,6 +65,7 @@ def evaluate_scenes(
         guidance_scale: of drawings and edits; default the generation config's `image_guidance_scale`.
         temperature: likewise, `image_temperature`.
         top_k: likewise, `image_top_k`; 0 takes all codes.
+        guidance_min_p: likewise, `image_guidance_min_p`; 0 guides to all codes.
         max_new_tokens: longest answer.
         resume: False starts over where `output_dir` holds an evaluation.
         progress: called as `progress(task, done, total)` before the first and after every batch of a task.
@@ -73,7 +75,8 @@ def evaluate_scenes(
             of other settings.
     """
     items = _choose_items(prompts, num_items_per_task, split, seed, tasks)
-    subject = Subject(model, processor, read_sampling(model, guidance_scale, temperature, top_k), max_new_tokens)
+    sampling = read_sampling(model, guidance_scale, temperature, top_k, guidance_min_p)
+    subject = Subject(model, processor, sampling, max_new_tokens)
     check_tasks(model, processor, items)
     origin = {
         "checkpoint": checkpoint_hash(model, processor),

@@ -1,4 +1,4 @@
-"""`sweep_sampling`: guidance scale, temperature and top-k chosen on the validation split, never on the test prompts."""
+"""`sweep_sampling`: guidance, temperature and top-k chosen on the validation split, never on the test prompts."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ SPLIT = "validation"
 TASKS = ("generation", "editing")
 NUM_ITEMS = 216  # per task: six of each category, language and size; a third of it could not tell settings apart
 GUIDANCE_SCALES = (1.0, 1.5, 2.0, 3.0)
+GUIDANCE_MIN_PS = (0.0, 0.2)
 TEMPERATURES = (0.6, 0.8, 1.0)
 TOP_KS = (0,)
 
@@ -37,12 +38,14 @@ class SweepEntry:
         guidance_scale: see `generate`.
         temperature: likewise.
         top_k: likewise; 0 takes all codes.
+        guidance_min_p: likewise; 0 guides to all codes.
         scores: by task, the mean over its categories.
     """
 
     guidance_scale: float
     temperature: float
     top_k: int
+    guidance_min_p: float
     scores: dict[str, Score]
 
     @property
@@ -54,6 +57,7 @@ class SweepEntry:
         """The setting as entries of a generation config."""
         return {
             "image_guidance_scale": self.guidance_scale,
+            "image_guidance_min_p": self.guidance_min_p,
             "image_temperature": self.temperature,
             "image_top_k": self.top_k,
         }
@@ -96,10 +100,11 @@ class Sweep:
             title_justify="left",
             box=box.SIMPLE_HEAD,
         )
-        for heading in ("guidance", "temperature", "top-k", *self.entries[0].scores, "mean"):
+        for heading in ("guidance", "min-p", "temperature", "top-k", *self.entries[0].scores, "mean"):
             table.add_column(heading, justify="right")
         for entry in self.entries:
-            setting = (f"{entry.guidance_scale:g}", f"{entry.temperature:g}", str(entry.top_k or "all"))
+            numbers = (entry.guidance_scale, entry.guidance_min_p, entry.temperature)
+            setting = (*(f"{number:g}" for number in numbers), str(entry.top_k or "all"))
             scores = (str(score) for score in entry.scores.values())
             table.add_row(*setting, *scores, f"{100 * entry.mean:.1f}", style="bold" if entry is self.best else None)
         return table
@@ -113,6 +118,7 @@ def sweep_sampling(
     guidance_scales: Sequence[float] = GUIDANCE_SCALES,
     temperatures: Sequence[float] = TEMPERATURES,
     top_ks: Sequence[int] = TOP_KS,
+    guidance_min_ps: Sequence[float] = GUIDANCE_MIN_PS,
     tasks: Sequence[str] = TASKS,
     num_items_per_task: int = NUM_ITEMS,
     seed: int = 0,
@@ -133,6 +139,7 @@ def sweep_sampling(
         guidance_scales: to try.
         temperatures: to try.
         top_ks: to try; 0 takes all codes.
+        guidance_min_ps: to try where there is guidance (of scales of 1 and below only the first is tried).
         tasks: "generation", "editing" or both.
         num_items_per_task: see [`evaluate_scenes`].
         seed: likewise.
@@ -148,9 +155,15 @@ def sweep_sampling(
         raise ValueError(
             f"A sweep is about {' and '.join(TASKS)}, which sample codes, not {', '.join(tasks) or 'nothing'}."
         )
-    grid = list(itertools.product(guidance_scales, temperatures, top_ks))
+    grid = [
+        setting
+        for setting in itertools.product(guidance_scales, temperatures, top_ks, guidance_min_ps)
+        if setting[0] > 1 or setting[3] == guidance_min_ps[0]  # else one and the same
+    ]
     if not grid:
-        raise ValueError("There is nothing to try; give at least one guidance scale, one temperature and one top-k.")
+        raise ValueError(
+            "There is nothing to try; give at least one guidance scale, one temperature, one top-k and one min-p."
+        )
     samplings = [read_sampling(model, *setting) for setting in grid]
     items = {task: scene_items(task, num_items_per_task, SPLIT, seed) for task in TASKS if task in tasks}
     check_tasks(model, processor, items)
@@ -161,7 +174,7 @@ def sweep_sampling(
         if progress is not None:
             progress(done, len(grid))
         subject = Subject(model, processor, sampling, MAX_NEW_TOKENS)
-        own_folder = folder / "guidance-{:g}_temperature-{:g}_top-k-{}".format(*setting)
+        own_folder = folder / "guidance-{:g}_temperature-{:g}_top-k-{}_min-p-{:g}".format(*setting)
         scores = judge_items(subject, items, own_folder, origin, batch_size, resume, item_progress)
         overall = {task: groups["all"].overall for task, groups in scores.tasks.items()}
         entries.append(SweepEntry(*setting, overall))

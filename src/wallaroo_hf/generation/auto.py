@@ -52,6 +52,7 @@ def generate_auto(
     model: Any,
     generation_config: GenerationConfig | None,
     guidance_scale: float,
+    guidance_min_p: float,
     line_breaks: bool,
     generator: torch.Generator | Sequence[torch.Generator] | None,
     window: int | str,
@@ -66,7 +67,7 @@ def generate_auto(
     Args:
         model: the model.
         generation_config: as given to `generate`; text segments follow it, images its `image_` entries.
-        guidance_scale, line_breaks: for images.
+        guidance_scale, guidance_min_p, line_breaks: for images.
         generator: one for all rows or one per row; images only (text draws from torch's global generator).
         window: for images.
         kwargs: the tensors of `processor(..., generation_mode="auto")`, and settings for the text segments, the caller's
@@ -111,7 +112,8 @@ def generate_auto(
         )
     answers = []
     for row, null, grid, own in zip(rows, negatives, torch.as_tensor(grids).tolist(), generators, strict=True):
-        story = _Story(model, row, null, (int(grid[0]), int(grid[1])), guidance_scale, line_breaks, own, window)
+        size = int(grid[0]), int(grid[1])
+        story = _Story(model, row, null, size, guidance_scale, guidance_min_p, line_breaks, own, window)
         answers.append(story.tell(budget, generation_config, kwargs, relay)[row.input_ids.shape[1] :])
     if streamer is not None:
         streamer.end()
@@ -131,13 +133,14 @@ class _Story:
         negative: Branch | None,
         grid: tuple[int, int],
         guidance_scale: float,
+        guidance_min_p: float,
         line_breaks: bool,
         generator: torch.Generator | None,
         window: int | str,
     ) -> None:
         self.model, self.row, self.negative = model, row, negative
         self.grid, self.guidance_scale, self.line_breaks = grid, guidance_scale, line_breaks
-        self.generator, self.window = generator, window
+        self.generator, self.window, self.guidance_min_p = generator, window, guidance_min_p
         self.ids = row.input_ids  # (1, T)
         self.cache = DynamicCache(config=model.config.get_text_config())
 
@@ -207,6 +210,16 @@ class _Story:
             self.model._pad_token_id(kwargs),
         )
         edit = bool(self.model.model.ends_in_edit(self.ids)[0])
-        job = DrawingJob(branches, scales, plan, [edit], False, self.generator, resumes=True, window=self.window)
+        job = DrawingJob(
+            branches,
+            scales,
+            plan,
+            [edit],
+            False,
+            self.generator,
+            resumes=True,
+            window=self.window,
+            guidance_min_p=self.guidance_min_p,
+        )
         settings = {name: value for name, value in kwargs.items() if value is not None}
         self.ids = self.model._draw(job, generation_config, {**settings, "cache": self.cache})

@@ -25,12 +25,19 @@ class ScoreRules:
         model: the model.
         guidance_scales: one per step between neighbouring branches.
         processors: prepared by `generate`, the caller's own included.
+        guidance_min_p: see [`ImageGuidanceLogitsProcessor`].
     """
 
-    def __init__(self, model: Any, guidance_scales: Sequence[float], processors: LogitsProcessorList) -> None:
+    def __init__(
+        self,
+        model: Any,
+        guidance_scales: Sequence[float],
+        processors: LogitsProcessorList,
+        guidance_min_p: float = 0.0,
+    ) -> None:
         self.vocab_size = model.config.text_config.vocab_size
         self.codebook_size = model.config.codebook_size
-        self.guide = ImageGuidanceLogitsProcessor(guidance_scales)
+        self.guide = ImageGuidanceLogitsProcessor(guidance_scales, guidance_min_p)
         self.widen = ImageVocabularyLogitsProcessor(self.vocab_size)
         self.on_slice = works_on_slice(processors)
         self.processors = for_slice(processors) if self.on_slice else processors

@@ -36,6 +36,7 @@ class DrawingJob:
         null_prompt_cache: see [`NullPromptCache`].
         resumes: the drawing continues a sequence whose beginning is in the caller's cache.
         window: how many tokens of each image a forward takes at most, or `"auto"`; 1 = one code at a time.
+        guidance_min_p: see [`ImageGuidanceLogitsProcessor`].
     """
 
     branches: Sequence[Branch]
@@ -47,6 +48,7 @@ class DrawingJob:
     resumes: bool = False
     null_prompt_cache: NullPromptCache | None = None
     window: int | str = 1
+    guidance_min_p: float = 0.0
 
 
 def draw(
@@ -97,7 +99,7 @@ def draw(
         {name: True for name in ("output_hidden_states", "output_attentions") if model_kwargs.get(name)},
     )
     record = Record(generation_config, len(input_ids))
-    rules = ScoreRules(model, job.guidance_scales, logits_processor)
+    rules = ScoreRules(model, job.guidance_scales, logits_processor, job.guidance_min_p)
     pad = generation_config._pad_token_tensor
     delivery = Delivery(input_ids, plan.length, pad, drawing_streamer, stopping_criteria)
     gave_up_at = None

@@ -45,7 +45,7 @@ IMAGE_SAMPLING = (
     *("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p"),
     *("epsilon_cutoff", "eta_cutoff"),
 )
-_IMAGE_ENTRIES = {f"image_{name}" for name in (*IMAGE_SAMPLING, "guidance_scale")}
+_IMAGE_ENTRIES = {f"image_{name}" for name in (*IMAGE_SAMPLING, "guidance_scale", "guidance_min_p")}
 
 
 def refuse_unknown_entries(config: GenerationConfig | None) -> None:

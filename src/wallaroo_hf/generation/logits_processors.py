@@ -3,7 +3,10 @@
 They see what transformers' processors see: token ids `(B, T)` and scores of the next token.
 """
 
+import math
 from collections.abc import Sequence
+from numbers import Real
+from typing import Any
 
 import torch
 from transformers import (
@@ -82,23 +85,40 @@ def for_slice(processors: LogitsProcessorList) -> LogitsProcessorList:
     )
 
 
+def check_guidance_min_p(value: Any) -> None:
+    """Refuses what is not a share of the largest probability.
+
+    Raises:
+        ValueError: unless it is a number from 0 to 1.
+    """
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) <= 1:
+        raise ValueError(f"`guidance_min_p` is {value!r}, but must be a number from 0 (off) to 1.")
+
+
 class ImageGuidanceLogitsProcessor(LogitsProcessor):
     r"""Classifier-free guidance over branches that ran in one forward.
 
     Branches are ordered from the most to the least conditioned; the result is the last branch plus each scaled step
     between neighbours. With two branches that is `l_u + scale (l_c - l_u)`, the paper's formula.
 
+    A difference of logits can make a code likely that the first branch all but rules out. With `min_p` only those codes are
+    kept whose probability in the first branch, the fully conditioned one, is at least `min_p` times the largest there: the
+    plausibility constraint of contrastive decoding (Li et al. 2022, arXiv 2210.15097). Without guidance nothing is added,
+    so nothing needs to be bounded, and `min_p` has no effect.
+
     Args:
         scales: one per step, so one less than there are branches; none = no guidance.
+        min_p: from 0 (off) to 1 (the likeliest code of the first branch alone).
     """
 
-    def __init__(self, scales: Sequence[float]) -> None:
+    def __init__(self, scales: Sequence[float], min_p: float = 0.0) -> None:
         if any(scale <= 0 for scale in scales):
             raise ValueError(f"Guidance scales are {list(scales)}, but must be positive.")
-        self.scales = tuple(float(scale) for scale in scales)
+        check_guidance_min_p(min_p)
+        self.scales, self.min_p = tuple(float(scale) for scale in scales), float(min_p)
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Raw scores `(branches * B, V)`, branch by branch, to guided scores `(B, V)`."""
+        """Raw scores `(branches * B, V)`, branch by branch, to guided `(B, V)`; -inf where `min_p` rules a code out."""
         branches = len(self.scales) + 1
         if scores.shape[0] != branches * input_ids.shape[0]:
             raise ValueError(
@@ -109,6 +129,10 @@ class ImageGuidanceLogitsProcessor(LogitsProcessor):
         guided = rows[-1]
         for scale, more, less in zip(self.scales, rows[:-1], rows[1:], strict=True):
             guided = guided + scale * (more - less)
+        if self.scales and self.min_p:
+            conditional = rows[0]
+            least = conditional.amax(dim=-1, keepdim=True) + math.log(self.min_p)
+            guided = guided.masked_fill(conditional < least, -torch.inf)
         return guided
 
 

@@ -28,6 +28,7 @@ from .inputs import (
     refuse_unknown_entries,
     take_branch,
 )
+from .logits_processors import check_guidance_min_p
 from .plan import plan_drawing
 from .positions import TextPositionsMixin
 from .rows import NullPromptCache
@@ -72,6 +73,7 @@ class WallarooGenerationMixin(TextPositionsMixin):
         generation_mode: str | None = None,
         guidance_scale: float | None = None,
         source_guidance_scale: float | None = None,
+        guidance_min_p: float | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         line_breaks: bool | None = None,
         attend_padding: bool | None = None,
@@ -94,6 +96,9 @@ class WallarooGenerationMixin(TextPositionsMixin):
             source_guidance_scale: image mode, edits: two-scale guidance
                 `l_u + source_scale (l_s - l_u) + scale (l_c - l_s)`, where `l_s` has the source but no instruction; needs
                 `processor(..., source_guidance=True)`. The released recipe never trained that branch. Default: off.
+            guidance_min_p: image mode: before guidance is added, keep only codes whose conditional probability is at least
+                this share of the largest, see [`ImageGuidanceLogitsProcessor`]; no effect where guidance is off. Default:
+                the generation config's `image_guidance_min_p`, else 0 (off).
             generator: image mode: one `torch.Generator`, or one per image; see [`GumbelNoise`] for what seeds promise.
             line_breaks: image mode: whether `<|end_of_line>|` stands between rows. Default: the generation config's
                 entry, else True.
@@ -127,6 +132,10 @@ class WallarooGenerationMixin(TextPositionsMixin):
             refuse_impossible(kwargs, lookup)
             for config in (self.generation_config, generation_config):
                 refuse_unknown_entries(config)
+            scale = lookup("image_guidance_scale", guidance_scale, DEFAULT_GUIDANCE_SCALE)
+            min_p = lookup("image_guidance_min_p", guidance_min_p, 0.0)
+            breaks = lookup("line_breaks", line_breaks, True)
+            check_guidance_min_p(min_p)
             if generation_mode == "auto":
                 unread = {
                     "source_guidance_scale": source_guidance_scale,
@@ -135,28 +144,23 @@ class WallarooGenerationMixin(TextPositionsMixin):
                 }
                 for name in [name for name, given in unread.items() if given is not None]:
                     raise ValueError(f"`{name}` cannot be used with generation_mode='auto'; leave it out.")
-                return generate_auto(
-                    self,
-                    generation_config,
-                    lookup("image_guidance_scale", guidance_scale, DEFAULT_GUIDANCE_SCALE),
-                    lookup("line_breaks", line_breaks, True),
-                    generator,
-                    window or 1,
-                    kwargs,
-                )
+                return generate_auto(self, generation_config, scale, min_p, breaks, generator, window or 1, kwargs)
             job = self._drawing_job(
                 kwargs,
                 int(lookup("num_return_sequences", kwargs.get("num_return_sequences"), 1)),
-                lookup("image_guidance_scale", guidance_scale, DEFAULT_GUIDANCE_SCALE),
+                scale,
                 source_guidance_scale,
-                lookup("line_breaks", line_breaks, True),
+                breaks,
                 lookup("attend_padding", attend_padding, False),
                 generator,
             )
-            job = dataclasses.replace(job, null_prompt_cache=null_prompt_cache, window=window or 1)
+            job = dataclasses.replace(
+                job, null_prompt_cache=null_prompt_cache, window=window or 1, guidance_min_p=min_p
+            )
             return self._draw(job, generation_config, kwargs)
         for name, value in (
             ("source_guidance_scale", source_guidance_scale),
+            ("guidance_min_p", guidance_min_p),
             ("generator", generator),
             ("line_breaks", line_breaks),
             ("attend_padding", attend_padding),

@@ -54,6 +54,7 @@ class StageRecord:
             "line_breaks": self.line_breaks,
             "attend_padding": False,
             "image_guidance_scale": 3.0,
+            "image_guidance_min_p": 0.0,
             "image_top_k": 1000,
             "image_temperature": 1.0,
         }

@@ -68,6 +68,8 @@ class WallarooPipeline(RefusingMixin, WholeCheckpointMixin):
             num_images_per_prompt: copies of each prompt.
             guidance_scale: 1 switches guidance off; default: the checkpoint's.
             source_guidance_scale: second scale for edits; untrained by the released recipe.
+            guidance_min_p: guide only to codes that have at least this share of the likeliest one's probability without
+                guidance (0: to all); default: the checkpoint's.
             generator: one `torch.Generator`, or one per image.
             do_sample, temperature, top_k, top_p: sampling of codes; defaults of the checkpoint.
             prompt_template: index or text with {prompt} in it.
@@ -114,6 +116,7 @@ class WallarooPipeline(RefusingMixin, WholeCheckpointMixin):
         num_images_per_prompt: int | None = None,
         guidance_scale: float | None = None,
         source_guidance_scale: float | None = None,
+        guidance_min_p: float | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         do_sample: bool | None = None,
         temperature: float | None = None,
@@ -144,6 +147,7 @@ class WallarooPipeline(RefusingMixin, WholeCheckpointMixin):
             "num_return_sequences": num_images_per_prompt,
             "guidance_scale": guidance_scale,
             "source_guidance_scale": source_guidance_scale,
+            "guidance_min_p": guidance_min_p,
             "generator": generator,
             "do_sample": do_sample,
             "temperature": temperature,

@@ -37,7 +37,7 @@ class AutoPreparationMixin(PreparationMixin):
     ) -> WallarooBatchFeature:
         """Chats whose images can be understood and edited, and a null prompt for each row, in case it draws."""
         refused = refused_tokens(self.tokenizer)
-        rows = read_auto_rows(texts, images, size_options, negative_prompt, self.buckets, refused)
+        rows = read_auto_rows(texts, images, size_options, negative_prompt, self.buckets, refused, self.has_editing)
         written, pixels = self._auto_rows(rows, merged)
         conditional = tokenize(self.tokenizer, written, merged["text_kwargs"], None)
         nulls = [row.null if self.has_editing else dataclasses.replace(row.null, source=None) for row in rows]
@@ -59,17 +59,20 @@ class AutoPreparationMixin(PreparationMixin):
     ) -> WallarooBatchFeature:
         """Training rows: chats in which the assistant's images are to be learned, between its words.
 
-        A row's images to learn share one size: the one asked for (which is then announced), else that of its codes, else
-        the most square bucket, as for a prompt in auto mode.
+        A row's images to learn share one size: the one asked for, else that of its codes, else the one that a prompt has
+        in auto mode.
         """
         targets = _targets_per_row(texts, target_images)
         opened = [[open_target(target, self.image_token_size) for target in row] for row in targets]
         marked = [_mark_targets(text, len(row)) for text, row in zip(texts, opened, strict=True)]
-        rows = read_auto_rows(marked, images, size_options, None, self.buckets, ())
+        rows = read_auto_rows(marked, images, size_options, None, self.buckets, (), self.has_editing)
         for index, (row, own) in enumerate(zip(rows, opened, strict=True)):
-            height, width = row.size if row.size_was_asked_for else (None, None)
-            size = pick_size(self.buckets, height, width, None, None, _common_size(own))
-            rows[index] = dataclasses.replace(row, size=size)
+            encoded = _common_size(own)
+            if encoded is not None:
+                height, width = row.size if row.size_was_asked_for else (None, None)
+                rows[index] = dataclasses.replace(
+                    row, size=pick_size(self.buckets, height, width, None, None, encoded)
+                )
         written, pixels = self._auto_rows(rows, merged)
         # one placeholder stands where an image is to be learned; chats hold no other, which was checked
         written = [
@@ -86,7 +89,7 @@ class AutoPreparationMixin(PreparationMixin):
         return self._batch(data, merged)
 
     def _auto_rows(self, rows: list[AutoRow], merged: dict[str, dict[str, Any]]) -> tuple[list[str], dict[str, Any]]:
-        """Chats written out with their source and vision blocks, and the pixels of both."""
+        """Chats written out with their size announced and with their source and vision blocks, and the pixels of both."""
         for row in rows:
             grid.check_size(*row.size, self.image_token_size, plain_grid=not self.line_breaks)
         flat = [(image, row.size) for row in rows for image in row.images]
@@ -95,8 +98,8 @@ class AutoPreparationMixin(PreparationMixin):
         queue = iter(lengths)
         written = []
         for row in rows:
-            announced = self._indicators(*row.size) if row.size_was_asked_for else ""
-            text = expand_vision(prompts.announce_size(row.text, announced), [next(queue) for _ in row.images])
+            announced = prompts.announce_size(row.text, self._indicators(*row.size))
+            text = expand_vision(announced, [next(queue) for _ in row.images])
             if self.has_editing:  # now that its placeholders are not counted any more
                 source = f"{PIXEL_START}{self._rows(IMAGE_PAD, row.size)}{PIXEL_END}"
                 text = text.replace(VISION_START, f"{source}{VISION_START}")

@@ -192,8 +192,8 @@ class AutoRow:
     Attributes:
         text: the rendered chat.
         images: its images, in order.
-        size: `(height, width)` in pixels of what it may draw.
-        size_was_asked_for: whether the size is to be announced.
+        size: `(height, width)` in pixels of what it may draw, and of its sources.
+        size_was_asked_for: whether the size was given.
         null: the row that guidance steers away from, should it draw.
     """
 
@@ -211,8 +211,9 @@ def read_auto_rows(
     negative_prompt: Any,
     buckets: Sequence[tuple[int, int]],
     special_tokens: Sequence[str],
+    has_editing: bool,
 ) -> list[AutoRow]:
-    """Rows of chats that may answer or draw; the size is as given, else the most square bucket.
+    """Rows of chats that may answer or draw, of the size that [`pick_chat_size`] says.
 
     Raises:
         ValueError: if images and placeholders do not match, for a bad size, or a negative prompt with special tokens.
@@ -231,7 +232,7 @@ def read_auto_rows(
     for index, (text, count) in enumerate(zip(texts, counts, strict=True)):
         own = [next(queue) for _ in range(count)]
         height, width, ratio = (sizes[name][index] for name in ("height", "width", "aspect_ratio"))
-        size = pick_size(buckets, height, width, ratio, None)
+        size = pick_chat_size(buckets, height, width, ratio, own if has_editing else ())
         negative = (negatives[index] or "").strip()
         refuse_special_tokens("negative prompt", negative, special_tokens)
         black = Image.new("RGB", own[-1].size) if own else None
@@ -322,3 +323,23 @@ def pick_size(
     if like is not None:
         return nearest_bucket(like.height, like.width, buckets)
     return nearest_bucket(1, 1, buckets)
+
+
+def pick_chat_size(
+    buckets: Sequence[tuple[int, int]],
+    height: int | None,
+    width: int | None,
+    aspect_ratio: str | float | None,
+    sources: Sequence[Image.Image],
+) -> tuple[int, int]:
+    """The one `(height, width)` of what a chat may draw and of its sources.
+
+    As given, else like its last source, which is what a drawing behind it edits, else the most square bucket.
+
+    Args:
+        sources: the images of the chat, in order; none where the checkpoint does not edit.
+
+    Raises:
+        ValueError: see [`pick_size`].
+    """
+    return pick_size(buckets, height, width, aspect_ratio, sources[-1] if sources else None)

@@ -21,7 +21,7 @@ from .._files import new_file
 from ..layout.grid import check_size
 from ..modeling.vq import WallarooVQModel
 from ..processing.processor import WallarooProcessor
-from ..processing.requests import pick_size
+from ..processing.requests import pick_chat_size, pick_size
 from .datasets import ENCODING_RECORD
 from .encoded_table import as_table, encoded_features
 from .encoding_record import EncodingRecord, check_encoded, chosen_sizes, is_encoded, shortened, write_json
@@ -197,15 +197,16 @@ class _Job:
         entry["images"] = [None if role == "assistant" else next(stored) for role in roles]
         if not drawn:
             return entry, []
-        targets = [open_picture(picture) for picture in drawn]
-        # a chat's pictures share one size, which is not that of one of them
-        like = None if task == INTERLEAVED else targets[0]
-        size = pick_size(self.processor.buckets, row.get("height"), row.get("width"), None, like)
+        targets, sources = ([open_picture(picture) for picture in pictures] for pictures in (drawn, shown))
+        buckets, asked = self.processor.buckets, (row.get("height"), row.get("width"), None)
+        if task == INTERLEAVED:
+            size = pick_chat_size(buckets, *asked, sources if self.processor.has_editing else ())
+        else:
+            size = pick_size(buckets, *asked, targets[0])
         check_size(*size, self.processor.image_token_size, plain_grid=not self.processor.line_breaks)
         pictures = [self._picture(entry, "image_tokens", target, size) for target in targets]
-        pictures += [self._picture(entry, "source_latents", open_picture(source), size) for source in shown]
-        if task != INTERLEAVED:  # where a size that is named would be announced
-            entry["height"], entry["width"] = size
+        pictures += [self._picture(entry, "source_latents", source, size) for source in sources]
+        entry["height"], entry["width"] = size
         return entry, pictures
 
     def _picture(self, entry: dict[str, Any], column: str, image: Image.Image, size: tuple[int, int]) -> "_Picture":

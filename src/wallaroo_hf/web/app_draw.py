@@ -86,8 +86,8 @@ def _controls(engine: Engine, words: Words) -> tuple[list[Any], gr.Button, gr.Bu
     more = words.label(gr.Accordion(text("more", "en"), open=False), "more")
     with more:
         negative = words.label(gr.Textbox(label=text("negative", "en")), "negative")
-        guidance, temperature = sampling(engine, words)
-    return [prompt, negative, shape, count, seed, fresh, guidance, temperature], go, stop
+        sliders = sampling(engine, words)
+    return [prompt, negative, shape, count, seed, fresh, *sliders], go, stop
 
 
 def _example(number: int, language: str) -> Any:
@@ -101,10 +101,10 @@ def _empty_stage(name: str, path: str | None) -> Any:
 
 def _settings(wishes: list[Any]) -> Settings:
     """What the controls say."""
-    prompt, negative, size, count, seed, fresh, guidance, temperature = wishes
+    prompt, negative, size, count, seed, fresh, *sliders = wishes
     first = secrets.randbelow(2**31) if fresh else int(seed or 0)
     width, height = (int(edge) for edge in size.split("x"))
-    return Settings(prompt, first, int(count), negative, height, width, guidance, temperature)
+    return Settings(prompt, first, int(count), negative, height, width, *sliders)
 
 
 def _entries(drawing: Drawing, settings: Settings) -> list[dict[str, Any]]:
@@ -120,5 +120,5 @@ def _take_up(past: list[dict[str, Any]], event: gr.SelectData) -> list[Any]:
     entry = past[event.index]
     kept: Settings = entry["settings"]
     size = f"{kept.width}x{kept.height}"
-    sampled = [kept.guidance_scale, kept.temperature]
+    sampled = [kept.guidance_scale, kept.guidance_min_p, kept.temperature]
     return [kept.prompt, kept.negative_prompt, size, 1, entry["seed"], False, *sampled, entry["path"]]

@@ -41,6 +41,7 @@ def edit_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
         number: float,
         new: bool,
         scale: float,
+        share: float,
         heat: float,
         name: str,
         request: gr.Request,
@@ -52,7 +53,7 @@ def edit_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
         with noted():
             picture = engine.open(path)
         before = style.enlarged(picture)
-        settings = Settings(said, first, 1, guidance_scale=scale, temperature=heat)
+        settings = Settings(said, first, 1, guidance_scale=scale, guidance_min_p=share, temperature=heat)
         for step in answers(engine.draw(request.session_hash or "", settings, picture)):
             update: dict[Any, Any] = {line: style.progress(step, code), seed: first}
             image = step.images[0] if step.images else None
@@ -86,11 +87,11 @@ def _controls(engine: Engine, words: Words) -> tuple[list[Any], gr.Button, gr.Bu
         fresh = words.label(gr.Checkbox(True, label=text("random", "en")), "random")
     more = words.label(gr.Accordion(text("more", "en"), open=False), "more")
     with more:
-        guidance, temperature = sampling(engine, words)
+        sliders = sampling(engine, words)
     with gr.Row():
         go = words.value(gr.Button(text("edit_now", "en"), variant="primary", elem_id="edit", scale=3), "edit_now")
         stop = words.value(gr.Button(text("stop", "en"), scale=1), "stop")
-    return [source, instruction, seed, fresh, guidance, temperature], go, stop
+    return [source, instruction, seed, fresh, *sliders], go, stop
 
 
 def _after(engine: Engine, image: Image.Image, before: Image.Image, step: Drawing) -> Image.Image:

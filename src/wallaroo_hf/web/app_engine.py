@@ -39,6 +39,7 @@ class Settings:
     height: int | None = None
     width: int | None = None
     guidance_scale: float | None = None
+    guidance_min_p: float | None = None
     temperature: float | None = None
 
 
@@ -226,6 +227,7 @@ class Engine:
             height=settings.height,
             width=settings.width,
             guidance_scale=settings.guidance_scale,
+            guidance_min_p=settings.guidance_min_p,
             temperature=settings.temperature,
             num_images_per_prompt=settings.count,
             generator=[torch.Generator().manual_seed(settings.seed + index) for index in range(settings.count)],

@@ -60,15 +60,21 @@ class Part:
     chosen: Any = None
 
 
-def sampling(engine: Engine, words: Words) -> tuple[gr.Slider, gr.Slider]:
-    """Sliders of guidance and temperature, at the checkpoint's own settings."""
+def sampling(engine: Engine, words: Words) -> tuple[gr.Slider, gr.Slider, gr.Slider]:
+    """Sliders of guidance, the share that codes need to be guided to, and temperature, at the checkpoint's own settings."""
     config = engine.model.generation_config
     scale = getattr(config, "image_guidance_scale", None) or 3.0
+    share = getattr(config, "image_guidance_min_p", None) or 0.0
     heat = getattr(config, "image_temperature", None) or 1.0
     with gr.Row():
         guidance = gr.Slider(1, 10, scale, step=0.1, label=text("guidance", "en"))
+        min_p = gr.Slider(0, 1, share, step=0.01, label=text("min_p", "en"))
         temperature = gr.Slider(0.1, 2, heat, step=0.05, label=text("temperature", "en"))
-    return words.label(guidance, "guidance"), words.label(temperature, "temperature")
+    return (
+        words.label(guidance, "guidance"),
+        words.label(min_p, "min_p"),
+        words.label(temperature, "temperature"),
+    )
 
 
 def answers(steps: Iterator[T]) -> Iterator[T]:

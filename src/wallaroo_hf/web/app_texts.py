@@ -21,6 +21,7 @@ TEXTS: dict[str, dict[str, str]] = {
     "seed": {"en": "Seed", "zh": "种子"},
     "random": {"en": "New seed each time", "zh": "每次换新种子"},
     "guidance": {"en": "Guidance", "zh": "引导强度"},
+    "min_p": {"en": "Guide only to codes this likely (0: all)", "zh": "只引导到可信度达此值的编码（0 为全部）"},
     "temperature": {"en": "Temperature", "zh": "温度"},
     "draw_now": {"en": "Draw", "zh": "开始画"},
     "stop": {"en": "Stop", "zh": "停止"},

@@ -141,20 +141,30 @@ async def _answers(
     if mode == "auto":
         service.size(body)  # refuses one that is too large
         options = {**size_options(body), "negative_prompt": body.negative_prompt or None}
-    elif body.size != "auto" or body.aspect_ratio or body.negative_prompt or body.guidance_scale is not None:
+    elif (
+        body.size != "auto"
+        or body.aspect_ratio
+        or body.negative_prompt
+        or (body.guidance_scale, body.guidance_min_p) != (None, None)
+    ):
         raise ApiError(
             400,
-            "`size`, `aspect_ratio`, `guidance_scale` and `negative_prompt` are for drawing; add 'image' to `modalities`.",
+            "`size`, `aspect_ratio`, `guidance_scale`, `guidance_min_p` and `negative_prompt` are for drawing; add 'image' "
+            "to `modalities`.",
             "modalities",
             "invalid_value",
         )
     inputs = await _inputs(service, turns, urls, images, mode, options)
+    if mode == "auto":  # the size may be that of the last image
+        height, width = (int(edge) * service.processor.image_token_size for edge in inputs["target_grid_hw"][0])
+        service.check_pixels(height, width, "size")
     settings = TextSettings(body.temperature or 0.0, body.top_k, body.top_p)
     if settings.temperature == 0:
         settings = TextSettings()  # nothing is sampled, so all such answers go together
     seed, budget = first_seed(body.seed), _budget(service, body, inputs["input_ids"].shape[1])
     requests = [
-        Answer(inputs, mode, seed + k, settings, budget, tuple(body.stop), body.guidance_scale) for k in range(body.n)
+        Answer(inputs, mode, seed + k, settings, budget, tuple(body.stop), body.guidance_scale, body.guidance_min_p)
+        for k in range(body.n)
     ]
     return make_jobs(requests, _num_bytes(inputs))
 

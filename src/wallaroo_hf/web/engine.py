@@ -55,6 +55,7 @@ class Engine:
             height=height,
             width=width,
             guidance_scale=settings.guidance_scale,
+            guidance_min_p=settings.guidance_min_p,
             do_sample=False if settings.temperature == 0 else None,
             temperature=settings.temperature or None,
             top_k=settings.top_k,
@@ -80,7 +81,7 @@ class Engine:
         arguments: dict[str, Any] = {"generation_mode": first.mode, "do_sample": False}
         if first.mode == "auto":  # one row, because drawings continue its own cache
             arguments |= {"do_sample": True, "generator": torch.Generator().manual_seed(first.seed)}
-            arguments["guidance_scale"] = first.guidance_scale
+            arguments |= {"guidance_scale": first.guidance_scale, "guidance_min_p": first.guidance_min_p}
         inputs = self._collate([job.request.inputs for job in jobs])
         self.model.generate(
             **inputs.to(self.model.device, dtype=self.model.dtype),

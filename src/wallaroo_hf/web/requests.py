@@ -16,7 +16,7 @@ class DrawingSettings:
     Attributes:
         size: `(height, width)` in pixels.
         fits_source: the size was not asked for: an edit comes back at its source's size.
-        guidance_scale, temperature, top_k, top_p: see `generate`.
+        guidance_scale, temperature, top_k, top_p, guidance_min_p: see `generate`.
     """
 
     size: tuple[int, int]
@@ -25,6 +25,7 @@ class DrawingSettings:
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
+    guidance_min_p: float | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Answer:
         settings: what it shares with others of its batch.
         max_new_tokens: most tokens of text.
         stop: strings at which the answer ends.
-        guidance_scale: of drawings.
+        guidance_scale, guidance_min_p: of drawings.
     """
 
     inputs: Any
@@ -83,6 +84,7 @@ class Answer:
     max_new_tokens: int
     stop: Sequence[str] = ()
     guidance_scale: float | None = None
+    guidance_min_p: float | None = None
 
     @property
     def group(self) -> Hashable:

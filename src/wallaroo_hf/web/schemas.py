@@ -1,4 +1,5 @@
-"""Bodies of requests: OpenAI's fields, and ours (`seed`, `guidance_scale`, `negative_prompt`, `top_k`, `aspect_ratio`).
+"""Bodies of requests: OpenAI's fields, and ours (`seed`, `guidance_scale`, `guidance_min_p`, `negative_prompt`, `top_k`,
+`aspect_ratio`).
 
 Fields of OpenAI's that we cannot honour are accepted where they ask for what happens anyway, and refused otherwise; unknown
 ones are refused, so that a misspelt field never passes in silence.
@@ -71,6 +72,13 @@ def _ratio_as_text(ratio: Any) -> Any:
 AspectRatio = Annotated[str | None, BeforeValidator(_ratio_as_text)]
 
 
+def _as_share(value: Any) -> Any:
+    return str(value) if isinstance(value, bool) else value  # true is not all of it
+
+
+GuidanceMinP = Annotated[float | None, BeforeValidator(_as_share), Field(ge=0, le=1)]
+
+
 class ImageOptions(_Body):
     """What drawing and editing have in common."""
 
@@ -92,6 +100,7 @@ class ImageOptions(_Body):
     output_compression: int = Field(90, ge=0, le=100, description="Quality of jpeg and webp.")
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Image k gets seed + k. Default: a random one.")
     guidance_scale: float | None = Field(None, ge=0, le=100)
+    guidance_min_p: GuidanceMinP = None
     negative_prompt: str = ""
     temperature: float | None = Field(None, ge=0, le=10)
     top_k: int | None = Field(None, ge=0)
@@ -207,6 +216,7 @@ class ChatBody(_Body):
     size: str = "auto"
     aspect_ratio: AspectRatio = None
     guidance_scale: float | None = Field(None, ge=0, le=100)
+    guidance_min_p: GuidanceMinP = None
     negative_prompt: str = ""
 
     neutral = {

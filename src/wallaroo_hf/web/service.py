@@ -117,6 +117,15 @@ class Service:
             height, width = pick_size(self.processor.buckets, **size_options(options), like=like)
         except ValueError as error:
             raise ApiError(400, str(error), param, "invalid_size") from error
+        self.check_pixels(height, width, param)
+        return height, width
+
+    def check_pixels(self, height: int, width: int, param: str) -> None:
+        """Refuses images that are too large.
+
+        Raises:
+            ApiError: 400.
+        """
         if height * width > self.settings.max_output_pixels:
             raise ApiError(
                 400,
@@ -125,7 +134,6 @@ class Service:
                 param,
                 "invalid_size",
             )
-        return height, width
 
     def drawings(
         self, options: ImageOptions | ChatBody, prompt: str, source: Image.Image | None, previews: int = 0
@@ -164,6 +172,7 @@ class Service:
             temperature=options.temperature,
             top_k=options.top_k,
             top_p=options.top_p,
+            guidance_min_p=options.guidance_min_p,
         )
         seed = first_seed(options.seed)
         requests = [

@@ -33,6 +33,8 @@ class Conversation:
         self, model: Any, processor: Any, seed: int = 0, max_new_tokens: int = 512, size: dict[str, Any] | None = None
     ) -> None:
         self.model, self.processor = model, processor
+        # the model may have been resized since they were loaded
+        processor.first_image_token_id = model.config.text_config.vocab_size
         self.seed, self.max_new_tokens, self.size = seed, max_new_tokens, dict(size or {})
         self.messages: list[dict[str, Any]] = []
         self.partial = False  # whether rows are missing of the last picture of the last answer

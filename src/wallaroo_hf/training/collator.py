@@ -19,7 +19,7 @@ from .stages import Stage
 __all__ = ["WallarooDataCollator"]
 
 logger = logging.getLogger(__name__)
-RAGGED = ("source_pixel_values", "source_latents", "source_mask", "target_pixel_values")
+RAGGED = ("source_pixel_values", "source_latents", "source_mask", "target_pixel_values", "target_image_tokens")
 
 
 @dataclasses.dataclass
@@ -256,12 +256,12 @@ class WallarooDataCollator:
             arrays = [row[name] for row in encoded if name in row]
             if arrays:
                 batch[name] = torch.from_numpy(np.concatenate([np.asarray(array) for array in arrays]))
+        for row in encoded:  # beside rows with codes, those with pixels leave theirs open
+            row.setdefault("target_image_tokens", [None] * len(row.get("target_pixel_values", ())))
         for name in RAGGED:
             items = [item for row in encoded for item in row.get(name, ())]
-            if items:
+            if any(item is not None for item in items):
                 batch[name] = [None if item is None else torch.from_numpy(np.asarray(item)) for item in items]
-        if all(item is None for item in batch.get("source_latents", ())):
-            batch.pop("source_latents", None)
         return batch
 
 

@@ -13,6 +13,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from ..modeling.losses import LOSS_NAMES, count_labels, total_loss
 from ..modeling.model import WallarooForConditionalGeneration
+from ..processing.processor import WallarooProcessor
 from .arguments import WallarooTrainingArguments
 from .checkpoints import ADAPTER_SETTINGS, AtomicCheckpointMixin, find_last_complete_checkpoint
 from .optimizers import muon_adamw
@@ -57,6 +58,10 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
                 f"`args` are {type(self.args).__name__}, but `WallarooTrainer` needs `WallarooTrainingArguments`; they "
                 "take everything that `TrainingArguments` take."
             )
+        if isinstance(
+            self.processing_class, WallarooProcessor
+        ):  # the model may have been resized since they were loaded
+            self.processing_class.first_image_token_id = self.wallaroo.config.text_config.vocab_size
         self._is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         device = self.args.device
         if self._is_sharded:

@@ -156,7 +156,7 @@ def test_codes_that_do_not_fit_the_model_are_refused(model, processor):
     with pytest.raises(ValueError, match=f"the image tokenizer has {model.config.codebook_size}"):
         model(**row)
     row["target_image_tokens"] = [torch.zeros(2, 3, dtype=torch.long)]
-    with pytest.raises(ValueError, match="4 .* placeholders, but `target_image_tokens` has 6 codes"):
+    with pytest.raises(ValueError, match=r"4 .* placeholders, but `target_image_tokens` has 6 codes"):
         model(**row)
     row["target_image_tokens"] = [None]
     with pytest.raises(ValueError, match="leaves 1 targets to be encoded, but `target_pixel_values` has 0 images"):

@@ -34,8 +34,9 @@ class Stage:
         learning_rate, lr_scheduler_type, warmup_steps, max_steps: as in `TrainingArguments`.
         global_batch_size: rows per optimizer step over all processes and accumulation steps.
         task_ratio: rows of each task, relative to each other.
-        buckets: image sizes `(height, width)` in pixels; None = those of the stage's layout.
-        indicator_sizes: edges that have an indicator token; None = those of the stage's layout.
+        buckets: image sizes `(height, width)` in pixels; None = the checkpoint's own, or those of the stage's layout where
+            the recipe changes them with the stage.
+        indicator_sizes: edges that have an indicator token; None = the checkpoint's own.
         max_length: longest row in tokens.
         pixel_limits: areas in pixels between which NaViT sees an image in training; None = the processor's own.
         unconditional_rate: share of drawing rows without prompt (and with a black source), for guidance.
@@ -94,7 +95,7 @@ class Stage:
 
     @property
     def record(self) -> StageRecord:
-        """The layout that checkpoints of this stage speak."""
+        """The layout of this stage, with the released sizes where the stage names none."""
         record = stage_record(self.name)
         return dataclasses.replace(
             record,
@@ -145,7 +146,10 @@ def _as_setting(key: str, value: Any, default: Any) -> Any:
         try:
             if value is None:
                 return None
-            return tuple((int(item[0]), int(item[1])) if key == "buckets" else int(item) for item in value)
+            sizes = tuple((int(item[0]), int(item[1])) if key == "buckets" else int(item) for item in value)
+            if not sizes:
+                raise ValueError("it is empty")
+            return sizes
         except (TypeError, ValueError, IndexError) as error:
             raise wrong from error
     if key == "pixel_limits" and value is None:

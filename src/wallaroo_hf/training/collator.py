@@ -13,7 +13,7 @@ from ..layout.prompts import prompt_language
 from ..processing.processor import WallarooProcessor
 from ..processing.rows import pad
 from .pictures import open_picture
-from .rows import RowError
+from .rows import RowError, refuse_media
 from .stages import Stage
 
 __all__ = ["WallarooDataCollator"]
@@ -291,6 +291,7 @@ def _take_apart(row: Mapping[str, Any]) -> _Parts:
     messages = row.get("messages")
     if not messages:
         raise ValueError("it has no `messages`; see docs/data.md for the form of a row.")
+    refuse_media(row)
     images = [None if image is None else open_picture(image) for image in row.get("images") or []]
     encoded = list(row.get("image_tokens") or [])
     chat: list[dict[str, Any]] = []

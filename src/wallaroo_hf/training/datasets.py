@@ -229,10 +229,13 @@ def _adapted(data: Any, reader: "_RowReader", are_records: bool = False) -> Any:
 
 
 def _without_decoding(feature: Any) -> Any:
-    """The same features, whose images are read as `{"bytes", "path"}`; decoding is ours, with limits."""
+    """The same features, whose images are read as `{"bytes", "path"}`; decoding is ours, with limits.
+
+    Video and audio are not decoded either: their rows are refused.
+    """
     datasets = require_datasets()
-    if isinstance(feature, datasets.Image):
-        return datasets.Image(mode=feature.mode, decode=False)
+    if isinstance(feature, (datasets.Image, datasets.Audio, datasets.Video)):
+        return replace(feature, decode=False)
     if isinstance(feature, dict):
         return type(feature)({key: _without_decoding(value) for key, value in feature.items()})
     if isinstance(feature, list):

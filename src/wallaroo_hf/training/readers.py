@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .rows import RowError
+from .rows import MEDIA_SUFFIXES, RowError
 
 __all__ = ["DATA_SUFFIXES", "PICTURE_SUFFIXES", "RECORD_VERSION", "parse_record", "read_records", "record_features"]
 
@@ -22,7 +22,7 @@ LINE_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 TABLE_SUFFIXES = (".csv", ".tsv")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 DATA_SUFFIXES = (*LINE_SUFFIXES, ".json", *TABLE_SUFFIXES, ".tar")
-RECORD_VERSION = 1  # to be raised whenever the same file would give other records
+RECORD_VERSION = 2  # to be raised whenever the same file would give other records
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -125,7 +125,8 @@ def _captioned_picture(path: str) -> Iterator[tuple[int, bytes]]:
 def _archive(path: str, name: str) -> Iterator[dict[str, Any]]:
     """Samples of a WebDataset archive: neighbouring members with the same path up to the first dot of the file's name.
 
-    Members other than pictures, `.txt` and `.json` are left out.
+    Members other than pictures, `.txt` and `.json` are left out; of video and audio only the name is kept, which has the
+    sample refused.
     """
     key: tuple[str, str] | None = None
     columns: dict[str, Any] = {}
@@ -153,6 +154,8 @@ def _read_member(file: Any, field: str, columns: dict[str, Any], pictures: list[
         columns[field] = file.read().decode("utf-8-sig", errors="surrogateescape").strip()
     elif field.lower() == "json":
         columns["json"] = file.read()
+    elif suffix.removeprefix(".") in MEDIA_SUFFIXES:
+        columns[field] = file.name
 
 
 def _sample(path: str, name: str, key: Any, columns: dict[str, Any], pictures: list[dict[str, Any]]) -> dict[str, Any]:

@@ -44,13 +44,21 @@ ROWS = {
     "LLaVA, column": turns("what?", video="clip.mp4"),
     "LLaVA, marker": turns("<video>\nwhat?"),
     "ShareGPT": turns("<image><audio>what?", images=["a.png"], audios=["clip.wav"]),
-    "ShareGPT, turn": {"conversations": [{"from": "human", "value": "what?", "video": "c.mp4"}, {"from": "gpt", "value": "a"}]},
+    "ShareGPT, turn": {
+        "conversations": [{"from": "human", "value": "what?", "video": "c.mp4"}, {"from": "gpt", "value": "a"}]
+    },
     "columns": {"image": "a.png", "caption": "a dog", "video": "clip.mp4"},
     "columns, marker": {"image": "a.png", "caption": "a dog like in <video>"},
     "columns, path": {"question": "what?", "answer": "a dog", "audio_path": "clip.wav"},
     "Show-o2": {"path": "a.png", "prompt": "a dog", "mp4": "clip.mp4"},
-    "OmniGen2": {"task_type": "edit", "instruction": "bluer", "input_images": ["a.png"], "output_image": "a.png", "videos": ["c"]},
-}  # fmt: skip
+    "OmniGen2": {
+        "task_type": "edit",
+        "instruction": "bluer",
+        "input_images": ["a.png"],
+        "output_image": "a.png",
+        "videos": ["c"],
+    },
+}
 IDS = list(ROWS)
 
 

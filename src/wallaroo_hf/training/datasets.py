@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from .adapters import FORMATS, adapt_row
+from .local_paths import has_scheme, local_path, refuse_remote_files
 from .readers import DATA_SUFFIXES, PICTURE_SUFFIXES, RECORD_VERSION, parse_record, read_records, record_features
 from .rows import TASKS, Row, RowError
 
@@ -49,7 +50,8 @@ def load_rows(
     """Reads rows (see [`wallaroo_hf.training.rows`]) from a file, a folder, the Hub or a data set.
 
     Pictures stay files or bytes until they are used. A record that cannot be read does not stop the others: it becomes
-    a row with `name` and `error`, which the checks report and training refuses.
+    a row with `name` and `error`, which the checks report and training refuses. Only local files are opened: paths with a
+    scheme are refused, in rows too, except `file://` ones that lead into the folder where the paths of images begin.
 
     Args:
         source: a `.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet` or `.tar` (WebDataset) file, a pattern of such files, a
@@ -75,14 +77,16 @@ def load_rows(
         raise ValueError(f"`format` is {format!r}, but must be one of {', '.join(FORMATS)}.")
     if task is not None and task not in TASKS:
         raise ValueError(f"`task` is {task!r}, but must be one of {', '.join(TASKS)}.")
-    reader = _RowReader(format, task, dict(columns or {}), None if image_folder is None else os.fspath(image_folder))
+    if image_folder is not None:
+        image_folder = local_path(os.fspath(image_folder), what="`image_folder`")
+    reader = _RowReader(format, task, dict(columns or {}), image_folder)
     if isinstance(source, (datasets.Dataset, datasets.IterableDataset)):
         if split is not None or config is not None or streaming:
             raise ValueError(
                 "`split`, `config` and `streaming` are for data that is yet to be opened; leave them out."
             )
         return _adapted(source, reader)
-    place = os.fspath(source)
+    place = local_path(os.fspath(source), what="The data")
     files = _find_files(place)
     if files is None and os.path.isdir(place):
         if config is not None:
@@ -211,6 +215,7 @@ def _load_from_hub(datasets: ModuleType, name: str, config: str | None, split: s
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
+        refuse_remote_files(name)
         return datasets.load_dataset(name, config, split=split or "train", streaming=streaming)
     except (OSError, ValueError, HfHubHTTPError) as error:  # not there, no access, no network, no such split
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
@@ -303,7 +308,13 @@ class _RowReader:
         return {"error": str(error)} if self.task is None else {"error": str(error), "task": self.task}
 
     def _resolve(self, picture: Any) -> Any:
-        if isinstance(picture, str) and "://" not in picture:
+        if isinstance(picture, str) and has_scheme(picture):
+            folders = self.folders if self.image_folder is None else (self.image_folder,)
+            try:
+                return local_path(picture, folders, "Its image")
+            except ValueError as error:
+                raise RowError(str(error), "missing_image") from error
+        if isinstance(picture, str):
             if self.folders and not os.path.isabs(picture):
                 raise RowError(
                     f"Its image '{picture}' may be in '{self.folders[0]}' or '{self.folders[1]}', as its table is one of "

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from io import BytesIO
 from typing import Any, BinaryIO
 
-import fsspec
 from PIL import Image, UnidentifiedImageError
 
 from ..processing.image_processor import open_image
+from .local_paths import local_path
 from .rows import Row, RowError
 
 MAX_PIXELS = 64_000_000
@@ -26,7 +26,7 @@ def open_picture(picture: Any) -> Image.Image:
     """Opens a picture of a row as the processor sees it: RGB, upright, the first frame.
 
     Args:
-        picture: a PIL image, a path, bytes, or the `{"bytes", "path"}` of `datasets`; paths may be `hf://` ones.
+        picture: a PIL image, a path of this machine, bytes, or the `{"bytes", "path"}` of `datasets`.
 
     Raises:
         RowError: if it is missing, cannot be decoded, or has more than `MAX_PIXELS`.
@@ -123,19 +123,13 @@ def _stream(picture: Any) -> BinaryIO:
             f"An image is {_name(picture)}; give a PIL image, a path, bytes or a dict with bytes or a path.",
             "broken_image",
         )
-    if "://" in path:
-        return _remote(path)
+    try:
+        path = local_path(path, what="The image")
+    except ValueError as error:
+        raise RowError(str(error), "missing_image") from error
     if not os.path.isfile(path):
         raise RowError(f"The image '{path}' does not exist.", "missing_image")
     return open(path, "rb")
-
-
-def _remote(path: str) -> BinaryIO:
-    """Files on the Hub and inside archives, as streamed datasets name them; never the open web."""
-    if not path.rpartition("::")[2].startswith(("hf://", "file://", "/")):
-        raise RowError(f"The image '{path[:200]}' is a URL; download it first and give its path.", "missing_image")
-    with fsspec.open(path, "rb") as file:
-        return BytesIO(file.read())
 
 
 def _name(picture: Any) -> str:

@@ -74,7 +74,7 @@ def prepare_processor(processor: WallarooProcessor, config: WallarooConfig, stag
         raise ValueError(
             f"With the tokens of stage {stage.name} the tokenizer has {len(processor.tokenizer)} ids, but the model's "
             f"embedding table has {rows} rows; name `indicator_sizes` that have a token already "
-            f"({', '.join(map(str, processor.indicator_sizes))}), or call `model.resize_token_embeddings` and save it first."
+            f"({', '.join(map(str, processor.indicator_sizes))}), or call `model.resize_token_embeddings` first."
         )
     if record.size_indicators:
         _warn_of_sizes_without_indicator(record)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from .datasets import load_rows, require_datasets
+from .local_paths import local_path
 from .mixing import Source, TaskMixture
 from .rows import TASKS, Row, RowError, row_task
 from .streaming import StreamMixture
@@ -22,7 +23,8 @@ class DataEntry:
     """One entry of `data.yaml`.
 
     Attributes:
-        path: file, folder, pattern or Hub id; relative paths begin at the folder of `data.yaml`.
+        path: file, folder, pattern or Hub id; relative paths begin at the folder of `data.yaml`. Nothing with a scheme,
+            but a `file://` URL in that folder.
         task: the task of all its rows; None: each row's own (not for streams).
         format, split, config, columns, image_folder, streaming: see [`wallaroo_hf.training.datasets.load_rows`].
         weight: share of its task's rows; None for every entry of a task: each row counts the same.
@@ -76,7 +78,8 @@ def _read_entry(entry: Any, place: str, folder: Path) -> DataEntry:
     found = {key: value for key, value in entry.items() if value is not None}
     for key in ("path", "image_folder"):
         if key in found:
-            found[key] = _beside(folder, str(found[key]))
+            path = local_path(str(found[key]), (folder,), f"The `{key}` in {place},")
+            found[key] = _beside(folder, path)
     return DataEntry(**found)
 
 

@@ -16,18 +16,19 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # room -> rooms it may import from (itself always)
 ALLOWED = {
     "layout": set(),
-    "scenes": set(),
+    "scenes": {"_parsing"},
     "processing": {"layout"},
     "generation": {"layout"},
     "modeling": {"layout", "generation"},
     "conversion": {"_checkpoint_files", "_files", "layout", "processing", "modeling"},
-    "training": {"_files", "_version", "layout", "processing", "modeling", "scenes"},
+    "training": {"_files", "_parsing", "_version", "layout", "processing", "modeling", "scenes"},
     "evaluation": {
-        *("_built_in", "_files", "_version", "layout", "scenes"),
+        *("_built_in", "_files", "_parsing", "_version", "layout", "scenes"),
         *("generation", "modeling", "processing", "training"),
     },
-    "_checkpoint_files": set(),
+    "_checkpoint_files": {"_parsing"},
     "_files": set(),
+    "_parsing": set(),
     "_processes": set(),
     "_requirements": set(),
     "_version": set(),
@@ -35,7 +36,7 @@ ALLOWED = {
     "__main__": {"cli"},
     "conversation": {"generation"},
     "_terminal_images": set(),
-    "_prompt_files": {"_checkpoint_files", "_files"},
+    "_prompt_files": {"_checkpoint_files", "_files", "_parsing"},
     "_checkpoint_info": {"_checkpoint_files"},
     "_commands_chat": {
         "_cli_options",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.request import url2pathname
 
-import yaml
+from .._parsing import parse_yaml
 
 __all__ = ["has_scheme", "local_path", "refuse_remote_files"]
 
@@ -85,8 +85,8 @@ def _cards(name: str) -> Iterator[dict[str, Any]]:
             head = re.match(r"\s*---\s*\n(.*?)\n---", text, re.DOTALL)
             text = "" if head is None else head[1]
         try:
-            card = yaml.safe_load(text)
-        except (yaml.YAMLError, RecursionError) as error:
+            card = parse_yaml(text)
+        except ValueError as error:
             raise ValueError(
                 f"The card of the data set '{name}' is not YAML; only a readable one can be trusted."
             ) from error

@@ -7,8 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from .._parsing import parse_yaml
 from .datasets import load_rows, require_datasets
 from .local_paths import local_path
 from .mixing import Source, TaskMixture
@@ -49,9 +48,9 @@ def read_data_config(path: str | Path) -> list[DataEntry]:
     """
     path = Path(path)
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"'{path}' is not YAML ({' '.join(str(error).split())[:300]}).") from error
+        entries = parse_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # also what is not UTF-8
+        raise ValueError(f"'{path}' is not YAML that can be read ({error}).") from error
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"'{path}' must hold a list of entries, such as `- path: train.jsonl`.")
     return [_read_entry(entry, f"entry {number} of '{path}'", path.parent) for number, entry in enumerate(entries, 1)]

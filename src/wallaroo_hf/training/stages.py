@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from .._parsing import parse_yaml
 from ..layout.stage import StageRecord, stage_record
 
 # What a stage may train; visual and image tokenizer stay frozen in each of the recipe's (paper section 4).
@@ -283,8 +282,8 @@ def read_overrides(path: str | Path | None = None, assignments: list[str] | None
     settings: dict[str, Any] = {}
     if path is not None:
         try:
-            loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            loaded = parse_yaml(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
             raise ValueError(
                 f"The stage settings in {path} could not be read ({str(error).splitlines()[0]}); give a YAML file with "
                 "`setting: value` lines."
@@ -296,7 +295,13 @@ def read_overrides(path: str | Path | None = None, assignments: list[str] | None
         key, equals, value = word.partition("=")
         if not equals:
             raise ValueError(f"'{word}' sets nothing; write setting=value, for example learning_rate=1e-4.")
-        settings[key.strip()] = yaml.safe_load(value)
+        try:
+            settings[key.strip()] = parse_yaml(value)
+        except ValueError as error:
+            raise ValueError(
+                f"'{word[:200]}' sets no value that can be read ({error}); write it as in YAML, for example "
+                "learning_rate=1e-4 or 'buckets=[[512, 512]]'."
+            ) from error
     return settings
 
 

@@ -8,6 +8,8 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
+from .._files import give_usual_modes
+
 
 def write_shards(
     folder: Path,
@@ -34,9 +36,9 @@ def write_shards(
         # clones: a saved tensor must own its memory, and the source is a map of a file
         shard = {name: tensors[name].to(dtypes[name], copy=True).contiguous() for name in names}
         save_file(shard, folder / filename, metadata={"format": "pt"})
-        (folder / filename).chmod(0o644)  # safetensors makes it readable for its owner only
         del shard
         progress(len(names))
+    give_usual_modes(folder)
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         text = json.dumps(index, indent=2, sort_keys=True) + "\n"

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from .._files import FullDiskError, no_space_sentence
 from .adapters import FORMATS, adapt_row
 from .local_paths import has_scheme, local_path, refuse_remote_files
 from .readers import DATA_SUFFIXES, PICTURE_SUFFIXES, RECORD_VERSION, parse_record, read_records, record_features
@@ -172,7 +173,7 @@ def _load_files(datasets: ModuleType, files: list[str], reader: "_RowReader", st
     if len(are_parquet) > 1:
         raise ValueError(f"The files are of several kinds ('{files[0]}' and others); name .parquet files apart.")
     if are_parquet == {True}:
-        with _generation_errors(datasets):
+        with contextlib.nullcontext() if streaming else _writing_cache(datasets):
             table = datasets.load_dataset("parquet", data_files=files, split="train", streaming=streaming)
         return _adapted(table, reader.within(*dict.fromkeys(os.path.dirname(path) for path in files)))
     stats = [(path, os.stat(path)) for path in files]
@@ -181,17 +182,35 @@ def _load_files(datasets: ModuleType, files: list[str], reader: "_RowReader", st
         "version": RECORD_VERSION,
     }
     kind = datasets.IterableDataset if streaming else datasets.Dataset
-    with _generation_errors(datasets):
+    with contextlib.nullcontext() if streaming else _writing_cache(datasets):
         records = kind.from_generator(read_records, features=record_features(), gen_kwargs=arguments)
     return _adapted(records, reader, are_records=True)
 
 
 @contextlib.contextmanager
-def _generation_errors(datasets: ModuleType) -> Iterator[None]:
-    """Says what was wrong with a file, not that a data set could not be generated."""
+def _writing_cache(datasets: ModuleType) -> Iterator[None]:
+    """Says what is wrong with a file or with the cache on disk, not that a data set could not be generated.
+
+    Raises:
+        ValueError: if a file cannot be read, or the cache not be made.
+        FullDiskError: if there is no room.
+    """
+    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        if not os.access(cache, os.W_OK | os.X_OK):
+            raise PermissionError("it may not be written into")
+    except OSError as error:
+        raise ValueError(
+            f"The cache of the datasets package, '{cache}', cannot be used ({error.strerror or error}); set "
+            "HF_DATASETS_CACHE (or HF_HOME, where it is) to a folder that can be written, or read the data as a stream."
+        ) from error
     try:
         yield
     except datasets.exceptions.DatasetGenerationError as error:
+        full = no_space_sentence(error, cache)
+        if full is not None:
+            raise FullDiskError(full) from error
         cause = error.__cause__ or error
         raise ValueError(" ".join(str(cause).split())[:500] or type(cause).__name__) from error
 

@@ -46,9 +46,9 @@ def test_the_second_run_says_who_has_the_folder(tmp_path):
     process, said = hold(folder)
     try:
         assert said == "held"
-        with pytest.raises(ValueError, match=rf"Another run is writing into '.*run' \(process {process.pid}\); wait"):
-            with only_run(folder):
-                raise AssertionError("must not begin")
+        words = rf"Another run is writing into '.*run' \(process {process.pid}\); wait"
+        with pytest.raises(ValueError, match=words), only_run(folder):
+            raise AssertionError("must not begin")
         with only_run(tmp_path / "other"):
             pass
     finally:
@@ -103,7 +103,7 @@ def test_whose_lock_counts(tmp_path, text, is_held):
         pytest.skip("the system does not say when a process began")
     (tmp_path / LOCK_FILE).write_text(text)
     if is_held:
-        with pytest.raises(ValueError, match="delete '.*run.lock'"), only_run(tmp_path):
+        with pytest.raises(ValueError, match=r"delete '.*run.lock'"), only_run(tmp_path):
             pass
         assert (tmp_path / LOCK_FILE).read_text() == text
     else:

@@ -292,16 +292,16 @@ def train_scenes(
 
     quiet()
     progress = TrainingProgress(None)
-    run = SceneRun(
-        output,
-        tiny_recipe() if tiny else SceneRecipe(),
-        minutes,
-        report=lambda line: typer.echo(line, err=True),
-        callbacks=[progress],
-        device=device,
-    )
     try:
         with only_run(output), progress:
+            run = SceneRun(
+                output,
+                tiny_recipe() if tiny else SceneRecipe(),
+                minutes,
+                report=lambda line: typer.echo(line, err=True),
+                callbacks=[progress],
+                device=device,
+            )
             folder = run.run(only)
     except OutOfTime:
         typer.echo(f"Time is over; the same command goes on from {output}.")

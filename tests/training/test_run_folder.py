@@ -75,20 +75,16 @@ def test_two_trainers_in_one_folder(compact, rows, tmp_path):
     assert trainer.state.global_step == 1 and not lock.exists()
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["train", "--data", "DATA", "--output", "RUN"],
-        ["train", "vq", "--output", "RUN"],
-        ["train", "scenes", "--output", "RUN", "--tiny"],
-    ],
-)
+COMMANDS = ["train --data DATA --output RUN", "train vq --output RUN", "train scenes --output RUN --tiny"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_commands_say_who_trains_there(tmp_path, command):
     data, run = tmp_path / "train.jsonl", tmp_path / "run"
     data.write_text('{"question": "a", "answer": "b"}')
     run.mkdir()
     (run / LOCK_FILE).write_text(json.dumps({"pid": os.getppid()}))
-    arguments = [{"DATA": str(data), "RUN": str(run)}.get(word, word) for word in command]
+    arguments = [{"DATA": str(data), "RUN": str(run)}.get(word, word) for word in command.split()]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1 and f"(process {os.getppid()})" in result.output
     assert (run / LOCK_FILE).exists() and not list(run.glob("checkpoint*"))

@@ -1,7 +1,6 @@
 """Finding a checkpoint's files, here or on the Hub, and reading what is in them without torch."""
 
 import hashlib
-import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+from ._parsing import parse_json
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 SETTINGS = ("*.json", "*.jinja", "*.txt")
@@ -76,7 +77,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ValueError: naming the file, if it is damaged.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"'{path}' could not be read ({error}); restore it.") from error
     if not isinstance(content, dict):
@@ -131,7 +132,7 @@ def weight_headers(folder: Path) -> dict[str, TensorInfo]:
                 (length,) = struct.unpack("<Q", file.read(8))
                 if length > _LONGEST_HEADER:
                     raise ValueError(f"its header would have {length} bytes")
-                header = json.loads(file.read(length))
+                header = parse_json(file.read(length))
             for name, entry in header.items():
                 if name != "__metadata__":
                     start, end = entry["data_offsets"]

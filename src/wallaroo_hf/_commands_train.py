@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,8 @@ import typer
 from ._cli_options import BUILT_IN, CheckWeights, quiet
 from ._commands_train_vq import train_vq
 from ._files import require_folder
+from ._processes import place_in_world
+from ._run_lock import only_run
 
 if TYPE_CHECKING:
     from .training.run import RunOptions
@@ -210,6 +213,15 @@ def _look_at_rows(options: RunOptions, sources: dict[str, Any], chosen: Stage) -
 def _train(
     options: RunOptions, data: str, sources: dict[str, Any], encoded: list[str], chosen: Stage, resume: bool
 ) -> None:
+    rank, _ = place_in_world()
+    with only_run(options.output) if rank == 0 else contextlib.nullcontext():
+        _run(options, data, sources, encoded, chosen, resume)
+
+
+def _run(
+    options: RunOptions, data: str, sources: dict[str, Any], encoded: list[str], chosen: Stage, resume: bool
+) -> None:
+    """Trains in a folder that no other process writes into."""
     from ._training_progress import TrainingProgress
     from .training.checkpoints import set_checkpoints_aside
     from .training.resuming import check_settings, run_settings, write_settings
@@ -289,16 +301,16 @@ def train_scenes(
 
     quiet()
     progress = TrainingProgress(None)
-    run = SceneRun(
-        output,
-        tiny_recipe() if tiny else SceneRecipe(),
-        minutes,
-        report=lambda line: typer.echo(line, err=True),
-        callbacks=[progress],
-        device=device,
-    )
     try:
-        with progress:
+        with only_run(output), progress:
+            run = SceneRun(
+                output,
+                tiny_recipe() if tiny else SceneRecipe(),
+                minutes,
+                report=lambda line: typer.echo(line, err=True),
+                callbacks=[progress],
+                device=device,
+            )
             folder = run.run(only)
     except OutOfTime:
         typer.echo(f"Time is over; the same command goes on from {output}.")

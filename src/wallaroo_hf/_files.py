@@ -1,12 +1,18 @@
-"""Files and folders that are whole or not there: written under another name, then renamed."""
+"""Files and folders that are whole or not there: written under another name, then renamed, with the modes of any other."""
 
 import contextlib
+import errno
 import mimetypes
+import os
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+# What libraries say that do not pass on the system's error: safetensors' and torch's writers, the latter of any failure.
+_NO_SPACE_WORDS = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
+_TORCH_WRITER_WORDS = ("PytorchStreamWriter failed", "inline_container.cc")
 # Endings of files that people have at hand here; most others are known to `mimetypes` (its own list, not the system's).
 _ENDINGS = (
     *(
@@ -26,6 +32,10 @@ _ENDINGS = (
     *(".yaml", ".yml", ".toml", ".log", ".webp", ".avif", ".heic", ".jxl", ".jfif", ".tga"),
 )
 _TYPES = mimetypes.MimeTypes()
+
+
+class FullDiskError(OSError):
+    """There is no room for what is being written."""
 
 
 def has_file_name(path: Path) -> bool:
@@ -64,37 +74,114 @@ def require_new(output: Path) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(output: Path) -> Iterator[Path]:
+def new_folder(output: Path, replace: bool = False) -> Iterator[Path]:
     """A temporary folder beside `output` that becomes `output` when the block ends, and vanishes if it fails.
 
+    Args:
+        replace: an `output` that is there already makes way once the new one is whole.
+
     Raises:
-        ValueError: if `output` already holds something.
+        ValueError: if `output` already holds something, unless `replace`.
+        FullDiskError: if there is no room.
     """
-    require_new(output)
+    if not replace:
+        require_new(output)
     output = output.resolve()  # the folder may be the current one, or a link
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-partial-", dir=output.parent))
-    try:
-        yield partial
-        if output.exists():
-            output.rmdir()
-        partial.chmod(0o755)
-        partial.rename(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with full_disk_said(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        partial = output.with_name(f".{output.name}-partial-{secrets.token_hex(4)}")
+        partial.mkdir()
+        try:
+            yield partial
+            give_usual_modes(partial)
+            if output.exists():
+                (shutil.rmtree if replace else os.rmdir)(output)
+            partial.rename(output)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path`, of the same kind, that replaces `path` when the block ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent, delete=False
-    ) as file:
-        partial = Path(file.name)
+    """A temporary file beside `path`, of the same kind, that replaces `path` when the block ends.
+
+    Raises:
+        FullDiskError: if there is no room.
+    """
+    with full_disk_said(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+        try:
+            mode = _create(partial)
+            yield partial
+            partial.chmod(mode)  # some libraries write into a file of their own, and give it this name
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _create(path: Path) -> int:
+    """Makes an empty file that must not be there yet, and returns the mode that the system gave it by the umask."""
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:
-        yield partial
-        partial.chmod(0o644)  # temporary files are readable for their owner only
-        partial.replace(path)
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
     finally:
-        partial.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def give_usual_modes(folder: Path) -> None:
+    """Makes the files of a folder readable for whom new files are by the umask; safetensors makes them for their owner."""
+    probe = folder / f".mode-{secrets.token_hex(4)}"
+    try:
+        mode = _create(probe)
+    finally:
+        probe.unlink(missing_ok=True)
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            own = stat.S_IMODE(path.stat().st_mode)
+            if own | mode != own:
+                path.chmod(own | mode)
+
+
+@contextlib.contextmanager
+def full_disk_said(place: Path | None = None) -> Iterator[None]:
+    """Turns what any library raises on a full disk into one sentence; other errors pass.
+
+    Args:
+        place: what is written in the block.
+
+    Raises:
+        FullDiskError: if there is no room.
+    """
+    try:
+        yield
+    except FullDiskError:
+        raise
+    except _writing_errors() as error:
+        sentence = no_space_sentence(error, place)
+        if sentence is None:
+            raise
+        raise FullDiskError(sentence) from error
+
+
+def _writing_errors() -> tuple[type[BaseException], ...]:
+    from safetensors import SafetensorError
+
+    return (OSError, RuntimeError, SafetensorError)
+
+
+def no_space_sentence(error: BaseException, place: Path | None) -> str | None:
+    """What to say of an error that a full disk raised, or raised behind it; None for others."""
+    advice = "make room there, or write to another disk, and run the same command again"
+    link: BaseException | None = error
+    while link is not None:
+        number = getattr(link, "errno", None)
+        where = place or getattr(link, "filename", None)
+        named = f"for '{where}'" if where else "on the disk that is written to"
+        if number in (errno.ENOSPC, errno.EDQUOT) or any(words in str(link) for words in _NO_SPACE_WORDS):
+            return f"There is no space left {named}; {advice}."
+        if isinstance(link, RuntimeError) and any(words in str(link) for words in _TORCH_WRITER_WORDS):
+            named = f"'{where}'" if where else "A file"
+            return f"{named} could not be written, as if there were no space left; {advice}."
+        link = link.__cause__ or link.__context__
+    return None

@@ -10,6 +10,7 @@ from typing import Any
 
 from ._checkpoint_files import checkpoint_digest, find_checkpoint
 from ._files import new_file
+from ._parsing import parse_json
 
 MANIFEST = "prompts.json"
 _NAME = re.compile(r"[\w][\w.-]{0,120}")  # no separators: a name never leads out of the folder
@@ -73,7 +74,7 @@ def read_prompts(path: Path) -> list[tuple[int, dict[str, Any]]]:
 def _json_entry(line: str, path: Path, number: int) -> dict[str, Any]:
     where = f"Line {number} of '{path}'"
     try:
-        entry = json.loads(line)
+        entry = parse_json(line)
     except ValueError as error:
         raise ValueError(f"{where} is no JSON object ({error}); correct it.") from error
     if not isinstance(entry, dict) or "prompt" not in entry:
@@ -158,7 +159,7 @@ def check_manifest(
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except ValueError:
         content = None
     if not isinstance(content, dict) or not {"prompts", "checkpoint"} <= content.keys():

@@ -20,6 +20,7 @@ from ._commands_merge import merge
 from ._commands_serve import serve
 from ._commands_train import COMMANDS as TRAIN_COMMANDS
 from ._commands_train import train, train_app
+from ._files import full_disk_said
 from ._given import names_a_picture, require_picture_output, require_prompt, require_words
 
 app = typer.Typer(
@@ -63,7 +64,8 @@ def _one_sentence_errors(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with full_disk_said():
+                command(*args, **kwargs)
         except (ValueError, OSError, ImportError) as error:
             typer.echo(f"Error: {error}", err=True)
             raise typer.Exit(1) from error

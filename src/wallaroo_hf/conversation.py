@@ -49,6 +49,8 @@ class Conversation:
         if guidance_min_p is not None:
             check_guidance_min_p(guidance_min_p)
         self.model, self.processor = model, processor
+        # the model may have been resized since they were loaded
+        processor.first_image_token_id = model.config.text_config.vocab_size
         self.seed, self.max_new_tokens, self.size = seed, max_new_tokens, dict(size or {})
         self.guidance_scale, self.guidance_min_p = guidance_scale, guidance_min_p
         self.messages: list[dict[str, Any]] = []

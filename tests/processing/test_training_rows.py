@@ -39,10 +39,10 @@ def test_encoded_targets_give_the_same_loss_as_images(model, processor, source):
     from_codes = processor(target_images=[codes], **common)
     assert "target_pixel_values" not in from_codes
     assert from_codes["target_grid_hw"].tolist() == [[4, 6]]
-    first = model.config.text_config.vocab_size
-    drawn = from_codes["input_ids"][0] >= first
-    assert torch.equal(from_codes["input_ids"][0][drawn] - first, torch.from_numpy(codes.flatten()))
-    assert torch.equal(from_codes["labels"][0][drawn], from_codes["input_ids"][0][drawn])
+    assert [tokens.tolist() for tokens in from_codes["target_image_tokens"]] == [codes.tolist()]
+    # where codes begin is the model's to know: the rows are the same either way
+    for name in ("input_ids", "labels"):
+        assert torch.equal(from_codes[name], from_image[name])
     assert torch.equal(model(**from_codes).loss, model(**from_image).loss)
 
 
@@ -58,6 +58,7 @@ def test_encoded_targets_and_images_in_one_batch(model, processor):
         **kwargs,
     )
     assert len(mixed["target_pixel_values"]) == 1
+    assert [tokens is None for tokens in mixed["target_image_tokens"]] == [False, True]
     assert torch.equal(model(**mixed).loss, model(**images).loss)
 
 
@@ -213,6 +214,16 @@ def test_bad_interleaved_rows_are_refused(processor):
         processor(text=[two], target_images=[[codes, np.ones((2, 4), dtype=np.int64)]], **common)
     with pytest.raises(ValueError, match="`negative_prompt` has no effect in training"):
         processor(text=[chat], target_images=[[codes]], negative_prompt="x", **common)
-    processor.first_image_token_id = None
-    with pytest.raises(ValueError, match="where image codes begin"):
-        processor(text=[chat], target_images=[[codes]], **common)
+
+
+def test_codes_that_do_not_fit_the_model_are_refused(model, processor):
+    common = {"text": "a", "generation_mode": "image", "return_labels": True, "return_tensors": "pt"}
+    row = processor(target_images=[np.full((2, 2), model.config.codebook_size)], **common)
+    with pytest.raises(ValueError, match=f"the image tokenizer has {model.config.codebook_size}"):
+        model(**row)
+    row["target_image_tokens"] = [torch.zeros(2, 3, dtype=torch.long)]
+    with pytest.raises(ValueError, match=r"4 .* placeholders, but `target_image_tokens` has 6 codes"):
+        model(**row)
+    row["target_image_tokens"] = [None]
+    with pytest.raises(ValueError, match="leaves 1 targets to be encoded, but `target_pixel_values` has 0 images"):
+        model(**row)

@@ -243,6 +243,58 @@ def test_too_many_tokens_for_the_embedding_table_are_refused(model, processor):
         prepare_for_stage(model, processor, many)
 
 
+def _with_sizes(processor, buckets, edges):
+    """A checkpoint with sizes of its own."""
+    processor.tokenizer.add_tokens([f"<indicator:{edge}>" for edge in edges], special_tokens=True)
+    processor.buckets, processor.indicator_sizes = list(buckets), list(edges)
+
+
+@pytest.mark.parametrize("recorded", ["3b", "4"])
+@pytest.mark.parametrize(
+    ("named", "buckets", "edges"),
+    [
+        ({}, [(64, 96), (96, 64)], [64, 96]),
+        ({"buckets": [[96, 96]]}, [(96, 96)], [64, 96]),
+        ({"indicator_sizes": [96, 64]}, [(64, 96), (96, 64)], [96, 64]),
+        ({"buckets": [[64, 64]], "indicator_sizes": [64]}, [(64, 64)], [64]),
+        ({"learning_rate": 1e-3}, [(64, 96), (96, 64)], [64, 96]),
+    ],
+)
+def test_a_stage_changes_the_sizes_that_are_named_and_no_others(
+    model, processor, caplog, recorded, named, buckets, edges
+):
+    _with_sizes(processor, [(64, 96), (96, 64)], [64, 96])
+    model.config.stage = recorded
+    known = len(processor.tokenizer)
+    with caplog.at_level(logging.WARNING):
+        prepare_for_stage(model, processor, stage(4).override(named))
+    assert (processor.buckets, processor.indicator_sizes) == (buckets, edges)
+    assert len(processor.tokenizer) == known
+    assert "no indicator" not in caplog.text
+
+
+def test_a_size_without_an_indicator_is_said(model, processor, caplog):
+    _with_sizes(processor, [(64, 96), (96, 64)], [64, 96])
+    model.config.stage = "4"
+    with caplog.at_level(logging.WARNING):
+        prepare_for_stage(model, processor, stage(4).override({"buckets": [[64, 96], [64, 128], [160, 64]]}))
+    assert "The sizes 64x128, 160x64 have no indicator of their own" in caplog.text
+    assert "the nearest of 64, 96" in caplog.text
+
+
+def test_a_step_of_the_recipe_brings_its_own_buckets(model, processor):
+    _without_editing(model).config.stage = "2"
+    processor.buckets, processor.line_breaks, processor.size_indicators = [(384, 384)], False, False
+    prepare_for_stage(model, processor, stage("3a"))
+    assert processor.buckets == [(512, 512)]
+    model.config.stage = "3a"
+    prepare_for_stage(model, processor, stage("3b"))
+    assert processor.buckets == [tuple(bucket) for bucket in stage("3b").record.buckets]
+    assert processor.line_breaks and processor.size_indicators
+    with pytest.raises(ValueError, match="Stage setting `buckets` is "):
+        stage("3b").override({"buckets": []})
+
+
 def test_global_batch_is_made_up_by_accumulation(tmp_path, monkeypatch):
     chosen = stage(4).override({"bf16": False})
     assert (

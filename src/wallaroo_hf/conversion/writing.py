@@ -8,6 +8,7 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
+from .._files import give_usual_modes
 from .._loading import NOT_FINITE, is_finite, refuse
 
 
@@ -50,9 +51,9 @@ def write_shards(
                 faults.append(_why_not_finite(name, source, dtypes[name]))
         refuse(faults, "checkpoint", "get whole files, or choose another precision where that is too small")
         save_file(shard, folder / filename, metadata={"format": "pt"})
-        (folder / filename).chmod(0o644)  # safetensors makes it readable for its owner only
         del shard
         progress(len(names))
+    give_usual_modes(folder)
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         text = json.dumps(index, indent=2, sort_keys=True) + "\n"

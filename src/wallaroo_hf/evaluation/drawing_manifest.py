@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .._files import new_file
+from .._parsing import parse_json
 from .drawing_plans import ScoredFile
 
 MANIFEST_FILE = "manifest.json"
@@ -98,7 +99,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_FILE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
         drawings = [Drawing(**entry) for entry in values.pop("drawings")]
         files = [ScoredFile(e["path"], tuple(e["pictures"]), e["text"]) for e in values.pop("files")]
         return Manifest(**values, drawings=drawings, files=files)

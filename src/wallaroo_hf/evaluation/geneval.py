@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .._parsing import parse_json
 from .drawing_plans import Benchmark, Picture, Plan, ScoredFile, check_prompt, read_text
 
 
@@ -46,8 +47,8 @@ def read_geneval(path: Path, pictures_per_prompt: int = 4) -> Plan:
 
 def _entry(line: str, where: str) -> dict[str, Any]:
     try:
-        entry = json.loads(line)
-    except json.JSONDecodeError as error:
+        entry = parse_json(line)
+    except ValueError as error:
         raise ValueError(f"{where} is no JSON object ({error}); give GenEval's evaluation_metadata.jsonl.") from error
     if not isinstance(entry, dict) or not isinstance(entry.get("tag"), str):
         raise ValueError(f'{where} must be a JSON object with "prompt" and "tag", which GenEval\'s scorer groups by.')

@@ -6,10 +6,10 @@ the source `<origin_img_root>/<id>`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from .._parsing import parse_json
 from .drawing_plans import (
     Benchmark,
     Picture,
@@ -34,9 +34,10 @@ def read_imgedit(path: Path, pictures_per_prompt: int = 1) -> Plan:
     """
     if pictures_per_prompt != 1:
         raise ValueError(f"ImgEdit has one picture per key, but {pictures_per_prompt} were asked for.")
+    text = read_text(path, "prompts")
     try:
-        table = json.loads(read_text(path, "prompts"))
-    except json.JSONDecodeError as error:
+        table = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"The prompts '{path}' are no JSON ({error}); give ImgEdit's basic_edit.json.") from error
     if not isinstance(table, dict) or not table:
         raise ValueError(

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from .._files import new_file
+from .._parsing import parse_json
 from ..scenes import Verdict
 from .items import TASKS, Item
 
@@ -103,17 +104,17 @@ class ResultsFile(Mapping[str, Result]):
             os.truncate(self.path, self.path.stat().st_size - len(torn))
         for number, line in enumerate(lines, start=1):
             try:
-                values = json.loads(line)
-                if number == 1:
-                    self._compare(values["settings"])
-                    continue
-                result = Result(**values)
-            except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError) as error:
+                values = parse_json(line)
+                settings = values["settings"] if number == 1 else {}
+                result = Result(**values) if number > 1 else None
+            except (ValueError, TypeError, KeyError) as error:
                 raise ValueError(
                     f"{self.path}, line {number}, is not what this command writes; choose another --output, or start over "
                     "with --no-resume."
                 ) from error
-            if result.answer is not None or self.picture_path(result.name).exists():
+            if result is None:
+                self._compare(settings)
+            elif result.answer is not None or self.picture_path(result.name).exists():
                 self._results[result.name] = result
         if not lines:
             self._start()

@@ -1,5 +1,6 @@
 """Small bridges between the codebook and the language model, and the rules for which token meets which bridge."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -110,3 +111,21 @@ def scatter_checked(
             "processor's tensors, unchanged and together."
         )
     return inputs_embeds.masked_scatter(mask.unsqueeze(-1), features.to(inputs_embeds.dtype))
+
+
+def fill_missing(
+    given: Sequence[torch.Tensor | None], encoded: Sequence[torch.Tensor], what: str, given_name: str, pixels_name: str
+) -> list[torch.Tensor]:
+    """What was encoded ahead, with what was encoded now in the place of each None, in order.
+
+    Raises:
+        ValueError: if there are not as many of these.
+    """
+    missing = sum(entry is None for entry in given)
+    if missing != len(encoded):
+        raise ValueError(
+            f"`{given_name}` leaves {missing} {what} to be encoded, but `{pixels_name}` has {len(encoded)} images; give "
+            "the pixels of exactly those whose entry is None."
+        )
+    queue = iter(encoded)
+    return [next(queue) if entry is None else entry for entry in given]

@@ -9,7 +9,15 @@ from transformers.modeling_outputs import MultimodalBaseModelOutputWithPast
 from transformers.utils.deprecation import deprecate_kwarg
 
 from ..generation.attention import LayerConfig
-from .adapters import TokenMasks, WallarooAdapter, choose_by_task, row_starts, scatter_checked, token_masks
+from .adapters import (
+    TokenMasks,
+    WallarooAdapter,
+    choose_by_task,
+    fill_missing,
+    row_starts,
+    scatter_checked,
+    token_masks,
+)
 from .configuration import WallarooConfig
 from .low_memory import LowMemoryMixin
 from .positions import PositionsMixin
@@ -65,31 +73,54 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
         input_ids: torch.Tensor,
         labels: torch.Tensor | None,
         target_pixel_values: Sequence[torch.Tensor] | None,
+        target_image_tokens: Sequence[torch.Tensor | None] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Replaces `<|generate_image_pad|>` in ids and labels by the codes of the images to learn.
 
+        Args: see `WallarooForConditionalGeneration.forward`.
+
         Raises:
-            ValueError: if placeholders and images do not match in number.
+            ValueError: if placeholders and images do not match in number, or a code is none of the image tokenizer's.
         """
         placeholder = self.config.generate_image_token_id
         places = input_ids == placeholder
-        if target_pixel_values is None:
+        if target_pixel_values is None and target_image_tokens is None:
             if places.any():
                 raise ValueError(
-                    "The rows hold <|generate_image_pad|> placeholders, but there is no `target_pixel_values`; pass it "
-                    "as the processor gave it, or put codes in place (`vocab_size + index`)."
+                    "The rows hold <|generate_image_pad|> placeholders, but there is neither `target_pixel_values` nor "
+                    "`target_image_tokens`; pass them as the processor gave them, or put codes in place (`vocab_size + "
+                    "index`)."
                 )
             return input_ids, labels
-        codes = torch.cat(self.encode_images(target_pixel_values)[0]).to(input_ids.device)
+        codes = self._target_codes(target_pixel_values, target_image_tokens).to(input_ids.device)
         if int(places.sum()) != len(codes):
+            names = "`target_pixel_values`" if target_image_tokens is None else "`target_image_tokens`"
             raise ValueError(
-                f"The rows have {int(places.sum())} <|generate_image_pad|> placeholders, but `target_pixel_values` has "
-                f"{len(codes)} codes; pass exactly the processor's tensors."
+                f"The rows have {int(places.sum())} <|generate_image_pad|> placeholders, but {names} has {len(codes)} "
+                "codes; pass exactly the processor's tensors."
             )
         placed = input_ids.masked_scatter(places, codes + self.config.text_config.vocab_size)
         if labels is not None:
             labels = torch.where(labels == placeholder, placed, labels)
         return placed, labels
+
+    def _target_codes(
+        self,
+        target_pixel_values: Sequence[torch.Tensor] | None,
+        target_image_tokens: Sequence[torch.Tensor | None] | None,
+    ) -> torch.Tensor:
+        """Codes `(N,)` of all targets in order: those given, and the others from their pixels."""
+        encoded = self.encode_images([] if target_pixel_values is None else target_pixel_values)[0]
+        if target_image_tokens is None:
+            return torch.cat(encoded)
+        filled = fill_missing(target_image_tokens, encoded, "targets", "target_image_tokens", "target_pixel_values")
+        codes = torch.cat([tokens.flatten().to(self.vq_model.device, torch.int64) for tokens in filled])
+        if len(codes) and not 0 <= int(codes.min()) <= int(codes.max()) < self.config.vq_config.codebook_size:
+            raise ValueError(
+                f"`target_image_tokens` holds codes from {int(codes.min())} to {int(codes.max())}, but the image tokenizer "
+                f"has {self.config.vq_config.codebook_size}; encode the rows again (`wallaroo encode`)."
+            )
+        return codes
 
     # -------------------------------------------------------------------------------------------------- embeddings
 
@@ -201,22 +232,11 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
         Raises:
             ValueError: if the images are not those that have no latents.
         """
+        encoded = self.encode_images([] if source_pixel_values is None else source_pixel_values)[1]
         if source_latents is None:
-            return self.encode_images(() if source_pixel_values is None else source_pixel_values)[1]
-        pixels = [] if source_pixel_values is None else list(source_pixel_values)
-        missing = sum(latents is None for latents in source_latents)
-        if missing != len(pixels):
-            raise ValueError(
-                f"`source_latents` leaves {missing} sources to be encoded, but `source_pixel_values` has {len(pixels)} "
-                "images; give the pixels of exactly those whose entry is None."
-            )
-        encoded = iter(self.encode_images(pixels)[1])
-        return [
-            next(encoded)
-            if latents is None
-            else latents.reshape(-1, latents.shape[-1]).to(self.vq_model.device, torch.float32)
-            for latents in source_latents
-        ]
+            return encoded
+        filled = fill_missing(source_latents, encoded, "sources", "source_latents", "source_pixel_values")
+        return [latents.reshape(-1, latents.shape[-1]).to(self.vq_model.device, torch.float32) for latents in filled]
 
     def _adapt_sources(self, latents: list[torch.Tensor], source_mask: Sequence[torch.Tensor] | None) -> torch.Tensor:
         """Source latents to hidden vectors `(codes of all sources, hidden_size)`."""

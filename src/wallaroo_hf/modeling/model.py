@@ -95,6 +95,7 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
         source_latents: Sequence[torch.Tensor | None] | None = None,
         source_mask: Sequence[torch.Tensor] | None = None,
         target_pixel_values: Sequence[torch.Tensor] | None = None,
+        target_image_tokens: Sequence[torch.Tensor | None] | None = None,
         edit_mask: torch.Tensor | bool | None = None,
         mm_encoder_outputs: dict[str, Any] | None = None,
         output_image_logits: bool = False,
@@ -114,6 +115,8 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
             labels: `(B, T)`, unshifted (the label at p is predicted at p - 1), -100 = ignored; codes are
                 `<|generate_image_pad|>` or `vocab_size + index`.
             target_pixel_values: images for the `<|generate_image_pad|>` placeholders, one `(3, H, W)` in [-1, 1] each.
+            target_image_tokens: codes for the same placeholders, int64 `(rows, cols)` each and None where
+                `target_pixel_values` has the image.
             logits_to_keep: positions to compute logits for, as in transformers: the last n (0 = all), indices `(K,)` or
                 `(B, K)`, or a bool mask `(B, T)`. Default: all without labels; with labels only where labels are.
             mm_encoder_outputs: NaViT features in place of `pixel_values`, as transformers' `generate` prepares them.
@@ -138,7 +141,7 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
             use_cache = False  # nothing continues a training row, and with a cache rows without padding would mix
         if input_ids is not None and cache is None:
             # not in a step of generation, where a look at the ids would wait for the device
-            input_ids, labels = self.model.place_targets(input_ids, labels, target_pixel_values)
+            input_ids, labels = self.model.place_targets(input_ids, labels, target_pixel_values, target_image_tokens)
         if step_attention:
             kwargs["step_attention"] = True
         outputs = self.model(

@@ -81,9 +81,7 @@ class AutoPreparationMixin(PreparationMixin):
         ]
         spans = prompts.answer_spans if return_labels else None
         tokens: list[TokenRow] = tokenize(self.tokenizer, written, merged["text_kwargs"], spans)
-        for token_row, row, row_targets in zip(tokens, rows, opened, strict=True):
-            self._place_codes(token_row, [(target, row.size) for target, _ in row_targets])
-        pixels |= self._target_pixels([(target, row.size) for row, own in zip(rows, opened) for target, _ in own])
+        pixels |= self._targets([(target, row.size) for row, own in zip(rows, opened) for target, _ in own])
         data = pad(self.tokenizer, tokens, merged["text_kwargs"]) | pixels
         data["target_grid_hw"] = self._grids([row.size for row in rows])
         return self._batch(data, merged)

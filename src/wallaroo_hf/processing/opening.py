@@ -273,7 +273,7 @@ def _download(url: str, name: str) -> bytes:
 
 def _check_header(image: Image.Image, name: str, max_pixels: int) -> None:
     """What can be told before a picture is decoded."""
-    _check_size(*image.size, name, max_pixels)
+    _check_size(image.width, image.height, name, max_pixels)
     try:
         check_cost(image, name)
     except ImageError:

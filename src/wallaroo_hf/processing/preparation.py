@@ -14,7 +14,7 @@ from ..layout.special_tokens import (
     VISION_START,
     indicator_token,
 )
-from .batch import VQ_PIXEL_KEYS, WallarooBatchFeature
+from .batch import RAGGED_KEYS, WallarooBatchFeature
 from .image_processor import WallarooImageProcessor, flatten_images
 from .requests import DrawingRequest
 from .rows import TokenRow, expand_vision, pad, tokenize
@@ -34,7 +34,6 @@ class PreparationMixin:
     image_token_size: int
     pixel_limits: dict[str, dict[str, int]]
     has_editing: bool
-    first_image_token_id: int | None
 
     def _understand(
         self, texts: list[str], images: Any, merged: dict[str, dict[str, Any]], return_labels: bool
@@ -74,7 +73,7 @@ class PreparationMixin:
             raise ValueError("`return_labels=True` needs `target_images` when drawing.")
         conditional, pixels = self._branch(requests, template, layout, merged, return_labels)
         if training:
-            pixels |= self._target_pixels([(request.target, request.size) for request in requests])
+            pixels |= self._targets([(request.target, request.size) for request in requests])
             data = pad(self.tokenizer, conditional, text_kwargs) | pixels
         else:
             branches = {"": (conditional, pixels)}
@@ -121,9 +120,6 @@ class PreparationMixin:
             texts.append(text)
         spans = _drawn_spans if return_labels else None
         rows = tokenize(self.tokenizer, texts, merged["text_kwargs"], spans)
-        for request, row in zip(requests, rows, strict=True):
-            if request.target is not None:
-                self._place_codes(row, [(request.target, request.size)])
         if edits:
             vision["source_pixel_values"] = [
                 self.image_processor.to_vq_pixels(source, *request.size, request.fit)
@@ -153,45 +149,22 @@ class PreparationMixin:
 
     # ------------------------------------------------------------------------------------------- images to learn
 
-    def _target_pixels(
+    def _targets(
         self, targets: Sequence[tuple[Image.Image | np.ndarray | None, tuple[int, int]]]
-    ) -> dict[str, list[np.ndarray]]:
-        """Pixels of those targets that the model has to encode, each brought to its size."""
-        pixels = [
+    ) -> dict[str, list[np.ndarray | None]]:
+        """Pixels of those targets that the model has to encode, each brought to its size, and codes of the others.
+
+        Where codes begin among the ids is known to the model alone: in the rows all targets are placeholders.
+        """
+        given = [(target, size) for target, size in targets if target is not None]
+        pixels: list[np.ndarray | None] = [
             self.image_processor.to_vq_pixels(target, *size)
-            for target, size in targets
+            for target, size in given
             if isinstance(target, Image.Image)
         ]
-        return {"target_pixel_values": pixels} if pixels else {}
-
-    def _place_codes(self, row: TokenRow, targets: Sequence[tuple[Image.Image | np.ndarray, tuple[int, int]]]) -> None:
-        """Writes the codes of encoded targets over their placeholders, in ids and labels of one unpadded row.
-
-        Args:
-            targets: the images to learn in order, with their sizes; the placeholders of those not encoded stay.
-
-        Raises:
-            ValueError: if the processor does not know where image codes begin.
-        """
-        if not any(isinstance(target, np.ndarray) for target, _ in targets):
-            return
-        if self.first_image_token_id is None:
-            raise ValueError(
-                "Targets were given as codes, but the processor does not know where image codes begin; set "
-                "`processor.first_image_token_id = model.config.text_config.vocab_size`."
-            )
-        placeholder = self.tokenizer.convert_tokens_to_ids(GENERATE_IMAGE_PAD)
-        placed: list[int] = []
-        for target, (height, width) in targets:
-            if isinstance(target, np.ndarray):
-                placed += (target.flatten() + self.first_image_token_id).tolist()
-            else:
-                placed += [placeholder] * (height * width // self.image_token_size**2)
-        places = [index for index, token in enumerate(row["input_ids"]) if token == placeholder]
-        for place, token in zip(places, placed, strict=True):
-            for name, ids in row.items():
-                if name == "input_ids" or ids[place] == placeholder:
-                    ids[place] = token
+        codes = [target.astype(np.int64) if isinstance(target, np.ndarray) else None for target, _ in given]
+        found = {"target_pixel_values": pixels} if pixels else {}
+        return found | ({"target_image_tokens": codes} if any(code is not None for code in codes) else {})
 
     # ------------------------------------------------------------------------------------------------ shared steps
 
@@ -223,7 +196,7 @@ class PreparationMixin:
 
     def _batch(self, data: dict[str, Any], merged: dict[str, dict[str, Any]]) -> WallarooBatchFeature:
         tensor_type = merged["text_kwargs"].get("return_tensors")
-        ragged = {key: data.pop(key) for key in VQ_PIXEL_KEYS if key in data}
+        ragged = {key: data.pop(key) for key in RAGGED_KEYS if key in data}
         if tensor_type is None:
             data = {key: value.tolist() if value.dtype == np.int64 else value for key, value in data.items()}
         batch = WallarooBatchFeature(data, tensor_type=tensor_type)
@@ -231,7 +204,10 @@ class PreparationMixin:
             batch[key] = (
                 arrays
                 if tensor_type is None
-                else [WallarooBatchFeature({key: array}, tensor_type=tensor_type)[key] for array in arrays]
+                else [
+                    None if array is None else WallarooBatchFeature({key: array}, tensor_type=tensor_type)[key]
+                    for array in arrays
+                ]
             )
         return batch
 

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..layout.special_tokens import (
     added_tokens,
 )
 from ..layout.whole_text import refuse_halves
-from .agreement import check_folder_agreement
+from .agreement import check_folder_agreement, read_model_config, take_first_image_token_id
 from .auto import AutoPreparationMixin
 from .batch import WallarooBatchFeature
 from .chat import continue_chat
@@ -62,7 +63,8 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
         pixel_limits (`dict`): task → `{"shortest_edge", "longest_edge"}`, the areas in pixels between which NaViT sees
             an image; tasks not named use the image processor's own `size`.
         first_image_token_id (`int`, *optional*): id of image code 0 in sequences, the model's `vocab_size`; needed to split
-            what `generate` returns into text and images.
+            what `generate` returns into text and images. Loading and saving beside a model's `config.json` take it from
+            there.
         has_editing (`bool`): whether the checkpoint can edit (stage 4). Without, images are only understood.
     """
 
@@ -122,6 +124,12 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
         processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         check_folder_agreement(processor, pretrained_model_name_or_path, kwargs)
         return processor
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+        """Saves the processor; beside a model's `config.json` with that model's beginning of image codes."""
+        if os.path.isfile(os.path.join(save_directory, "config.json")):
+            take_first_image_token_id(self, read_model_config(save_directory))
+        return super().save_pretrained(save_directory, *args, **kwargs)
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoProcessor") -> None:
@@ -187,8 +195,8 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
             layout: `"trained"`, or `"published_eval"` for the order of tokens in the released evaluation scripts.
             target_images: the images that the rows shall become (training), one per row: rows then end with the
                 placeholders of the image and the end of the turn, and there is no unconditional branch. An image that is
-                encoded already comes as its codes, integers `(rows, cols)`, which then stand in ids and labels. In auto
-                mode one list per chat, for the images that the assistant shows in it.
+                encoded already comes as its codes, integers `(rows, cols)`; the model puts them in the place of the
+                placeholders. In auto mode one list per chat, for the images that the assistant shows in it.
             return_labels: also return `labels` (training): the assistant's tokens, -100 elsewhere.
             source_guidance: also prepare the third branch of two-scale editing guidance (source, but no instruction), for
                 `generate(source_guidance_scale=...)`. The released recipe always drops both together, so it never
@@ -202,7 +210,7 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
             mode also `target_grid_hw` `(B, 2)`, for edits `source_pixel_values` (list of `(3, H, W)` float32 in
             [-1, 1]), and the unconditional branch under the same names with the prefix `negative_` (with
             `source_guidance` also the branch without instruction, prefix `unprompted_`). In training
-            `target_pixel_values` (list) and `labels` `(B, T)`.
+            `target_pixel_values` (list), `target_image_tokens` (list, int64 `(rows, cols)` or None) and `labels` `(B, T)`.
 
         Raises:
             ValueError: for sizes, images, prompts or arguments that cannot be drawn from; one sentence each.
@@ -318,14 +326,16 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
         Raises:
             ValueError: if the processor does not know where image codes begin.
         """
-        if self.first_image_token_id is None:
+        first = self.first_image_token_id
+        if first is None or len(self.tokenizer) > first:
+            known = "" if first is None else f" any more (its tokenizer has {len(self.tokenizer)} ids, {first} before)"
             raise ValueError(
-                "The processor does not know where image codes begin; load it from a converted checkpoint, or set "
+                f"The processor does not know where image codes begin{known}; load it from a converted checkpoint, or set "
                 "`processor.first_image_token_id = model.config.text_config.vocab_size`."
             )
         line_break = self.tokenizer.convert_tokens_to_ids(END_OF_LINE)
         ids = tokens.tolist() if hasattr(tokens, "tolist") else list(tokens)
-        return split_pieces(ids, self.first_image_token_id, line_break, self._decode_text)
+        return split_pieces(ids, first, line_break, self._decode_text)
 
     @staticmethod
     def continue_chat(
@@ -376,4 +386,4 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
         names = ["input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw"]
         names.append("source_pixel_values")
         branches = [f"{prefix}{name}" for prefix in ("", "negative_", "unprompted_") for name in names]
-        return [*branches, "target_grid_hw", "target_pixel_values", "labels"]
+        return [*branches, "target_grid_hw", "target_pixel_values", "target_image_tokens", "labels"]

@@ -45,12 +45,12 @@ scene by any of `shape`, `colour`, `row` and `col`. Everything that the operatio
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .._parsing import parse_json
 from .answers import language_of
 from .scene import Scene
 from .shapes import SLOT
@@ -177,7 +177,7 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         if not line.strip():
             continue
         try:
-            prompts.append(Prompt.from_dict(json.loads(line)))
+            prompts.append(Prompt.from_dict(parse_json(line)))
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
     if not prompts:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .readers import PICTURE_SUFFIXES
-from .rows import ROW_KEYS, Row, RowError
+from .rows import ROW_KEYS, Row, RowError, refuse_media, refuse_media_entries
 
 __all__ = ["FORMATS", "adapt_row", "detect_format"]
 
@@ -47,7 +47,7 @@ def adapt_row(record: Mapping[str, Any], format: str = "auto", columns: Mapping[
         columns: what the record's own columns are called: ours (a column of the format, or `height`, `width`, `task` or
             `name`) -> theirs. With it nothing is guessed: the record counts as having these columns only. Without it only
             `"messages"` records have `height`, `width` and `task`: elsewhere columns of these names often mean something
-            else, such as the size of the file.
+            else, such as the size of the file. Records with video or audio are refused, unless `columns` leaves it out.
 
     Returns:
         A row (see [`wallaroo_hf.training.rows`]) without None entries.
@@ -63,6 +63,7 @@ def adapt_row(record: Mapping[str, Any], format: str = "auto", columns: Mapping[
         if missing:
             raise _unreadable(f"It has no column '{missing[0]}'; its columns are {', '.join(record)}.")
         present = {ours: present[theirs] for ours, theirs in columns.items() if theirs in present}
+    refuse_media(present)
     chosen = detect_format(present) if format == "auto" else format
     stray = [ours for ours in columns or () if ours not in (*_READ_COLUMNS[chosen], *_ANYWHERE)]
     if stray:
@@ -168,6 +169,7 @@ def from_sharegpt(record: Mapping[str, Any]) -> Row:
         messages.append({"role": "system", "content": record["system"]})
     for turn in turns:
         speaker, text = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
+        refuse_media_entries(turn, f"A turn of {speaker!r}")
         if speaker not in _ROLES:
             raise _unreadable(f"A turn is from {speaker!r}; known are {', '.join(_ROLES)}.")
         messages.append({"role": _ROLES[speaker], "content": _split_markers(text)})

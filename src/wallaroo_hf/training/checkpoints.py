@@ -12,6 +12,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from .._files import FullDiskError, full_disk_said
+
 __all__ = [
     "ADAPTER_SETTINGS",
     "AtomicCheckpointMixin",
@@ -182,7 +184,11 @@ class AtomicCheckpointMixin:
         trainer.accelerator.wait_for_everyone()
         self._writing_checkpoint = True
         try:
-            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+            with full_disk_said(final):
+                super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        except FullDiskError:
+            shutil.rmtree(run_dir / UNFINISHED, ignore_errors=True)  # half a checkpoint would only take room
+            raise
         finally:
             self._writing_checkpoint = False
             trainer.args.push_to_hub = push
@@ -190,8 +196,9 @@ class AtomicCheckpointMixin:
             trainer.state.best_model_checkpoint = str(final)  # in every process; they all load it in the end
         trainer.accelerator.wait_for_everyone()
         if trainer.args.should_save:
-            trainer.state.save_to_json(str(written / "trainer_state.json"))
-            _flush(written)
+            with full_disk_said(final):
+                trainer.state.save_to_json(str(written / "trainer_state.json"))
+                _flush(written)
             _publish(written, final)
             _rotate(run_dir, final, trainer.args.save_total_limit, trainer.state.best_model_checkpoint)
             shutil.rmtree(run_dir / UNFINISHED, ignore_errors=True)

@@ -14,13 +14,13 @@ from ..processing.processor import WallarooProcessor
 from ..processing.rows import pad
 from ..processing.words import refuse_special_tokens, refused_tokens
 from .pictures import open_picture
-from .rows import RowError, one_line
+from .rows import RowError, one_line, refuse_media
 from .stages import Stage
 
 __all__ = ["WallarooDataCollator"]
 
 logger = logging.getLogger(__name__)
-RAGGED = ("source_pixel_values", "source_latents", "source_mask", "target_pixel_values")
+RAGGED = ("source_pixel_values", "source_latents", "source_mask", "target_pixel_values", "target_image_tokens")
 
 
 @dataclasses.dataclass
@@ -259,12 +259,12 @@ class WallarooDataCollator:
             arrays = [row[name] for row in encoded if name in row]
             if arrays:
                 batch[name] = torch.from_numpy(np.concatenate([np.asarray(array) for array in arrays]))
+        for row in encoded:  # beside rows with codes, those with pixels leave theirs open
+            row.setdefault("target_image_tokens", [None] * len(row.get("target_pixel_values", ())))
         for name in RAGGED:
             items = [item for row in encoded for item in row.get(name, ())]
-            if items:
+            if any(item is not None for item in items):
                 batch[name] = [None if item is None else torch.from_numpy(np.asarray(item)) for item in items]
-        if all(item is None for item in batch.get("source_latents", ())):
-            batch.pop("source_latents", None)
         return batch
 
 
@@ -294,6 +294,7 @@ def _take_apart(row: Mapping[str, Any]) -> _Parts:
     messages = row.get("messages")
     if not messages:
         raise ValueError("it has no `messages`; see docs/data.md for the form of a row.")
+    refuse_media(row)
     images = [None if image is None else open_picture(image) for image in row.get("images") or []]
     encoded = list(row.get("image_tokens") or [])
     chat: list[dict[str, Any]] = []

@@ -10,7 +10,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from .._files import FullDiskError, no_space_sentence
 from .adapters import FORMATS, adapt_row
+from .local_paths import has_scheme, local_path, refuse_remote_files
 from .readers import DATA_SUFFIXES, PICTURE_SUFFIXES, RECORD_VERSION, parse_record, read_records, record_features
 from .rows import TASKS, Row, RowError
 
@@ -49,7 +51,8 @@ def load_rows(
     """Reads rows (see [`wallaroo_hf.training.rows`]) from a file, a folder, the Hub or a data set.
 
     Pictures stay files or bytes until they are used. A record that cannot be read does not stop the others: it becomes
-    a row with `name` and `error`, which the checks report and training refuses.
+    a row with `name` and `error`, which the checks report and training refuses. Only local files are opened: paths with a
+    scheme are refused, in rows too, except `file://` ones that lead into the folder where the paths of images begin.
 
     Args:
         source: a `.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet` or `.tar` (WebDataset) file, a pattern of such files, a
@@ -75,14 +78,16 @@ def load_rows(
         raise ValueError(f"`format` is {format!r}, but must be one of {', '.join(FORMATS)}.")
     if task is not None and task not in TASKS:
         raise ValueError(f"`task` is {task!r}, but must be one of {', '.join(TASKS)}.")
-    reader = _RowReader(format, task, dict(columns or {}), None if image_folder is None else os.fspath(image_folder))
+    if image_folder is not None:
+        image_folder = local_path(os.fspath(image_folder), what="`image_folder`")
+    reader = _RowReader(format, task, dict(columns or {}), image_folder)
     if isinstance(source, (datasets.Dataset, datasets.IterableDataset)):
         if split is not None or config is not None or streaming:
             raise ValueError(
                 "`split`, `config` and `streaming` are for data that is yet to be opened; leave them out."
             )
         return _adapted(source, reader)
-    place = os.fspath(source)
+    place = local_path(os.fspath(source), what="The data")
     files = _find_files(place)
     if files is None and os.path.isdir(place):
         if config is not None:
@@ -168,7 +173,7 @@ def _load_files(datasets: ModuleType, files: list[str], reader: "_RowReader", st
     if len(are_parquet) > 1:
         raise ValueError(f"The files are of several kinds ('{files[0]}' and others); name .parquet files apart.")
     if are_parquet == {True}:
-        with _generation_errors(datasets):
+        with contextlib.nullcontext() if streaming else _writing_cache(datasets):
             table = datasets.load_dataset("parquet", data_files=files, split="train", streaming=streaming)
         return _adapted(table, reader.within(*dict.fromkeys(os.path.dirname(path) for path in files)))
     stats = [(path, os.stat(path)) for path in files]
@@ -177,17 +182,35 @@ def _load_files(datasets: ModuleType, files: list[str], reader: "_RowReader", st
         "version": RECORD_VERSION,
     }
     kind = datasets.IterableDataset if streaming else datasets.Dataset
-    with _generation_errors(datasets):
+    with contextlib.nullcontext() if streaming else _writing_cache(datasets):
         records = kind.from_generator(read_records, features=record_features(), gen_kwargs=arguments)
     return _adapted(records, reader, are_records=True)
 
 
 @contextlib.contextmanager
-def _generation_errors(datasets: ModuleType) -> Iterator[None]:
-    """Says what was wrong with a file, not that a data set could not be generated."""
+def _writing_cache(datasets: ModuleType) -> Iterator[None]:
+    """Says what is wrong with a file or with the cache on disk, not that a data set could not be generated.
+
+    Raises:
+        ValueError: if a file cannot be read, or the cache not be made.
+        FullDiskError: if there is no room.
+    """
+    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        if not os.access(cache, os.W_OK | os.X_OK):
+            raise PermissionError("it may not be written into")
+    except OSError as error:
+        raise ValueError(
+            f"The cache of the datasets package, '{cache}', cannot be used ({error.strerror or error}); set "
+            "HF_DATASETS_CACHE (or HF_HOME, where it is) to a folder that can be written, or read the data as a stream."
+        ) from error
     try:
         yield
     except datasets.exceptions.DatasetGenerationError as error:
+        full = no_space_sentence(error, cache)
+        if full is not None:
+            raise FullDiskError(full) from error
         cause = error.__cause__ or error
         raise ValueError(" ".join(str(cause).split())[:500] or type(cause).__name__) from error
 
@@ -211,6 +234,7 @@ def _load_from_hub(datasets: ModuleType, name: str, config: str | None, split: s
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
+        refuse_remote_files(name)
         return datasets.load_dataset(name, config, split=split or "train", streaming=streaming)
     except (OSError, ValueError, HfHubHTTPError) as error:  # not there, no access, no network, no such split
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
@@ -229,10 +253,13 @@ def _adapted(data: Any, reader: "_RowReader", are_records: bool = False) -> Any:
 
 
 def _without_decoding(feature: Any) -> Any:
-    """The same features, whose images are read as `{"bytes", "path"}`; decoding is ours, with limits."""
+    """The same features, whose images are read as `{"bytes", "path"}`; decoding is ours, with limits.
+
+    Video and audio are not decoded either: their rows are refused.
+    """
     datasets = require_datasets()
-    if isinstance(feature, datasets.Image):
-        return datasets.Image(mode=feature.mode, decode=False)
+    if isinstance(feature, (datasets.Image, datasets.Audio, datasets.Video)):
+        return replace(feature, decode=False)
     if isinstance(feature, dict):
         return type(feature)({key: _without_decoding(value) for key, value in feature.items()})
     if isinstance(feature, list):
@@ -300,7 +327,13 @@ class _RowReader:
         return {"error": str(error)} if self.task is None else {"error": str(error), "task": self.task}
 
     def _resolve(self, picture: Any) -> Any:
-        if isinstance(picture, str) and "://" not in picture:
+        if isinstance(picture, str) and has_scheme(picture):
+            folders = self.folders if self.image_folder is None else (self.image_folder,)
+            try:
+                return local_path(picture, folders, "Its image")
+            except ValueError as error:
+                raise RowError(str(error), "missing_image") from error
+        if isinstance(picture, str):
             if self.folders and not os.path.isabs(picture):
                 raise RowError(
                     f"Its image '{picture}' may be in '{self.folders[0]}' or '{self.folders[1]}', as its table is one of "

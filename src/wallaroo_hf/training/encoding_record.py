@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .._files import new_file
+from .._parsing import parse_json
 from ..modeling.vq import WallarooVQModel
 from ..processing.processor import WallarooProcessor
 from .datasets import ENCODING_RECORD
@@ -45,7 +46,7 @@ class EncodingRecord:
             ValueError: if there is none that this version understands.
         """
         try:
-            data = json.loads((Path(folder) / ENCODING_RECORD).read_text(encoding="utf-8"))
+            data = parse_json((Path(folder) / ENCODING_RECORD).read_text(encoding="utf-8"))
             return cls(**data)
         except (OSError, ValueError, TypeError) as error:
             raise ValueError(

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from io import BytesIO
 from typing import Any, BinaryIO
 
-import fsspec
 from PIL import Image
 
 from ..processing.opening import FORMATS, MAX_PIXELS, UNREADABLE, ImageError, decode_image, open_header, open_image
+from .local_paths import local_path
 from .rows import Row, RowError
 
 IMAGE_FORMATS = FORMATS
@@ -22,7 +22,7 @@ def open_picture(picture: Any) -> Image.Image:
     """Opens a picture of a row as every other picture is opened, see [`wallaroo_hf.processing.opening.open_image`].
 
     Args:
-        picture: a path, the `{"bytes", "path"}` of `datasets`, bytes, a PIL image or an array; paths may be `hf://` ones.
+        picture: a path of this machine, the `{"bytes", "path"}` of `datasets`, bytes, a PIL image or an array.
 
     Raises:
         RowError: if it is missing, cannot be decoded, has more than `MAX_PIXELS`, or is no picture that a model can see.
@@ -105,19 +105,13 @@ def _stream(picture: Any) -> BinaryIO:
             f"An image is {_name(picture)}; give a PIL image, a path, bytes or a dict with bytes or a path.",
             "broken_image",
         )
-    if "://" in path:
-        return _remote(path)
+    try:
+        path = local_path(path, what="The image")
+    except ValueError as error:
+        raise RowError(str(error), "missing_image") from error
     if not os.path.isfile(path):
         raise RowError(f"The image '{path}' does not exist.", "missing_image")
     return open(path, "rb")
-
-
-def _remote(path: str) -> BinaryIO:
-    """Files on the Hub and inside archives, as streamed datasets name them; never the open web."""
-    if not path.rpartition("::")[2].startswith(("hf://", "file://", "/")):
-        raise RowError(f"The image '{path[:200]}' is a URL; download it first and give its path.", "missing_image")
-    with fsspec.open(path, "rb") as file:
-        return BytesIO(file.read())
 
 
 def _name(picture: Any) -> str:

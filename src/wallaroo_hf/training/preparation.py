@@ -1,6 +1,7 @@
 """Bringing a checkpoint to a stage: its layout, its tokens, and the editing parts once they are needed."""
 
 import copy
+import dataclasses
 import logging
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import nn
 from transformers import AddedToken
 
 from ..layout.special_tokens import added_tokens, indicator_token_ids
+from ..layout.stage import StageRecord, stage_record
 from ..modeling.adapters import WallarooAdapter, WallarooImageHead
 from ..modeling.configuration import WallarooConfig
 from ..modeling.model import WallarooForConditionalGeneration
@@ -22,9 +24,10 @@ def prepare_for_stage(
 ) -> None:
     """Changes model and processor in place so that they speak a stage's layout.
 
-    Sets line breaks, size indicators and buckets in the processor and the generation configuration, adds the tokens and
-    (stage 4) the editing parts that the checkpoint lacks. Weights are not changed. What was there already stays. A
-    checkpoint of the same stage keeps its own sizes, unless the stage names others.
+    Sets line breaks and size indicators in the processor and the generation configuration, adds the tokens and (stage 4)
+    the editing parts that the checkpoint lacks. Weights are not changed. What was there already stays: the checkpoint keeps
+    its own sizes, unless the stage names others (`buckets`, `indicator_sizes`, each for itself) or the recipe changes them
+    from the checkpoint's stage to this one. A size that no indicator announces exactly is warned of.
 
     Args:
         force: start from a checkpoint of any stage.
@@ -33,11 +36,12 @@ def prepare_for_stage(
         ValueError: if the stage does not follow the checkpoint's, or the new tokens do not fit the embedding table.
     """
     prepare_processor(processor, model.config, stage, force)
-    if _keeps_layout(model.config, stage):
+    announced = processor.indicator_sizes if processor.size_indicators else ()
+    indicators = indicator_token_ids(processor.tokenizer.convert_tokens_to_ids, announced)
+    model.config.indicator_token_ids = model.model.config.indicator_token_ids = indicators
+    if model.config.stage == stage.name:
         return
     record = stage.record
-    indicators = indicator_token_ids(processor.tokenizer.convert_tokens_to_ids, record.announced_sizes)
-    model.config.indicator_token_ids = model.model.config.indicator_token_ids = indicators
     for name, value in record.generation_settings().items():
         if getattr(model.generation_config, name, None) is None or name == "line_breaks":
             setattr(model.generation_config, name, value)
@@ -58,9 +62,7 @@ def prepare_processor(processor: WallarooProcessor, config: WallarooConfig, stag
     warning = check_order(config.stage, stage, force)
     if warning:
         logger.warning(warning)
-    if _keeps_layout(config, stage):
-        return
-    record = stage.record
+    record = _layout(processor, config, stage)
     if not record.has_editing and config.has_editing:
         raise ValueError(
             f"Stage {stage.name} has no editing, but the checkpoint has editing parts, which it would leave untrained; "
@@ -74,15 +76,47 @@ def prepare_processor(processor: WallarooProcessor, config: WallarooConfig, stag
     if len(processor.tokenizer) > rows:
         raise ValueError(
             f"With the tokens of stage {stage.name} the tokenizer has {len(processor.tokenizer)} ids, but the model's "
-            f"embedding table has {rows} rows; call `model.resize_token_embeddings` first."
+            f"embedding table has {rows} rows; name `indicator_sizes` that have a token already "
+            f"({', '.join(map(str, processor.indicator_sizes))}), or call `model.resize_token_embeddings` first."
         )
+    if record.size_indicators:
+        _warn_of_sizes_without_indicator(record)
     for name, value in record.processor_settings().items():
         setattr(processor, name, [tuple(bucket) for bucket in value] if name == "buckets" else value)
 
 
-def _keeps_layout(config: WallarooConfig, stage: Stage) -> bool:
-    """Whether a checkpoint speaks the stage's layout already: of the same stage, with sizes that nobody changes."""
-    return config.stage == stage.name and stage.buckets is None and stage.indicator_sizes is None
+def _layout(processor: WallarooProcessor, config: WallarooConfig, stage: Stage) -> StageRecord:
+    """The layout that a checkpoint speaks after a stage: what is not named, and no part of the step, stays its own."""
+    record = stage.record
+    if config.stage == stage.name:
+        record = dataclasses.replace(
+            record,
+            line_breaks=processor.line_breaks,
+            size_indicators=processor.size_indicators,
+            has_editing=config.has_editing,
+        )
+        keeps_buckets = True
+    elif config.stage is None:
+        keeps_buckets = processor.line_breaks == record.line_breaks
+    else:
+        keeps_buckets = stage_record(config.stage).buckets == stage_record(stage.name).buckets
+    if stage.buckets is None and keeps_buckets:
+        record = dataclasses.replace(record, buckets=tuple(processor.buckets))
+    if stage.indicator_sizes is None:
+        record = dataclasses.replace(record, indicator_sizes=tuple(processor.indicator_sizes))
+    return record
+
+
+def _warn_of_sizes_without_indicator(record: StageRecord) -> None:
+    known = set(record.indicator_sizes)
+    without = [f"{height}x{width}" for height, width in record.buckets if not {height, width} <= known]
+    if without:
+        logger.warning(
+            "The sizes %s have no indicator of their own, so prompts will announce the nearest of %s; name such sizes in "
+            "`indicator_sizes` too, or choose others.",
+            ", ".join(without),
+            ", ".join(map(str, sorted(known))),
+        )
 
 
 def add_editing_parts(model: WallarooForConditionalGeneration, init: str = "random") -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback, WandbCallback
 
+from .._parsing import parse_json
 from ..processing.image_processor import open_image
 from ..processing.processor import WallarooProcessor
 from ..processing.words import refuse_special_tokens, refused_tokens
@@ -63,7 +64,7 @@ def read_previews(path: str | Path) -> list[Preview]:
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             if isinstance(entry.get("image"), str):
                 entry["image"] = str(path.parent / entry["image"])
             previews.append(Preview(**entry))

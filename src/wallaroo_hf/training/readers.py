@@ -8,13 +8,15 @@ import csv
 import gzip
 import json
 import os
+import re
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .rows import RowError
+from .._parsing import NestingError, parse_json
+from .rows import MEDIA_SUFFIXES, RowError
 
 __all__ = ["DATA_SUFFIXES", "PICTURE_SUFFIXES", "RECORD_VERSION", "parse_record", "read_records", "record_features"]
 
@@ -22,8 +24,9 @@ LINE_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 TABLE_SUFFIXES = (".csv", ".tsv")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 DATA_SUFFIXES = (*LINE_SUFFIXES, ".json", *TABLE_SUFFIXES, ".tar")
-RECORD_VERSION = 1  # to be raised whenever the same file would give other records
+RECORD_VERSION = 2  # to be raised whenever the same file would give other records
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_JSON_MARK = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)  # a string, which may hold others, or a mark
 
 
 def record_features() -> Any:
@@ -73,9 +76,9 @@ def parse_record(record: Mapping[str, Any]) -> dict[str, Any]:
         RowError: `unreadable_row`, if it is not a JSON object.
     """
     try:
-        columns = json.loads(record["json"])
+        columns = parse_json(record["json"])
     except ValueError as error:  # also what is not UTF-8
-        raise RowError(f"It is not JSON ({error}).", "unreadable_row") from error
+        raise RowError(f"It is not JSON that can be read ({error}).", "unreadable_row") from error
     if not isinstance(columns, dict):
         raise RowError(f"It is a JSON {type(columns).__name__}, but must be an object.", "unreadable_row")
     return columns | {picture["field"]: picture["bytes"] for picture in record.get("pictures") or ()}
@@ -91,20 +94,46 @@ def _lines(path: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _members(path: str) -> Iterator[tuple[int, bytes]]:
-    """The members of one JSON list; a file that does not begin with one is read as lines."""
+    """The members of one JSON list; a file that does not begin with one is read as lines.
+
+    A member that is nested too deeply is one broken row: where it is parsed, that is said.
+    """
     with open(path, "rb") as file:
         start = file.read(64).removeprefix(_BYTE_ORDER_MARK).lstrip()
     if not start.startswith(b"["):
         yield from _lines(path)
         return
+    data = Path(path).read_bytes().removeprefix(_BYTE_ORDER_MARK)
     try:
-        members = json.loads(Path(path).read_bytes())
+        members = parse_json(data)
+    except NestingError:
+        yield from enumerate(_split_members(data), start=1)
+        return
     except ValueError as error:
         raise ValueError(
             f"'{path}' is not a whole JSON list ({error}); repair it, or write one object a line."
         ) from error
     for number, member in enumerate(members, start=1):
         yield number, _dump(member)
+
+
+def _split_members(data: bytes) -> Iterator[bytes]:
+    """The members of a JSON list as they stand there, told apart by brackets and commas alone."""
+    depth = start = 0
+    for mark in _JSON_MARK.finditer(data):
+        if mark[0] in b"[{":
+            depth += 1
+            start = mark.end() if depth == 1 else start
+        elif mark[0] in b"]}":
+            depth -= 1
+        ends_list = depth == 0
+        if ends_list or (depth == 1 and mark[0] == b","):
+            member = data[start : mark.start()].strip()
+            if member:
+                yield member
+            start = mark.end()
+        if ends_list:
+            return
 
 
 def _table(path: str, delimiter: str) -> Iterator[tuple[int, bytes]]:
@@ -125,7 +154,8 @@ def _captioned_picture(path: str) -> Iterator[tuple[int, bytes]]:
 def _archive(path: str, name: str) -> Iterator[dict[str, Any]]:
     """Samples of a WebDataset archive: neighbouring members with the same path up to the first dot of the file's name.
 
-    Members other than pictures, `.txt` and `.json` are left out.
+    Members other than pictures, `.txt` and `.json` are left out; of video and audio only the name is kept, which has the
+    sample refused.
     """
     key: tuple[str, str] | None = None
     columns: dict[str, Any] = {}
@@ -153,6 +183,8 @@ def _read_member(file: Any, field: str, columns: dict[str, Any], pictures: list[
         columns[field] = file.read().decode("utf-8-sig", errors="surrogateescape").strip()
     elif field.lower() == "json":
         columns["json"] = file.read()
+    elif suffix.removeprefix(".") in MEDIA_SUFFIXES:
+        columns[field] = file.name
 
 
 def _sample(path: str, name: str, key: Any, columns: dict[str, Any], pictures: list[dict[str, Any]]) -> dict[str, Any]:
@@ -161,7 +193,7 @@ def _sample(path: str, name: str, key: Any, columns: dict[str, Any], pictures: l
     data = _dump({"__key__": key, **columns})
     if raw is not None:
         try:
-            data = _dump({"__key__": key, **columns, "json": json.loads(raw)})
+            data = _dump({"__key__": key, **columns, "json": parse_json(raw)})
         except ValueError:
             data = raw  # what is wrong with it is said where it is parsed
     return {"file": path, "name": f"{name}:{key}", "json": data, "pictures": pictures}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .._files import new_file
+from .._parsing import parse_json
 from .run import RunOptions
 from .stages import Stage
 
@@ -54,7 +55,7 @@ def check_settings(output: Path, settings: dict[str, Any]) -> None:
     if not path.exists():
         return  # of an earlier version
     try:
-        begun = json.loads(path.read_text(encoding="utf-8"))
+        begun = parse_json(path.read_text(encoding="utf-8"))
         if not isinstance(begun, dict):
             raise ValueError("it holds no settings by name")
     except ValueError as error:

@@ -12,6 +12,7 @@ A row is a plain dict; entries that are absent or None mean the same.
   `(rows, cols, embed_dim)` per image to edit.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from numbers import Integral
 from typing import Any
@@ -42,6 +43,14 @@ REASONS = {
 
 Row = dict[str, Any]
 
+# Columns, fields of messages and members of archives that hold what is not trained here.
+MEDIA_SUFFIXES = ("mp4", "webm", "mkv", "mov", "avi", "wav", "mp3", "flac", "ogg", "opus", "m4a")
+_MEDIA_KEY = re.compile(
+    rf"(input_|output_)?(videos?|audios?)(_(paths?|urls?|files?|bytes|frames|clips?))?|{'|'.join(MEDIA_SUFFIXES)}",
+    re.IGNORECASE,
+)
+_MEDIA_MARKER = re.compile(r"<\|?(video|audio)(_(pad|start|end|bos|eos|placeholder))?\|?>", re.IGNORECASE)
+
 
 class RowError(ValueError):
     """A row that cannot be trained on.
@@ -53,6 +62,64 @@ class RowError(ValueError):
     def __init__(self, message: str, reason: str = "unusable_row") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+def refuse_media(row: Mapping[str, Any]) -> None:
+    """Raises if a row or record has video or audio: beside its messages, in them, or as a marker in a text.
+
+    Anything that reads only what it knows would leave them out without a word.
+
+    Raises:
+        RowError: `unreadable_row` or `wrong_content`, naming what was found.
+    """
+    refuse_media_entries(row, "It")
+    messages = row.get("messages")
+    for place, message in enumerate(messages if isinstance(messages, (list, tuple)) else (), 1):
+        if not isinstance(message, Mapping):
+            continue
+        where = f"message {place} ({message.get('role')})"
+        refuse_media_entries(message, where.capitalize())
+        content = message.get("content")
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        for part in parts if isinstance(parts, (list, tuple)) else ():
+            if not isinstance(part, Mapping):
+                continue
+            kind, text = part.get("type"), part.get("text")
+            if isinstance(kind, str) and _MEDIA_KEY.fullmatch(kind):
+                raise _no_media(f"{where.capitalize()} has a part of type '{kind}'", "wrong_content")
+            refuse_media_entries(part, f"A part of {where}")
+            marker = _MEDIA_MARKER.search(text) if isinstance(text, str) else None
+            if marker is not None:
+                raise _no_media(f"{where.capitalize()} says {marker.group()}", "wrong_content")
+
+
+def refuse_media_entries(entries: Mapping[str, Any], place: str) -> None:
+    """Raises if one of some named entries is video or audio; empty ones do not count.
+
+    Args:
+        place: what is said to have it.
+
+    Raises:
+        RowError: `unreadable_row`, naming the entry.
+    """
+    for key, value in entries.items():
+        if isinstance(key, str) and _MEDIA_KEY.fullmatch(key.rpartition(".")[2]) and not _is_empty(value):
+            raise _no_media(f"{place} has a '{key}'", "unreadable_row")
+
+
+def _is_empty(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_empty(entry) for entry in value.values())
+    if isinstance(value, (list, tuple)):
+        return all(_is_empty(entry) for entry in value)
+    return value is None or value is False or (isinstance(value, (str, bytes)) and not value)
+
+
+def _no_media(found: str, reason: str) -> RowError:
+    return RowError(
+        f"{found}, but video and audio are not trained here; leave such rows out, or show single frames as images.",
+        reason,
+    )
 
 
 def row_parts(row: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -126,6 +193,7 @@ def check_messages(row: Mapping[str, Any]) -> None:
     """
     if row.get("error"):
         raise RowError(str(row["error"]), "unreadable_row")
+    refuse_media(row)
     messages = row.get("messages")
     if not isinstance(messages, (list, tuple)) or not messages:
         raise RowError("It has no messages.", "wrong_messages")

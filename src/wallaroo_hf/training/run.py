@@ -19,6 +19,7 @@ from .checkpoints import find_last_complete_checkpoint
 from .collator import WallarooDataCollator
 from .devices import training_device
 from .encode import check_encoded, is_encoded
+from .local_paths import local_path
 from .pictures import open_pictures
 from .preparation import prepare_for_stage
 from .previews import Preview, PreviewCallback
@@ -130,7 +131,7 @@ def load_training_data(data: str) -> tuple[dict[str, Any], list[str]]:
     Raises:
         ValueError: if it cannot be read.
     """
-    path = Path(data)
+    path = Path(local_path(data, what="The data"))
     entries = read_data_config(path) if path.suffix in (".yaml", ".yml") else [DataEntry(path=data)]
     return load_sources(entries), [entry.path for entry in entries if is_encoded(entry.path)]
 

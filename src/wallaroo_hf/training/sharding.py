@@ -81,15 +81,16 @@ def encode_images(model: WallarooModel, inputs: dict[str, Any]) -> dict[str, Any
 
     Args:
         model: not wrapped.
-        inputs: `input_ids`, `labels` and, where there are, `target_pixel_values`, `source_pixel_values` and
-            `source_latents` (see `WallarooForConditionalGeneration.forward`).
+        inputs: `input_ids`, `labels` and, where there are, `target_pixel_values`, `target_image_tokens`,
+            `source_pixel_values` and `source_latents` (see `WallarooForConditionalGeneration.forward`).
 
     Raises:
         ValueError: if images and their places do not match in number.
     """
     inputs = dict(inputs)
-    targets, sources = inputs.pop("target_pixel_values", None), inputs.pop("source_pixel_values", None)
-    inputs["input_ids"], inputs["labels"] = model.place_targets(inputs["input_ids"], inputs["labels"], targets)
+    targets = [inputs.pop(name, None) for name in ("target_pixel_values", "target_image_tokens")]
+    sources = inputs.pop("source_pixel_values", None)
+    inputs["input_ids"], inputs["labels"] = model.place_targets(inputs["input_ids"], inputs["labels"], *targets)
     if sources is not None or inputs.get("source_latents") is not None:
         inputs["source_latents"] = model.source_latents(sources, inputs.get("source_latents"))
     return inputs

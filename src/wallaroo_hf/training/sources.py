@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from .._parsing import parse_yaml
 from .datasets import load_rows, require_datasets
+from .local_paths import local_path
 from .mixing import Source, TaskMixture
 from .rows import TASKS, Row, RowError, row_task
 from .streaming import StreamMixture
@@ -22,7 +22,8 @@ class DataEntry:
     """One entry of `data.yaml`.
 
     Attributes:
-        path: file, folder, pattern or Hub id; relative paths begin at the folder of `data.yaml`.
+        path: file, folder, pattern or Hub id; relative paths begin at the folder of `data.yaml`. Nothing with a scheme,
+            but a `file://` URL in that folder.
         task: the task of all its rows; None: each row's own (not for streams).
         format, split, config, columns, image_folder, streaming: see [`wallaroo_hf.training.datasets.load_rows`].
         weight: share of its task's rows; None for every entry of a task: each row counts the same.
@@ -47,9 +48,9 @@ def read_data_config(path: str | Path) -> list[DataEntry]:
     """
     path = Path(path)
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"'{path}' is not YAML ({' '.join(str(error).split())[:300]}).") from error
+        entries = parse_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # also what is not UTF-8
+        raise ValueError(f"'{path}' is not YAML that can be read ({error}).") from error
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"'{path}' must hold a list of entries, such as `- path: train.jsonl`.")
     return [_read_entry(entry, f"entry {number} of '{path}'", path.parent) for number, entry in enumerate(entries, 1)]
@@ -76,7 +77,8 @@ def _read_entry(entry: Any, place: str, folder: Path) -> DataEntry:
     found = {key: value for key, value in entry.items() if value is not None}
     for key in ("path", "image_folder"):
         if key in found:
-            found[key] = _beside(folder, str(found[key]))
+            path = local_path(str(found[key]), (folder,), f"The `{key}` in {place},")
+            found[key] = _beside(folder, path)
     return DataEntry(**found)
 
 

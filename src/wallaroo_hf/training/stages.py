@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from .._parsing import parse_yaml
 from ..layout.stage import StageRecord, stage_record
 
 # What a stage may train; visual and image tokenizer stay frozen in each of the recipe's (paper section 4).
@@ -34,8 +33,9 @@ class Stage:
         learning_rate, lr_scheduler_type, warmup_steps, max_steps: as in `TrainingArguments`.
         global_batch_size: rows per optimizer step over all processes and accumulation steps.
         task_ratio: rows of each task, relative to each other.
-        buckets: image sizes `(height, width)` in pixels; None = those of the stage's layout.
-        indicator_sizes: edges that have an indicator token; None = those of the stage's layout.
+        buckets: image sizes `(height, width)` in pixels; None = the checkpoint's own, or those of the stage's layout where
+            the recipe changes them with the stage.
+        indicator_sizes: edges that have an indicator token; None = the checkpoint's own.
         max_length: longest row in tokens.
         pixel_limits: areas in pixels between which NaViT sees an image in training; None = the processor's own.
         unconditional_rate: share of drawing rows without prompt (and with a black source), for guidance.
@@ -94,7 +94,7 @@ class Stage:
 
     @property
     def record(self) -> StageRecord:
-        """The layout that checkpoints of this stage speak."""
+        """The layout of this stage, with the released sizes where the stage names none."""
         record = stage_record(self.name)
         return dataclasses.replace(
             record,
@@ -145,7 +145,10 @@ def _as_setting(key: str, value: Any, default: Any) -> Any:
         try:
             if value is None:
                 return None
-            return tuple((int(item[0]), int(item[1])) if key == "buckets" else int(item) for item in value)
+            sizes = tuple((int(item[0]), int(item[1])) if key == "buckets" else int(item) for item in value)
+            if not sizes:
+                raise ValueError("it is empty")
+            return sizes
         except (TypeError, ValueError, IndexError) as error:
             raise wrong from error
     if key == "pixel_limits" and value is None:
@@ -279,8 +282,8 @@ def read_overrides(path: str | Path | None = None, assignments: list[str] | None
     settings: dict[str, Any] = {}
     if path is not None:
         try:
-            loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            loaded = parse_yaml(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
             raise ValueError(
                 f"The stage settings in {path} could not be read ({str(error).splitlines()[0]}); give a YAML file with "
                 "`setting: value` lines."
@@ -292,7 +295,13 @@ def read_overrides(path: str | Path | None = None, assignments: list[str] | None
         key, equals, value = word.partition("=")
         if not equals:
             raise ValueError(f"'{word}' sets nothing; write setting=value, for example learning_rate=1e-4.")
-        settings[key.strip()] = yaml.safe_load(value)
+        try:
+            settings[key.strip()] = parse_yaml(value)
+        except ValueError as error:
+            raise ValueError(
+                f"'{word[:200]}' sets no value that can be read ({error}); write it as in YAML, for example "
+                "learning_rate=1e-4 or 'buckets=[[512, 512]]'."
+            ) from error
     return settings
 
 

@@ -1,5 +1,6 @@
 """`WallarooTrainer`: mixed tasks in one forward, means over the whole global batch, losses by name, and a guard."""
 
+import contextlib
 import logging
 import math
 from collections.abc import Iterator
@@ -11,8 +12,11 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Sequ
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
+from .._files import full_disk_said, give_usual_modes
+from .._run_lock import only_run
 from ..modeling.losses import LOSS_NAMES, count_labels, total_loss
 from ..modeling.model import WallarooForConditionalGeneration
+from ..processing.processor import WallarooProcessor
 from .arguments import WallarooTrainingArguments
 from .checkpoints import ADAPTER_SETTINGS, AtomicCheckpointMixin, find_last_complete_checkpoint
 from .optimizers import muon_adamw
@@ -58,6 +62,10 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
                 f"`args` are {type(self.args).__name__}, but `WallarooTrainer` needs `WallarooTrainingArguments`; they "
                 "take everything that `TrainingArguments` take."
             )
+        if isinstance(
+            self.processing_class, WallarooProcessor
+        ):  # the model may have been resized since they were loaded
+            self.processing_class.first_image_token_id = self.wallaroo.config.text_config.vocab_size
         self._is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         device = self.args.device
         if self._is_sharded:
@@ -277,22 +285,32 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         is_peft = self.wallaroo is not self.accelerator.unwrap_model(self.model)
         if state_dict and self._is_sharded and not is_peft:
             state_dict = {**state_dict, **image_tokenizer_weights(self.wallaroo)}
-        super()._save(output_dir, state_dict)
-        if self.args.should_save and is_peft:  # a stage may have changed them
-            settings = Path(self.args.output_dir if output_dir is None else output_dir) / ADAPTER_SETTINGS
-            self.wallaroo.config.save_pretrained(settings)
-            self.wallaroo.generation_config.save_pretrained(settings)
+        folder = Path(self.args.output_dir if output_dir is None else output_dir)
+        with full_disk_said(folder):
+            super()._save(output_dir, state_dict)
+            if self.args.should_save and is_peft:  # a stage may have changed them
+                self.wallaroo.config.save_pretrained(folder / ADAPTER_SETTINGS)
+                self.wallaroo.generation_config.save_pretrained(folder / ADAPTER_SETTINGS)
+        if self.args.should_save:
+            give_usual_modes(folder)
 
     # ---------------------------------------------------------------------------------------------------------- data
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As in `Trainer`. Checkpoints do not keep where a stream was: resumed, it is read again from its beginning."""
+        """As in `Trainer`, but never while another process trains into the same folder.
+
+        Checkpoints do not keep where a stream was: resumed, it is read again from its beginning.
+
+        Raises:
+            ValueError: if another process trains into `output_dir`.
+        """
         streams = isinstance(self.train_dataset, StreamMixture)
         if resume_from_checkpoint and streams and not self.args.ignore_data_skip:
             logger.warning(
                 "The data is streamed, so all rows before the checkpoint are read and prepared again first."
             )
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        with only_run(Path(self.args.output_dir)) if self.is_world_process_zero() else contextlib.nullcontext():
+            return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """As in `Trainer`, which goes on with the base's weights where the checkpoint has none."""

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .._run_lock import only_run
 from ..modeling.configuration import WallarooVQConfig
 from ..modeling.vq import WallarooVQModel
 from .vq_checkpoints import newest_checkpoint, read_checkpoint, remove_partial, write_checkpoint, write_model
@@ -179,8 +180,13 @@ class VQTrainer:
             The folder of the finished tokenizer, or None if time ran out before.
 
         Raises:
-            ValueError: if `output_dir` holds a run that is neither resumed nor removed, or a run with other settings.
+            ValueError: if `output_dir` holds a run that is neither resumed nor removed, a run with other settings, or one
+                that another process is training.
         """
+        with only_run(self.output_dir):
+            return self._train(resume, on_step)
+
+    def _train(self, resume: bool, on_step: Callable[[int, dict[str, float]], None] | None) -> Path | None:
         self._begin(resume)
         started = saved = previewed = time.monotonic()
         before = self._seconds

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from .._files import new_folder
 from .._loading import fill_model, reading_checkpoint
 from ..modeling.vq import WallarooVQModel
 
@@ -57,13 +56,12 @@ def write_checkpoint(
     if checkpoint.exists():
         return checkpoint
 
-    def fill(partial: Path) -> None:
+    with new_folder(checkpoint, replace=True) as partial:
         model.config.save_pretrained(partial)
         save_file({name: weight.contiguous() for name, weight in model.state_dict().items()}, partial / _WEIGHTS)
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial / _TENSORS)
         (partial / _STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
 
-    _replace_folder(checkpoint, fill)
     for old in _checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return checkpoint
@@ -93,18 +91,5 @@ def read_checkpoint(checkpoint: Path, model: WallarooVQModel) -> tuple[dict[str,
 
 def write_model(folder: Path, model: WallarooVQModel) -> None:
     """`save_pretrained` that replaces `folder` only when the new one is whole."""
-    _replace_folder(folder, model.save_pretrained)
-
-
-def _replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-partial-", dir=folder.parent))
-    try:
-        fill(partial)
-        partial.chmod(0o755)
-        for file in partial.iterdir():
-            file.chmod(0o644)  # safetensors makes it readable for its owner only
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with new_folder(folder, replace=True) as partial:
+        model.save_pretrained(partial)

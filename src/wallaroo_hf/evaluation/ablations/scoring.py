@@ -13,6 +13,7 @@ from ...processing.processor import WallarooProcessor
 from ...scenes import Prompt
 from ...scenes.shapes import SLOT
 from ...training.collator import WallarooDataCollator
+from ...training.sharding import encode_images
 from ..items import prompt_items
 from ..outputs import Sampling, Subject, evaluation_mode, make_outputs
 from .data import EncodedRows
@@ -126,10 +127,10 @@ def _row_losses(model: Any, processor: WallarooProcessor, rows: Any) -> Iterator
 
 def _split(model: Any, batch: dict[str, Any], shapes: Sequence[tuple[int, int]]) -> Iterator[_RowLosses]:
     """Runs a batch of drawing rows and gives each row its losses."""
-    inputs = {name: _to_device(value, model.device) for name, value in batch.items()}
+    inputs = encode_images(model.model, {name: _to_device(value, model.device) for name, value in batch.items()})
     outputs = model(**inputs)
     config = model.config
-    labels = batch["labels"][:, 1:]
+    labels = inputs["labels"][:, 1:].cpu()
     is_code, is_text = (
         labels >= config.text_config.vocab_size,
         (labels >= 0) & (labels < config.text_config.vocab_size),

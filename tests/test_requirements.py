@@ -35,7 +35,7 @@ def test_the_floor_is_what_ci_installs(wanted):
     assert wanted.specifier.contains(pinned)
 
 
-@pytest.mark.parametrize("name", ["transformers"])
+@pytest.mark.parametrize("name", ["transformers", "uvicorn"])
 def test_what_is_inherited_from_has_a_cap(name):
     specifier = next(one.specifier for one in WANTED if one.name == name)
     assert any(one.operator == "<" for one in specifier)

@@ -184,7 +184,7 @@ def test_rows_with_broken_pictures_can_be_replaced_too():
     """Their pictures are then decoded where the row is drawn, in the loader's workers."""
     found = [{**row, "images": [picture(1) if row["number"] else b"broken"]} for row in rows("generation", 3)]
     mixture = mix_rows({"generation": found}, shuffle=False, check=open_pictures, on_error="skip")
-    assert [row["number"] for row in mixture] == [1, 1, 2] and "not an undamaged file" in mixture[0]["skipped"][0]
+    assert [row["number"] for row in mixture] == [1, 1, 2] and "could not be read" in mixture[0]["skipped"][0]
     assert mixture[0]["images"][0].tobytes() == picture(1).tobytes()
 
 

@@ -160,8 +160,8 @@ def require_cache(folder: Path, whose: str, variable: str, writable: bool = True
             raise PermissionError("it may not be written into")
     except OSError as error:
         raise ValueError(
-            f"The cache of {whose}, '{folder}', cannot be used ({error.strerror or error}); set {variable} (or HF_HOME, where "
-            "it is) to a folder that can be written."
+            f"The cache of {whose}, '{folder}', cannot be used ({error.strerror or error}); set {variable} (or HF_HOME, "
+            "where it is) to a folder that can be written."
         ) from error
 
 

@@ -28,7 +28,7 @@ ALLOWED = {
         *("_built_in", "_files", "_loading", "_parsing", "_version", "layout", "scenes"),
         *("generation", "modeling", "processing", "training"),
     },
-    "_checkpoint_files": {"_parsing"},
+    "_checkpoint_files": {"_files", "_parsing"},
     "_files": set(),
     "_given": {"_files"},
     "_loading": set(),

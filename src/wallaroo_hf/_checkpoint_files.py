@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+from ._files import require_cache
 from ._parsing import parse_json
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -50,6 +52,7 @@ def find_checkpoint(name: str | Path, revision: str | None = None, weights: bool
     if not folder.is_dir():
         if str(name).startswith((".", "/", "~")) or str(name).count("/") != 1:
             raise ValueError(f"The checkpoint '{name}' does not exist; give a folder or a Hub id such as org/name.")
+        require_cache(Path(HF_HUB_CACHE), "the Hub's files", "HF_HUB_CACHE", writable=False)
         patterns = [*SETTINGS, *(["*.safetensors"] if weights else [])]
         try:
             folder = Path(snapshot_download(str(name), revision=revision, allow_patterns=patterns))

@@ -143,6 +143,28 @@ def give_usual_modes(folder: Path) -> None:
                 path.chmod(own | mode)
 
 
+def require_cache(folder: Path, whose: str, variable: str, writable: bool = True) -> None:
+    """Makes sure that a cache is there, before a library fails for want of it without a word of what to do.
+
+    Args:
+        whose: what is kept in it.
+        variable: of the environment, that moves it.
+        writable: whether it will be written into.
+
+    Raises:
+        ValueError: naming the variable.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if writable and not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError("it may not be written into")
+    except OSError as error:
+        raise ValueError(
+            f"The cache of {whose}, '{folder}', cannot be used ({error.strerror or error}); set {variable} (or HF_HOME, "
+            "where it is) to a folder that can be written."
+        ) from error
+
+
 @contextlib.contextmanager
 def full_disk_said(place: Path | None = None) -> Iterator[None]:
     """Turns what any library raises on a full disk into one sentence; other errors pass.

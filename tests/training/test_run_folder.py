@@ -12,9 +12,11 @@ import sys
 import datasets
 import pytest
 import torch
+from transformers import TrainerState
 from typer.testing import CliRunner
 
 from training_runs import build_trainer
+from wallaroo_hf._checkpoint_files import find_checkpoint
 from wallaroo_hf._files import FullDiskError
 from wallaroo_hf._run_lock import LOCK_FILE
 from wallaroo_hf.cli import app
@@ -52,7 +54,7 @@ def test_a_full_disk_while_a_checkpoint_is_written(compact, rows, tmp_path, monk
         elif what == "optimizer":
             monkeypatch.setattr(torch, "save", second(torch.save))
         else:
-            monkeypatch.setattr(trainer.state, "save_to_json", second(trainer.state.save_to_json))
+            monkeypatch.setattr(TrainerState, "save_to_json", second(TrainerState.save_to_json))
         with pytest.raises(FullDiskError, match=r"checkpoint-2'.* run the same command again\.$"):
             trainer.train()
     finally:
@@ -100,7 +102,13 @@ def test_a_cache_that_cannot_be_used_says_what_to_set(tmp_path, monkeypatch):
             ValueError, match=r"cache .*file/cache', cannot be used \(Not a directory\); set HF_DATASETS_CACHE"
         ):
             load_rows(tmp_path / name)
-        assert len(list(load_rows(tmp_path / name, streaming=True))) == 1
+        with pytest.raises(ValueError, match="set HF_DATASETS_CACHE"):
+            load_rows(tmp_path / name, streaming=True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
+    monkeypatch.setattr("wallaroo_hf._checkpoint_files.HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
+    for read in (load_rows, find_checkpoint):
+        with pytest.raises(ValueError, match=r"file/hub', cannot be used .*; set HF_HUB_CACHE \(or HF_HOME"):
+            read("org/name")
 
 
 def test_a_home_that_cannot_be_made_says_what_to_set(tmp_path):

@@ -1,11 +1,13 @@
 """Checkpoints that are whole or not there: saving under another name first, and finding the newest complete one."""
 
+import contextlib
 import itertools
 import json
 import os
 import re
 import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -184,11 +186,8 @@ class AtomicCheckpointMixin:
         trainer.accelerator.wait_for_everyone()
         self._writing_checkpoint = True
         try:
-            with full_disk_said(final):
+            with _half_removed(final):
                 super()._save_checkpoint(model, trial)  # type: ignore[misc]
-        except FullDiskError:
-            shutil.rmtree(run_dir / UNFINISHED, ignore_errors=True)  # half a checkpoint would only take room
-            raise
         finally:
             self._writing_checkpoint = False
             trainer.args.push_to_hub = push
@@ -196,7 +195,7 @@ class AtomicCheckpointMixin:
             trainer.state.best_model_checkpoint = str(final)  # in every process; they all load it in the end
         trainer.accelerator.wait_for_everyone()
         if trainer.args.should_save:
-            with full_disk_said(final):
+            with _half_removed(final):
                 trainer.state.save_to_json(str(written / "trainer_state.json"))
                 _flush(written)
             _publish(written, final)
@@ -205,6 +204,17 @@ class AtomicCheckpointMixin:
         trainer.accelerator.wait_for_everyone()
         if push:
             trainer._push_from_checkpoint(str(final))
+
+
+@contextlib.contextmanager
+def _half_removed(final: Path) -> Iterator[None]:
+    """Says that the disk is full, and removes what was written of a checkpoint: it would only take room."""
+    try:
+        with full_disk_said(final):
+            yield
+    except FullDiskError:
+        shutil.rmtree(final.parent / UNFINISHED, ignore_errors=True)
+        raise
 
 
 def _publish(written: Path, final: Path) -> None:

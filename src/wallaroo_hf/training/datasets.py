@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .._files import FullDiskError, no_space_sentence
+from .._files import FullDiskError, no_space_sentence, require_cache
 from .adapters import FORMATS, adapt_row
 from .local_paths import has_scheme, local_path, refuse_remote_files
 from .readers import DATA_SUFFIXES, PICTURE_SUFFIXES, RECORD_VERSION, parse_record, read_records, record_features
@@ -173,7 +173,7 @@ def _load_files(datasets: ModuleType, files: list[str], reader: "_RowReader", st
     if len(are_parquet) > 1:
         raise ValueError(f"The files are of several kinds ('{files[0]}' and others); name .parquet files apart.")
     if are_parquet == {True}:
-        with contextlib.nullcontext() if streaming else _writing_cache(datasets):
+        with _writing_cache(datasets, streaming):
             table = datasets.load_dataset("parquet", data_files=files, split="train", streaming=streaming)
         return _adapted(table, reader.within(*dict.fromkeys(os.path.dirname(path) for path in files)))
     stats = [(path, os.stat(path)) for path in files]
@@ -182,29 +182,24 @@ def _load_files(datasets: ModuleType, files: list[str], reader: "_RowReader", st
         "version": RECORD_VERSION,
     }
     kind = datasets.IterableDataset if streaming else datasets.Dataset
-    with contextlib.nullcontext() if streaming else _writing_cache(datasets):
+    with _writing_cache(datasets, streaming):
         records = kind.from_generator(read_records, features=record_features(), gen_kwargs=arguments)
     return _adapted(records, reader, are_records=True)
 
 
 @contextlib.contextmanager
-def _writing_cache(datasets: ModuleType) -> Iterator[None]:
+def _writing_cache(datasets: ModuleType, streaming: bool) -> Iterator[None]:
     """Says what is wrong with a file or with the cache on disk, not that a data set could not be generated.
+
+    Args:
+        streaming: the cache must be there, but nothing is written into it.
 
     Raises:
         ValueError: if a file cannot be read, or the cache not be made.
         FullDiskError: if there is no room.
     """
     cache = Path(datasets.config.HF_DATASETS_CACHE)
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        if not os.access(cache, os.W_OK | os.X_OK):
-            raise PermissionError("it may not be written into")
-    except OSError as error:
-        raise ValueError(
-            f"The cache of the datasets package, '{cache}', cannot be used ({error.strerror or error}); set "
-            "HF_DATASETS_CACHE (or HF_HOME, where it is) to a folder that can be written, or read the data as a stream."
-        ) from error
+    require_cache(cache, "the datasets package", "HF_DATASETS_CACHE", not streaming)
     try:
         yield
     except datasets.exceptions.DatasetGenerationError as error:
@@ -231,11 +226,16 @@ def _load_saved(datasets: ModuleType, folder: str, split: str | None) -> Any:
 
 
 def _load_from_hub(datasets: ModuleType, name: str, config: str | None, split: str | None, streaming: bool) -> Any:
+    from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import HfHubHTTPError
 
+    require_cache(Path(HF_HUB_CACHE), "the Hub's files", "HF_HUB_CACHE")
     try:
-        refuse_remote_files(name)
-        return datasets.load_dataset(name, config, split=split or "train", streaming=streaming)
+        with _writing_cache(datasets, streaming):
+            refuse_remote_files(name)
+            return datasets.load_dataset(name, config, split=split or "train", streaming=streaming)
+    except FullDiskError:
+        raise
     except (OSError, ValueError, HfHubHTTPError) as error:  # not there, no access, no network, no such split
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise ValueError(f"No data set could be loaded from '{name}', a file, folder or Hub id ({reason}).") from error

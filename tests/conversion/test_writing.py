@@ -6,10 +6,12 @@ import stat
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from wallaroo_hf._files import new_folder
+from wallaroo_hf.cli import app
 from wallaroo_hf.conversion.writing import write_shards
 
 TENSORS = {
@@ -137,3 +139,16 @@ def test_what_is_there_is_not_overwritten(tmp_path, kind):
     ):
         raise AssertionError("must not begin")
     assert kept.read_text() == "precious" and os.listdir(tmp_path) == ["output"]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(compact, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("wallaroo_hf.conversion.writing.save_file", fail)
+    arguments = ["convert", "--vq", str(compact.vq), "--output", str(tmp_path / "out")]
+    for more in (["--vq-only"], ["--checkpoint", str(compact.checkpoint), "--base", str(compact.base)]):
+        result = CliRunner().invoke(app, [*arguments, *more])
+        assert result.exit_code == 1 and "Traceback" not in result.output
+        assert f"There is no space left for '{tmp_path / 'out'}'; make room there" in " ".join(result.output.split())
+        assert os.listdir(tmp_path) == []

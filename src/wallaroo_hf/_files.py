@@ -201,7 +201,7 @@ def no_space_sentence(error: BaseException, place: Path | None) -> str | None:
         where = place or getattr(link, "filename", None)
         named = f"for '{where}'" if where else "on the disk that is written to"
         if number in (errno.ENOSPC, errno.EDQUOT) or any(words in str(link) for words in _NO_SPACE_WORDS):
-            return f"There is no space left {named}; {advice}."
+            return f"No space is left {named}; {advice}."
         if isinstance(link, RuntimeError) and any(words in str(link) for words in _TORCH_WRITER_WORDS):
             named = f"'{where}'" if where else "A file"
             return f"{named} could not be written, as if there were no space left; {advice}."

@@ -150,5 +150,5 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(compact, tmp_path, monke
     for more in (["--vq-only"], ["--checkpoint", str(compact.checkpoint), "--base", str(compact.base)]):
         result = CliRunner().invoke(app, [*arguments, *more])
         assert result.exit_code == 1 and "Traceback" not in result.output
-        assert f"There is no space left for '{tmp_path / 'out'}'; make room there" in " ".join(result.output.split())
+        assert f"No space is left for '{tmp_path / 'out'}'; make room there" in " ".join(result.output.split())
         assert os.listdir(tmp_path) == []

@@ -127,5 +127,5 @@ def test_a_full_cache_is_one_sentence(tmp_path, monkeypatch):
     (tmp_path / "train.jsonl").write_text('{"question": "a", "answer": "b"}')
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("datasets.arrow_writer.ArrowWriter.finalize", no_space)
-    with pytest.raises(FullDiskError, match=r"There is no space left for '.*cache'; make room"):
+    with pytest.raises(FullDiskError, match=r"No space is left for '.*cache'; make room"):
         load_rows(tmp_path / "train.jsonl")

@@ -9,8 +9,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from wallaroo_hf._files import new_folder
 from wallaroo_hf.conversion.writing import write_shards
+from wallaroo_hf.files.whole import new_folder
 
 TENSORS = {
     "one": torch.randn(100, 10),

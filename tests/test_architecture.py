@@ -14,112 +14,32 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "wallaroo_hf"
 FILES = sorted(SOURCE.rglob("*.py"))
 # room -> rooms it may import from (itself always)
+_CORE = {"files", "layout", "processing", "generation", "modeling"}
 ALLOWED = {
+    "files": {"_version"},
     "layout": set(),
-    "scenes": {"_parsing"},
+    "scenes": {"files"},
     "processing": {"layout"},
     "generation": {"layout"},
     "modeling": {"layout", "generation"},
-    "conversion": {"_checkpoint_files", "_files", "_loading", "layout", "processing", "modeling"},
-    "training": {
-        *("_files", "_loading", "_parsing", "_run_lock", "_version", "layout", "processing", "modeling", "scenes"),
+    "conversion": _CORE - {"generation"},
+    "pipelines": _CORE - {"files"},
+    "conversation": {"generation", "processing"},
+    "training": {*_CORE, "_version", "scenes"},
+    "evaluation": {*_CORE, "_version", "scenes", "training"},
+    "web": {*_CORE, "_version", "conversation", "pipelines"},
+    "cli": {
+        *(*_CORE, "_registration", "_version", "conversation", "conversion", "evaluation", "pipelines", "scenes"),
+        *("training", "web"),
     },
-    "evaluation": {
-        *("_built_in", "_files", "_loading", "_parsing", "_version", "layout", "scenes"),
-        *("generation", "modeling", "processing", "training"),
-    },
-    "_checkpoint_files": {"_files", "_parsing"},
-    "_files": set(),
-    "_given": {"_files"},
-    "_loading": set(),
-    "_run_lock": set(),
-    "_parsing": set(),
-    "_processes": set(),
+    "_registration": {*_CORE, "pipelines"},
     "_requirements": set(),
     "_version": set(),
-    "_registration": {"_built_in", "modeling", "pipelines", "processing"},
+    "__init__": {*_CORE, "_registration", "_requirements", "_version", "pipelines"},
     "__main__": {"cli"},
-    "conversation": {"generation", "processing"},
-    "_terminal_images": set(),
-    "_prompt_files": {"_checkpoint_files", "_files", "_parsing"},
-    "_checkpoint_info": {"_checkpoint_files"},
-    "_commands_chat": {
-        "_cli_options",
-        "_commands",
-        "_saved_pictures",
-        "_terminal_images",
-        "conversation",
-        "processing",
-        "_files",
-        "_given",
-    },
-    "_commands_info": {"_checkpoint_files", "_checkpoint_info", "_cli_options"},
-    "_commands_prompts": {
-        *(
-            "_commands",
-            "_files",
-            "_given",
-            "_processes",
-            "_prompt_files",
-            "_saved_pictures",
-            "pipelines",
-            "processing",
-        ),
-    },
-    "_saved_pictures": {"_files", "_version"},
-    "_commands_app": {"_cli_options", "_commands", "web", "_files"},
-    "web": {"_saved_pictures", "_version", "conversation", "generation", "layout", "pipelines", "processing"},
-    "_commands": {
-        *(
-            "_given",
-            "_loading",
-            "_saved_pictures",
-            "_registration",
-            "generation",
-            "modeling",
-            "pipelines",
-            "processing",
-        ),
-    },
-    "_built_in": set(),
-    "_training_progress": set(),
-    "_cli_options": {"_built_in"},
-    "_commands_train_vq": {"modeling", "training", "_files"},
-    "_commands_encode": {"_cli_options", "_commands", "_registration", "layout", "processing", "training", "_files"},
-    "_commands_export": {
-        *("_checkpoint_files", "_cli_options", "_commands", "_files", "_registration"),
-        *("conversion", "pipelines", "training"),
-        "_given",
-    },
-    "_commands_merge": {"_cli_options", "_registration", "training"},
-    "_commands_serve": {"_cli_options", "_commands", "web"},
-    "_commands_evaluate": {"_cli_options", "_commands", "evaluation", "scenes", "_files"},
-    "_commands_benchmarks": {"_cli_options", "_processes", "_commands", "evaluation", "_files"},
-    "_commands_train": {
-        *("_cli_options", "_commands_train_vq", "_loading", "_processes", "_registration", "_run_lock"),
-        "_training_progress",
-        *("processing", "modeling", "training"),
-        "_files",
-    },
-    "cli": {
-        *(
-            "_version",
-            "_registration",
-            "_cli_options",
-            "_commands",
-            "_commands_encode",
-            "_commands_evaluate",
-            "_files",
-        ),
-        *("_commands_app", "_commands_benchmarks", "_commands_chat", "_commands_export", "_commands_info"),
-        *("_commands_merge", "_commands_prompts", "_commands_serve", "_commands_train"),
-        *("conversion", "processing"),
-        "_given",
-    },
-    "pipelines": {"_loading", "generation", "processing"},
-    "__init__": {"_built_in", "_requirements", "_version", "_registration", "modeling", "pipelines", "processing"},
 }
-TORCH_FREE = ("layout",)
+HEAVY = {"layout": {"torch", "transformers", "numpy", "PIL"}, "files": {"torch", "transformers", "numpy"}}
+OUTSIDE_OF_SCENES = {"numpy", "PIL", "datasets"}  # beside the standard library
 
 
 def _room(path: Path) -> str:
@@ -150,10 +70,9 @@ def test_dependencies_flow_one_way(path):
     assert ours <= ALLOWED[room] | {room}, f"{room} must not import {ours - ALLOWED[room] - {room}}"
     outside = {name for name, is_ours in _imports(path) if not is_ours}
     assert "wallaroo_hf" not in outside, "import relatively"
-    if room in TORCH_FREE:
-        assert not outside & {"torch", "transformers", "numpy", "PIL"}
+    assert not outside & HEAVY.get(room, set())
     if room == "scenes":
-        assert outside <= {*sys.stdlib_module_names, "numpy", "PIL", "datasets"}
+        assert outside <= {*sys.stdlib_module_names, *OUTSIDE_OF_SCENES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))

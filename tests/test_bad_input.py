@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 import hostile
+from commands import runner
 from helpers import picture
-from test_cli import runner
 from wallaroo_hf import WallarooPipeline
 from wallaroo_hf.cli import app
 

@@ -29,7 +29,7 @@ _HOMES = {
     "WallarooProcessor": "processing.processor",
     "WallarooVQConfig": "modeling.configuration",
     "WallarooVQModel": "modeling.vq",
-    "default_checkpoint": "_built_in",
+    "default_checkpoint": "files.built_in",
 }
 
 __all__ = [

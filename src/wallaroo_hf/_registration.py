@@ -10,7 +10,7 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from ._built_in import FOLDER
+from .files.built_in import FOLDER
 from .modeling.backbone import WallarooModel
 from .modeling.configuration import WallarooConfig, WallarooVQConfig
 from .modeling.model import WallarooForConditionalGeneration

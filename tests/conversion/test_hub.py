@@ -16,8 +16,8 @@ from PIL import Image
 from damaged_weights import DAMAGES, damaged
 from test_architecture import SOURCE
 from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor, default_checkpoint
-from wallaroo_hf._checkpoint_files import find_checkpoint
 from wallaroo_hf.conversion import CardEntries, export_hub, push_to_hub
+from wallaroo_hf.files.checkpoint_files import find_checkpoint
 
 
 @pytest.fixture(scope="module")

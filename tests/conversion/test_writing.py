@@ -10,9 +10,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from wallaroo_hf._files import new_folder
 from wallaroo_hf.cli import app
 from wallaroo_hf.conversion.writing import write_shards
+from wallaroo_hf.files.whole import new_folder
 
 TENSORS = {
     "one": torch.randn(100, 10),

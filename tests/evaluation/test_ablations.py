@@ -222,6 +222,6 @@ def test_tokenizers_differ_in_their_factor_only():
     small, fine = tokenizer_config(16), tokenizer_config(8)
     assert (small.image_token_size, fine.image_token_size) == (16, 8)
     assert small.codebook_size == fine.codebook_size and small.embed_dim == fine.embed_dim
-    from wallaroo_hf.training.vq_recipe import small_tokenizer_config
+    from wallaroo_hf.training.vq.vq_recipe import small_tokenizer_config
 
     assert list(small.channel_multiplier) == list(small_tokenizer_config().channel_multiplier)

@@ -9,7 +9,7 @@ from wallaroo_hf.scenes.scene import Scene
 from wallaroo_hf.scenes.splits import QUESTIONS, Combination, split_of
 from wallaroo_hf.scenes.verify import check_answer
 from wallaroo_hf.scenes.words import PLACE_WORDS
-from wallaroo_hf.training.scenes_data import Conversations
+from wallaroo_hf.training.scenes.scenes_data import Conversations
 
 PLACES = {names[0] for words in PLACE_WORDS.values() for names in words.values()}
 ROWS = [make_conversation(0, index) for index in range(400)]

@@ -20,7 +20,7 @@ from wallaroo_hf.scenes.lessons import (
 from wallaroo_hf.scenes.scene import SIZES, Scene
 from wallaroo_hf.scenes.splits import OPERATIONS, Combination, split_of
 from wallaroo_hf.scenes.verify import check_caption, check_edit
-from wallaroo_hf.training.scenes_data import Conversations, Lessons
+from wallaroo_hf.training.scenes.scenes_data import Conversations, Lessons
 
 ROWS = [make_lesson(0, index) for index in range(200)]
 

@@ -5,8 +5,8 @@ import torch
 
 from wallaroo_hf.training.devices import training_device
 from wallaroo_hf.training.run import RunOptions, build_trainer
-from wallaroo_hf.training.scenes_recipe import tiny_recipe
-from wallaroo_hf.training.scenes_run import SceneRun
+from wallaroo_hf.training.scenes.scenes_recipe import tiny_recipe
+from wallaroo_hf.training.scenes.scenes_run import SceneRun
 from wallaroo_hf.training.stages import stage
 
 

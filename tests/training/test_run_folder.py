@@ -16,10 +16,10 @@ from transformers import TrainerState
 from typer.testing import CliRunner
 
 from training_runs import build_trainer
-from wallaroo_hf._checkpoint_files import find_checkpoint
-from wallaroo_hf._files import FullDiskError
-from wallaroo_hf._run_lock import LOCK_FILE
 from wallaroo_hf.cli import app
+from wallaroo_hf.files.checkpoint_files import find_checkpoint
+from wallaroo_hf.files.run_lock import LOCK_FILE
+from wallaroo_hf.files.whole import FullDiskError
 from wallaroo_hf.training.checkpoints import find_last_complete_checkpoint
 from wallaroo_hf.training.datasets import load_rows
 
@@ -105,7 +105,7 @@ def test_a_cache_that_cannot_be_used_says_what_to_set(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="set HF_DATASETS_CACHE"):
             load_rows(tmp_path / name, streaming=True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
-    monkeypatch.setattr("wallaroo_hf._checkpoint_files.HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
+    monkeypatch.setattr("wallaroo_hf.files.checkpoint_files.HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
     for read in (load_rows, find_checkpoint):
         with pytest.raises(ValueError, match=r"file/hub', cannot be used .*; set HF_HUB_CACHE \(or HF_HOME"):
             read("org/name")

@@ -11,7 +11,7 @@ from PIL import Image
 import browser
 from helpers import picture
 from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor, default_checkpoint
-from wallaroo_hf._saved_pictures import slug
+from wallaroo_hf.files.saved_pictures import slug
 
 pytest.importorskip("gradio", reason="the web page needs gradio: pip install 'wallaroo-hf[app]'")
 

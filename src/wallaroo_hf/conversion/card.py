@@ -6,7 +6,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from .._checkpoint_files import read_json
+from ..files.checkpoint_files import read_json
 
 __all__ = ["card_text", "find_recipe"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from .._checkpoint_files import INDEX, SETTINGS, find_checkpoint, read_json, weight_files
-from .._files import new_folder
+from ..files.checkpoint_files import INDEX, SETTINGS, find_checkpoint, read_json, weight_files
+from ..files.whole import new_folder
 from .card import card_text, find_recipe
 from .checking import check_stored
 

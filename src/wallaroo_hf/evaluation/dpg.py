@@ -13,16 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .drawing_plans import (
-    Benchmark,
-    Picture,
-    Plan,
-    ScoredFile,
-    check_name,
-    check_prompt,
-    read_text,
-    refuse_twins,
-)
+from .drawing_plans import Benchmark, Picture, Plan, ScoredFile, check_name, check_prompt, read_text, refuse_twins
 
 CELLS = 4  # of a grid
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from .._files import new_folder
+from ..files.whole import new_folder
 from ..processing.opening import open_image
 from .benchmarks import BENCHMARKS
 from .drawing_manifest import IMAGES, SAMPLES, Drawing, Manifest

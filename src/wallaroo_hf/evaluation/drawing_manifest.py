@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .._files import new_file
-from .._parsing import parse_json
+from ..files.parsing import parse_json
+from ..files.whole import new_file
 from .drawing_plans import ScoredFile
 
 MANIFEST_FILE = "manifest.json"

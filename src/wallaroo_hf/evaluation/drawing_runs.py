@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from .._files import new_file
+from ..files.whole import new_file
 from ..layout.grid import check_size, nearest_bucket
 from ..layout.prompts import fill_template, prompt_language
 from ..processing.image_processor import open_image

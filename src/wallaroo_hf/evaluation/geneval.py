@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .._parsing import parse_json
+from ..files.parsing import parse_json
 from .drawing_plans import Benchmark, Picture, Plan, ScoredFile, check_prompt, read_text
 
 

@@ -9,17 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from .._parsing import parse_json
-from .drawing_plans import (
-    Benchmark,
-    Picture,
-    Plan,
-    ScoredFile,
-    check_name,
-    check_prompt,
-    read_text,
-    refuse_twins,
-)
+from ..files.parsing import parse_json
+from .drawing_plans import Benchmark, Picture, Plan, ScoredFile, check_name, check_prompt, read_text, refuse_twins
 
 
 def read_imgedit(path: Path, pictures_per_prompt: int = 1) -> Plan:

@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from .._files import new_file
+from ..files.whole import new_file
 from .reports import SCORES_FILE, write_json
 
 RUN_FILE = "run.json"
@@ -27,7 +27,7 @@ def write_model_card(folder: str | Path, run: Mapping[str, Any], scores: Mapping
     """Writes `README.md` into a checkpoint's folder.
 
     Args:
-        run: `run.json` of [`wallaroo_hf.training.scenes_run.SceneRun`].
+        run: `run.json` of [`wallaroo_hf.training.scenes.scenes_run.SceneRun`].
         scores: `scores.json` of `wallaroo evaluate scenes`; None = not scored yet, and the card says so.
 
     Returns:

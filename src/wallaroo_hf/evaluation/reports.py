@@ -13,7 +13,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from .._files import new_file
+from ..files.whole import new_file
 from ..processing.opening import open_image
 from ..scenes import render
 from ..training.reports import contact_sheet

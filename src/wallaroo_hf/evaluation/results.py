@@ -11,8 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from .._files import new_file
-from .._parsing import parse_json
+from ..files.parsing import parse_json
+from ..files.whole import new_file
 from ..scenes import Verdict
 from .items import TASKS, Item
 

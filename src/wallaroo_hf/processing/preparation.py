@@ -7,13 +7,7 @@ import numpy as np
 from PIL import Image
 
 from ..layout import grid, prompts
-from ..layout.special_tokens import (
-    GENERATE_IMAGE_PAD,
-    GENERATE_START,
-    IMAGE_PAD,
-    VISION_START,
-    indicator_token,
-)
+from ..layout.special_tokens import GENERATE_IMAGE_PAD, GENERATE_START, IMAGE_PAD, VISION_START, indicator_token
 from .batch import RAGGED_KEYS, WallarooBatchFeature
 from .image_processor import WallarooImageProcessor, flatten_images
 from .requests import DrawingRequest

@@ -50,7 +50,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .._parsing import parse_json
+from ..files.parsing import parse_json
 from .answers import language_of
 from .scene import Scene
 from .shapes import SLOT

@@ -14,7 +14,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from .._files import FullDiskError, full_disk_said
+from ..files.whole import FullDiskError, full_disk_said
 
 __all__ = [
     "ADAPTER_SETTINGS",

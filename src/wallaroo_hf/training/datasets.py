@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .._files import FullDiskError, no_space_sentence, require_cache
+from ..files.whole import FullDiskError, no_space_sentence, require_cache
 from .adapters import FORMATS, adapt_row
 from .local_paths import has_scheme, local_path, refuse_remote_files
 from .readers import DATA_SUFFIXES, PICTURE_SUFFIXES, RECORD_VERSION, parse_record, read_records, record_features

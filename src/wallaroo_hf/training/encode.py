@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .._files import new_file
+from ..files.whole import new_file
 from ..layout.grid import check_size
 from ..modeling.vq import WallarooVQModel
 from ..processing.processor import WallarooProcessor

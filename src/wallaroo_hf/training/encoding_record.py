@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .._files import new_file
-from .._parsing import parse_json
+from ..files.parsing import parse_json
+from ..files.whole import new_file
 from ..modeling.vq import WallarooVQModel
 from ..processing.processor import WallarooProcessor
 from .datasets import ENCODING_RECORD

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.request import url2pathname
 
-from .._parsing import parse_yaml
+from ..files.parsing import parse_yaml
 
 __all__ = ["has_scheme", "local_path", "refuse_remote_files"]
 

@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback, WandbCallback
 
-from .._parsing import parse_json
+from ..files.parsing import parse_json
 from ..processing.image_processor import open_image
 from ..processing.processor import WallarooProcessor
 from ..processing.words import refuse_special_tokens, refused_tokens

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .._parsing import NestingError, parse_json
+from ..files.parsing import NestingError, parse_json
 from .rows import MEDIA_SUFFIXES, RowError
 
 __all__ = ["DATA_SUFFIXES", "PICTURE_SUFFIXES", "RECORD_VERSION", "parse_record", "read_records", "record_features"]

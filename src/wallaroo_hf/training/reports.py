@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .._files import new_file
+from ..files.whole import new_file
 from ..modeling.losses import LOSS_NAMES, TASKS
 
 __all__ = ["contact_sheet", "plot_losses"]

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .._files import new_file
-from .._parsing import parse_json
+from ..files.parsing import parse_json
+from ..files.whole import new_file
 from .run import RunOptions
 from .stages import Stage
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from .._parsing import parse_yaml
+from ..files.parsing import parse_yaml
 from .datasets import load_rows, require_datasets
 from .local_paths import local_path
 from .mixing import Source, TaskMixture

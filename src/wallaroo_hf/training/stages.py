@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .._parsing import parse_yaml
+from ..files.parsing import parse_yaml
 from ..layout.stage import StageRecord, stage_record
 
 # What a stage may train; visual and image tokenizer stay frozen in each of the recipe's (paper section 4).

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Sequ
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
-from .._files import full_disk_said, give_usual_modes
-from .._run_lock import only_run
+from ..files.run_lock import only_run
+from ..files.whole import full_disk_said, give_usual_modes
 from ..modeling.losses import LOSS_NAMES, count_labels, total_loss
 from ..modeling.model import WallarooForConditionalGeneration
 from ..processing.processor import WallarooProcessor

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from transformers import StoppingCriteriaList, TextStreamer
 
-from .._saved_pictures import save_png, slug
 from ..conversation import Conversation
+from ..files.saved_pictures import save_png, slug
 from ..generation.streamers import StreamerStopped
 from ..pipelines import WallarooPipeline
 from ..processing.opening import FORMATS, MAX_PIXELS, open_image

@@ -12,7 +12,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from ..._files import new_file
+from ...files.whole import new_file
 from .variants import Ablation, Metric
 
 __all__ = ["Comparison", "Difference", "t_interval"]

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from huggingface_hub.utils import WeakFileLock
 
-from ..._built_in import default_checkpoint
-from ..._loading import load_model, reading_checkpoint
 from ..._version import __version__
+from ...files.built_in import default_checkpoint
+from ...modeling.loading import load_model, reading_checkpoint
 from ...modeling.model import WallarooForConditionalGeneration
 from ...processing.processor import WallarooProcessor
 from ...scenes.dataset import DATA_VERSION

@@ -14,9 +14,9 @@ from ...modeling.configuration import WallarooVQConfig
 from ...modeling.vq import WallarooVQModel
 from ...processing.image_processor import WallarooImageProcessor
 from ...scenes import EditSpec, Scene, check_edit, render
-from ...training.vq import VQTrainer, new_tokenizer
-from ...training.vq_data import scene_canvases
-from ...training.vq_recipe import scenes_arguments, small_tokenizer_config
+from ...training.vq.vq_data import scene_canvases
+from ...training.vq.vq_recipe import scenes_arguments, small_tokenizer_config
+from ...training.vq.vq_training import VQTrainer, new_tokenizer
 from .data import VALIDATION_SEED, Lessons
 
 __all__ = ["score_tokenizer", "tokenizer_config", "train_tokenizer_variant"]

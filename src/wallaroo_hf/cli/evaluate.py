@@ -1,0 +1,303 @@
+"""`wallaroo evaluate`."""
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..files.whole import require_folder
+from .options import BUILT_IN, CheckWeights, Device, Guidance, GuidanceMinP, Model, quiet
+
+# Shown below the options of `scenes`. A backslash keeps a bracket from being taken for markup; lines are joined because the
+# help breaks them by itself.
+_PROMPT_FORMAT = r"""
+A file for --prompts has one JSON object per line, with the keys task (generation, understanding or editing), prompt (the
+words) and spec (what is judged); and, if you like, category (any word) and language (en or zh) to group scores by.
+
+generation: spec has objects, a list of {"shape", "colour", "count", "place"} of which any may be left out; and if they
+matter relations, a list of \[first, direction, second] with indices into objects, and background. height and width are the
+size to draw (multiples of 32; 96 by default). The picture must show these objects and no more.
+
+{"task": "generation", "prompt": "a circle above two blue rings", "spec": {"objects": \[{"shape": "circle"},
+{"shape": "ring", "colour": "blue", "count": 2}], "relations": \[\[0, "above", 1]]}}
+
+understanding and editing: scene is the picture shown, its objects in slots of 32 pixels, counted from 0 at the top left:
+{"height": 96, "width": 96, "background": "white", "objects": \[{"shape": "star", "colour": "red", "row": 0, "col": 2}]}
+
+understanding: spec has kind (shape, colour, place, direction, number, yes_no, exists, objects) and value, or for objects a
+list like that of generation: {"kind": "colour", "value": "red"}
+
+editing: spec has operation and what belongs to it: recolour (object, colour), add (shape, colour), remove (object),
+replace (object, shape, perhaps colour), move (object), background (background); add and move may have place, or direction
+and anchor. object and anchor pick one object by shape, colour, row, col. All else must stay as it is.
+
+{"operation": "move", "object": {"shape": "star"}, "direction": "below", "anchor": {"shape": "ring"}}
+
+shapes: circle square triangle star heart diamond ring cross; colours: red green blue yellow orange purple pink cyan;
+backgrounds: white black grey beige; directions: left_of right_of above below; places: top_left top_middle top_right
+middle_left centre middle_right bottom_left bottom_middle bottom_right, and left right top bottom for anywhere along a side.
+"""
+PROMPT_HELP = re.sub(r"(?<!\n)\n(?!\n)", " ", _PROMPT_FORMAT.strip())
+
+Output = Annotated[
+    Path,
+    typer.Option("--output", "-o", help="Folder for the results: a new one, or one to continue.", show_default=False),
+]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**62, help="Of the items, and of the noise that pictures are drawn with.")
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Items at once; results do not depend on it, up to rounding.")]
+Dtype = Annotated[str, typer.Option(help="Precision of the weights: auto, bfloat16, float16 or float32.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of a table.")]
+Resume = Annotated[
+    bool, typer.Option("--resume/--no-resume", help="Go on with what the output folder holds, or start over.")
+]
+
+
+def scenes(
+    output: Output,
+    model: Model = BUILT_IN,
+    items: Annotated[int | None, typer.Option(min=1, help="Items per task. Default: 300.")] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="Some of reconstruction,generation,understanding,editing, with commas. Default: all."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="test, or validation to choose settings on. Default: test.", metavar="SPLIT")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="JSON lines of prompts to use instead of the built-in ones; format below.")
+    ] = None,
+    seed: Seed = 0,
+    guidance_scale: Guidance = None,
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature. Default: the checkpoint's.")] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option(min=0, help="Sample from the k likeliest codes; 0: from all. Default: the checkpoint's."),
+    ] = None,
+    guidance_min_p: GuidanceMinP = None,
+    batch_size: BatchSize = 16,
+    update_card: Annotated[
+        bool, typer.Option("--update-card", help="Write scores and model card into the checkpoint's own folder too.")
+    ] = False,
+    json_output: Json = False,
+    resume: Resume = True,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    check_weights: CheckWeights = True,
+) -> None:
+    """Score a checkpoint on the built-in scenes: rebuilding, drawing, editing and questions, in English and Chinese.
+
+    Each output is judged exactly, without another model. Run it again to go on with an evaluation that was interrupted.
+    """
+    require_folder(output)
+    from ..scenes import read_prompts
+
+    if split not in (None, "test", "validation"):
+        raise ValueError(f"--split is {split!r}, but must be test or validation.")
+    if update_card and (prompts is not None or tasks is not None or split is not None):
+        raise ValueError("--update-card tells of the whole benchmark; leave --prompts, --tasks and --split out.")
+    own_prompts = None if prompts is None else read_prompts(prompts)
+    checkpoint = _load(model, device, dtype, check_weights)
+    from ..evaluation import evaluate_scenes
+    from ..evaluation.reports import SCORES_FILE, scores_table
+
+    with _progress_bar(output) as bar:
+        scores = evaluate_scenes(
+            checkpoint.model,
+            checkpoint.processor,
+            output,
+            prompts=own_prompts,
+            num_items_per_task=items,
+            split=split,
+            seed=seed,
+            tasks=None if tasks is None else _listed(tasks),
+            batch_size=batch_size,
+            guidance_scale=guidance_scale,
+            temperature=temperature,
+            top_k=top_k,
+            guidance_min_p=guidance_min_p,
+            resume=resume,
+            progress=bar,
+        )
+    _print(scores.to_dict() if json_output else scores_table(scores))
+    if update_card:
+        from ..evaluation.model_card import update_checkpoint
+
+        update_checkpoint(checkpoint.model.name_or_path, scores.to_dict())
+    if not json_output:
+        typer.echo(f"Results: {output / SCORES_FILE}; sheets: {', '.join(f'{task}.png' for task in scores.tasks)}")
+
+
+def sweep(
+    output: Output,
+    model: Model = BUILT_IN,
+    guidance_scale: Annotated[
+        str, typer.Option(help="Guidance scales to try, with commas; 1 switches guidance off.")
+    ] = "1,1.5,2,3",
+    temperature: Annotated[str, typer.Option(help="Temperatures to try, with commas.")] = "0.6,0.8,1",
+    top_k: Annotated[str, typer.Option(help="Numbers of likeliest codes to try, with commas; 0: all.")] = "0",
+    guidance_min_p: Annotated[
+        str,
+        typer.Option(help="Shares to try, with commas, of the likeliest code's probability that codes need; 0: none."),
+    ] = "0,0.2",
+    items: Annotated[int, typer.Option(min=1, help="Items per task and setting.")] = 216,
+    tasks: Annotated[str, typer.Option(help="generation, editing or both.")] = "generation,editing",
+    seed: Seed = 0,
+    batch_size: BatchSize = 16,
+    save: Annotated[
+        bool, typer.Option("--save", help="Write the choice into the checkpoint's generation_config.json.")
+    ] = False,
+    json_output: Json = False,
+    resume: Resume = True,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    check_weights: CheckWeights = True,
+) -> None:
+    """Choose guidance, temperature and top-k on the scenes' validation split.
+
+    Every combination draws the same items with the same noise; the best ends up in sweep.json.
+    """
+    require_folder(output)
+    grid = {
+        "guidance_scales": _numbers(guidance_scale, "--guidance-scale", float),
+        "temperatures": _numbers(temperature, "--temperature", float),
+        "top_ks": _numbers(top_k, "--top-k", int),
+        "guidance_min_ps": _numbers(guidance_min_p, "--guidance-min-p", float),
+    }
+    checkpoint = _load(model, device, dtype, check_weights)
+    from ..evaluation import sweep_sampling
+    from ..evaluation.sweep import SWEEP_FILE
+
+    with _progress_bar(output) as bar:
+        found = sweep_sampling(
+            checkpoint.model,
+            checkpoint.processor,
+            output,
+            tasks=_listed(tasks),
+            num_items_per_task=items,
+            seed=seed,
+            batch_size=batch_size,
+            resume=resume,
+            progress=lambda done, total: bar("settings", done, total),
+            item_progress=bar,
+            **grid,
+        )
+    _print(found.to_dict() if json_output else found.table())
+    if save:
+        from ..evaluation.sweep import save_choice
+
+        save_choice(found, checkpoint.model.name_or_path)
+    if not json_output:
+        typer.echo(f"Choice: {json.dumps(found.best.generation_config())} ({output / SWEEP_FILE})")
+
+
+def ablation(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="mask_ratio, edit_head, source_order, source_positions, indicators or tokenizer.", show_default=False
+        ),
+    ],
+    output: Output,
+    base: Annotated[
+        str,
+        typer.Option(
+            help="Folder of the checkpoint that every variant starts from, best one of stage 3b (for indicators: of 3a). "
+            "Default: the built-in one, whose backbone has seen edits in the released arrangement.",
+            show_default=False,
+        ),
+    ] = BUILT_IN,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps of each variant and seed. Default: 900; tokenizers: 600.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How often each variant is trained.")] = 3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per training step.")] = 16,
+    rows: Annotated[int, typer.Option(min=1, help="Different rows of each task to learn from.")] = 4096,
+    judged: Annotated[int, typer.Option(min=1, help="Pictures drawn and judged, of each task.")] = 96,
+    json_output: Json = False,
+    device: Device = None,
+    check_weights: CheckWeights = True,
+) -> None:
+    """Train and score the variants of one of the paper's ablations at a small scale, on the scenes.
+
+    Run it again to go on after an interruption. Ablations may share an output folder, and then share rows and the runs of
+    the released arrangement.
+    """
+    require_folder(output)
+    from ..evaluation.ablations import AblationSettings, find_ablation, run_ablation
+
+    find_ablation(name)
+    _load(base, device, "float32", check_weights)  # says at once, in a sentence, if base or device cannot be used
+    settings = AblationSettings(
+        steps=steps,
+        seeds=seeds,
+        batch_size=batch_size,
+        rows=rows,
+        judged=judged,
+        validation_rows=max(384, judged),
+    )
+    with _progress_bar(output) as bar:
+        found = run_ablation(name, output, base, settings, device, bar, check_weights)
+    _print(found.to_dict() if json_output else found.table())
+    plot = found.plot(output / name / "comparison.png")
+    if not json_output:
+        typer.echo(f"Results: {output / name / 'results.json'}; plot: {plot}")
+
+
+def _load(model: str, device: str | None, dtype: str, check_weights: bool) -> Any:
+    from . import running
+
+    quiet()
+    return running.load_checkpoint(model, device, dtype, check_weights)
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _numbers(text: str, option: str, kind: Callable[[str], Any]) -> list[Any]:
+    try:
+        return [kind(part) for part in _listed(text)]
+    except ValueError as error:
+        raise ValueError(f"{option} is {text!r}, but must be numbers with commas between them.") from error
+
+
+def _print(result: Any) -> None:
+    """A table, or JSON for dictionaries."""
+    from rich.console import Console
+
+    if isinstance(result, dict):
+        typer.echo(json.dumps(result, ensure_ascii=False, indent=1))
+    else:
+        Console().print(result)
+
+
+@contextlib.contextmanager
+def _progress_bar(output: Path) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar per task, on standard error; says how to go on after Ctrl-C."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    bars: dict[str, Any] = {}
+
+    def update(name: str, done: int, total: int) -> None:
+        if name not in bars:
+            progress.start()  # nothing is shown if there is nothing to follow
+            bars[name] = progress.add_task(name, total=total)
+        progress.update(bars[name], completed=done, total=total)
+
+    try:
+        yield update
+    except KeyboardInterrupt:
+        typer.echo(f"What was judged is kept in {output}; run the same command to go on.", err=True)
+        raise
+    finally:
+        if bars:
+            progress.stop()

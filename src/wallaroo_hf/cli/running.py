@@ -1,0 +1,269 @@
+"""What the commands do, once torch may be imported."""
+
+import json
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TextStreamer
+
+from .. import _registration  # noqa: F401  the command line postpones it
+from ..files.saved_pictures import save_png, slug
+from ..generation.logits_processors import check_guidance_min_p
+from ..modeling.loading import load_model, reading_checkpoint
+from ..modeling.model import WallarooForConditionalGeneration
+from ..pipelines import WallarooPipeline
+from ..processing.processor import WallarooProcessor
+from .given import is_picture_file
+
+
+@dataclass(frozen=True)
+class DrawingOptions:
+    """Settings of `wallaroo generate` and `edit`, as given; None = the checkpoint's default. See [`WallarooPipeline`]."""
+
+    height: int | None = None
+    width: int | None = None
+    aspect_ratio: str | None = None
+    negative_prompt: str | None = None
+    guidance_scale: float | None = None
+    source_guidance_scale: float | None = None
+    guidance_min_p: float | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    prompt_template: str = "0"
+    source_fit: str | None = None
+    published_eval: bool = False
+    window: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.guidance_min_p is not None:  # before anything is written down or loaded
+            check_guidance_min_p(self.guidance_min_p)
+
+    def pipeline_arguments(self) -> dict[str, Any]:
+        """The same for the pipeline; a template that is a number is an index, a window that is one a number.
+
+        At temperature 0 the likeliest codes are taken, as in the server.
+        """
+        template, window = (
+            int(given) if given is not None and given.isdigit() else given
+            for given in (self.prompt_template, self.window)
+        )
+        greedy = {"temperature": None, "do_sample": False} if self.temperature == 0 else {}
+        return {**asdict(self), "prompt_template": template, "window": window, **greedy}
+
+
+def images_at_once(options: DrawingOptions, batch_size: int) -> int:
+    """How many images are drawn together.
+
+    With the padding of the published evaluation attended, an image would depend on the length of the other prompts of its
+    batch; so one at a time, as the authors draw.
+    """
+    return 1 if options.published_eval else batch_size
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model with its processor."""
+
+    name: str
+    model: WallarooForConditionalGeneration
+    processor: WallarooProcessor
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One image that was saved."""
+
+    path: Path
+    prompt: str
+    seed: int
+    width: int
+    height: int
+    complete: bool = True
+
+    def report(self, as_json: bool) -> str:
+        """A line about it, for people or for scripts."""
+        if as_json:
+            return json.dumps({**asdict(self), "path": str(self.path)}, ensure_ascii=False)
+        return f"{self.path} (seed {self.seed})"
+
+
+def load_checkpoint(name: str, device: str | None, dtype: str, check_weights: bool = True) -> Checkpoint:
+    """Loads a converted checkpoint onto one device (default: an accelerator if there is one).
+
+    Args:
+        name: folder or Hub id.
+        device: where to; see [`to_device`].
+        dtype: of the weights, or "auto".
+        check_weights: whether to look for weights that are not finite.
+
+    Raises:
+        ValueError: if there is no such checkpoint, if it is damaged, if there is no such device, or if its memory is too
+            small.
+    """
+    with reading_checkpoint(name):
+        processor = WallarooProcessor.from_pretrained(name)
+    model = load_model(WallarooForConditionalGeneration, name, check_weights, dtype=dtype)
+    return Checkpoint(name, to_device(model, device).eval(), processor)
+
+
+def to_device(model: Any, device: str | None) -> Any:
+    """Moves a model to a device, by default to an accelerator if there is one.
+
+    Raises:
+        ValueError: if there is no such device, or the model does not fit into its memory.
+    """
+    if device is None:
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        device = accelerator.type if accelerator is not None else "cpu"
+    try:
+        return model.to(device)
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"The checkpoint does not fit into the memory of the device '{device}', as far as it is free; free some, or "
+            "choose another device."
+        ) from error
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"The device '{device}' cannot be used ({str(error).splitlines()[0][:200]}).") from error
+
+
+def draw_images(
+    checkpoint: Checkpoint,
+    prompts: Sequence[str],
+    source: Image.Image | None,
+    options: DrawingOptions,
+    num_images: int,
+    seed: int | None,
+    batch_size: int,
+    output: Path,
+) -> Iterator[Drawn]:
+    """Draws `num_images` per prompt and saves each as soon as it is there; image k gets seed `seed + k`.
+
+    Args:
+        output: a .png file for one image, or a folder; see [`require_picture_output`].
+
+    Yields:
+        Each image that was saved.
+
+    Raises:
+        ValueError: see the processor and `generate`.
+    """
+    total, batch_size = len(prompts) * num_images, images_at_once(options, batch_size)
+    first_seed = secrets.randbelow(2**31) if seed is None else seed
+    jobs = [(prompt, first_seed + index) for index, prompt in enumerate(p for p in prompts for _ in range(num_images))]
+    for start in range(0, total, batch_size):
+        batch = jobs[start : start + batch_size]
+        with progress_bar() as progress:
+            images, complete = _draw_batch(checkpoint, batch, source, options, progress)
+        for (prompt, image_seed), image in zip(batch, images, strict=True):
+            path = output if is_picture_file(output) else output / f"{slug(prompt)}-{image_seed}.png"
+            metadata = {"model": checkpoint.name, **asdict(options)}
+            if not complete:
+                path = path.with_stem(f"{path.stem}-partial")
+            if image is not None:
+                saved = save_png(image, path, prompt, image_seed, metadata)
+                yield Drawn(saved, prompt, image_seed, image.width, image.height, complete)
+        if not complete:
+            raise KeyboardInterrupt
+
+
+def progress_bar(disable: bool = False) -> Progress:
+    """A bar on standard error, so that standard output holds results only; none where nobody watches."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, transient=True, console=console, disable=disable or not console.is_terminal)
+
+
+def _draw_batch(
+    checkpoint: Checkpoint,
+    batch: Sequence[tuple[str, int]],
+    source: Image.Image | None,
+    options: DrawingOptions,
+    progress: Progress,
+) -> tuple[Sequence[Image.Image | None], bool]:
+    """Images of a batch, and whether they are complete; Ctrl-C leaves the rows that were drawn."""
+    pipe = WallarooPipeline(model=checkpoint.model, processor=checkpoint.processor, device=checkpoint.model.device)
+    tasks = [progress.add_task(f"seed {seed}", total=None) for _, seed in batch]
+    previews: dict[int, Callable[[], Image.Image | None]] = {}
+
+    def report(pipe: WallarooPipeline, step: int, num_steps: int, details: dict[str, Any]) -> None:
+        previews[details["image"]] = details["preview"]
+        progress.update(tasks[details["image"]], completed=step + 1, total=num_steps)
+
+    try:
+        output = pipe(
+            [prompt for prompt, _ in batch],
+            image=source,
+            generator=[torch.Generator().manual_seed(seed) for _, seed in batch],
+            callback_on_step_end=report,
+            **options.pipeline_arguments(),
+        )
+    except KeyboardInterrupt:
+        return [previews[image]() if image in previews else None for image in range(len(batch))], False
+    return list(output.images), True
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an answer is sampled; 0 as temperature takes the likeliest words."""
+
+    temperature: float
+    seed: int
+
+    @classmethod
+    def choose(cls, temperature: float | None, seed: int | None) -> "Sampling":
+        """As given; by default at temperature 1, with a random seed."""
+        return cls(1.0 if temperature is None else temperature, secrets.randbelow(2**31) if seed is None else seed)
+
+    def generate_arguments(self) -> dict[str, Any]:
+        """The same for `generate`, in place of what the checkpoint says: that of Qwen2.5-VL is as good as greedy."""
+        if self.temperature == 0:
+            return {"do_sample": False}
+        return {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
+
+
+def answer(
+    checkpoint: Checkpoint,
+    images: Sequence[str],
+    question: str,
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    show: bool = True,
+) -> str:
+    """Answers a question about images, printing as it goes (unless not to `show`).
+
+    Args:
+        checkpoint: who answers.
+        images: paths or URLs.
+        question: about them.
+        max_new_tokens: of the longest answer.
+        sampling: None takes the likeliest words. torch's random numbers go on afterwards as if nothing had been sampled.
+        show: whether to print.
+
+    Returns:
+        The whole answer.
+    """
+    content = [{"type": "image"} for _ in images] + [{"type": "text", "text": question}]
+    text = checkpoint.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    inputs = checkpoint.processor(text=[text], images=list(images) or None, return_tensors="pt")
+    model = checkpoint.model
+    streamer = TextStreamer(checkpoint.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    devices = range(torch.accelerator.device_count())  # all, as seeding does
+    with torch.random.fork_rng(devices, enabled=sampling is not None):
+        if sampling is not None:
+            torch.manual_seed(sampling.seed)
+        tokens = model.generate(
+            **inputs.to(model.device, dtype=model.dtype),
+            **({"do_sample": False} if sampling is None else sampling.generate_arguments()),
+            generation_mode="text",
+            max_new_tokens=max_new_tokens,
+            streamer=streamer if show else None,
+        )
+    return checkpoint.processor.post_process_image_text_to_text(tokens[:, inputs["input_ids"].shape[1] :])[0]

@@ -1,0 +1,327 @@
+"""`wallaroo train`: torch is imported when the command runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..files.run_lock import only_run
+from ..files.whole import require_folder
+from .options import BUILT_IN, CheckWeights, quiet
+from .processes import place_in_world
+from .train_vq import train_vq
+
+if TYPE_CHECKING:
+    from ..training.run import RunOptions
+    from ..training.stages import Stage
+
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Folder of the run; the result is in its `final`.", show_default=False),
+]
+ON_CPU_OR = typer.Option(
+    help="Where to train: cpu, or cuda (CUDA_VISIBLE_DEVICES chooses a GPU). Default: an accelerator if there is one."
+)
+
+
+def train(
+    context: typer.Context,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data", "-d", help="What to train on: a file, folder or Hub id, or a data.yaml.", show_default=False
+        ),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            envvar="WALLAROO_MODEL",
+            help="Checkpoint to start from: folder or Hub id. Default: the small built-in one.",
+            show_default=False,
+        ),
+    ] = BUILT_IN,
+    output: Output = None,
+    stage: Annotated[
+        str | None,
+        typer.Option(help="A stage of the paper's recipe: 1, 2, 3a, 3b or 4. Default: fine-tuning on your data."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps. Default: 300, or the stage's.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows of one process in one forward.")] = 1,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Another value for a setting, e.g. learning_rate=2e-5; may be repeated."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with such settings.", show_default=False)] = None,
+    lora: Annotated[bool, typer.Option("--lora", help="Train LoRA adapters and the image parts only.")] = False,
+    lora_rank: Annotated[int, typer.Option(min=1, help="Rank of the adapters.")] = 16,
+    quantize: Annotated[
+        bool, typer.Option("--quantize", help="QLoRA: the base in 4 bits (needs bitsandbytes).")
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--no-resume",
+            help="Go on from the newest complete checkpoint in --output, or set its checkpoints aside and start over.",
+        ),
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only look at every row, and say what training would do.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Start from a checkpoint of any stage.")] = False,
+    skip_bad_rows: Annotated[
+        bool, typer.Option("--skip-bad-rows", help="Leave out, count and name rows that cannot be trained on.")
+    ] = False,
+    previews: Annotated[
+        Path | None,
+        typer.Option(help="JSON lines of prompts and questions to try during training.", show_default=False),
+    ] = None,
+    preview_every: Annotated[int, typer.Option(min=1, help="Steps between two looks.")] = 100,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")] = 100,
+    log_every: Annotated[int, typer.Option(min=1, help="Steps between two log lines.")] = 10,
+    report_to: Annotated[
+        list[str] | None, typer.Option(help="Tracker, e.g. tensorboard or wandb; may be repeated.", show_default=False)
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare rows.")] = 0,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Less memory, a third more time.")
+    ] = False,
+    padding_free: Annotated[
+        bool, typer.Option("--padding-free", help="Rows follow each other unpadded; for flash-attn.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of order, masks and templates.")] = 0,
+    device: Annotated[str | None, ON_CPU_OR] = None,
+    check_weights: CheckWeights = True,
+) -> None:
+    """Train on your own data, or a stage of the paper's recipe.
+
+    Fine-tunes --model on --data and writes checkpoints, losses.png and the result (final/) to --output. The same command
+    goes on after a stop. Rows: docs/data.md; recipes: docs/finetuning.md, docs/training.md.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    for option, value in (("--data", data), ("--output", output)):
+        if value is None and not (option == "--output" and dry_run):
+            raise ValueError(f"{option} is missing; `wallaroo train --help` says what it is.")
+    assert data is not None
+    if output is not None:
+        require_folder(output)
+    from .. import _registration  # noqa: F401  the command line postpones it
+    from ..training.previews import read_previews
+    from ..training.run import RunOptions
+
+    quiet()
+    options = RunOptions(
+        model=model,
+        output=output or Path(),
+        batch_size=batch_size,
+        lora=lora or quantize,
+        lora_rank=lora_rank,
+        quantize=quantize,
+        force=force,
+        seed=seed,
+        skip_bad_rows=skip_bad_rows,
+        previews=tuple(read_previews(previews)) if previews is not None else (),
+        preview_steps=preview_every,
+        save_steps=save_every,
+        logging_steps=log_every,
+        report_to=tuple(report_to or ()),
+        workers=workers,
+        gradient_checkpointing=gradient_checkpointing,
+        padding_free=padding_free,
+        device=device,
+        check_weights=check_weights,
+    )
+    sources, encoded = _load_data(data)
+    chosen = _plan(options, sources, stage, steps, config, settings or [])
+    if dry_run:
+        _look_at_rows(options, sources, chosen)
+    else:
+        _train(options, data, sources, encoded, chosen, resume)
+
+
+def _load_data(data: str) -> tuple[dict[str, Any], list[str]]:
+    from ..training.datasets import require_datasets
+    from ..training.run import load_training_data
+
+    require_datasets().disable_progress_bars()
+    return load_training_data(data)
+
+
+def _plan(
+    options: RunOptions,
+    sources: dict[str, Any],
+    stage_name: str | None,
+    steps: int | None,
+    config: Path | None,
+    settings: list[str],
+) -> Stage:
+    """The stage with what was overridden, made sure that the data has what it trains."""
+    from ..training.run import count_rows, fine_tuning
+    from ..training.stages import read_overrides, stage
+
+    counts = count_rows(sources)
+    chosen = fine_tuning(options.model, counts, options.lora) if stage_name is None else stage(stage_name)
+    overrides = read_overrides(config, settings) | ({} if steps is None else {"max_steps": steps})
+    chosen = chosen.override(overrides)
+    missing = [task for task, share in chosen.task_ratio.items() if share and task not in sources]
+    if missing:
+        raise ValueError(
+            f"The stage trains {missing[0]}, but the data has no such rows (it has {', '.join(counts)}); add some, or set "
+            f"another ratio, e.g. --set 'task_ratio={{{next(iter(counts))}: 1}}'."
+        )
+    return chosen
+
+
+def _look_at_rows(options: RunOptions, sources: dict[str, Any], chosen: Stage) -> None:
+    """Validates all rows that the stage trains on; broken ones make the exit code 1."""
+    from rich.console import Console
+
+    from ..modeling.configuration import WallarooConfig
+    from ..modeling.loading import reading_checkpoint
+    from ..processing.processor import WallarooProcessor
+    from ..training.preparation import prepare_processor
+    from ..training.run import count_rows, validate
+
+    used = {task: found for task, found in sources.items() if chosen.task_ratio.get(task)}
+    with reading_checkpoint(options.model):
+        processor = WallarooProcessor.from_pretrained(options.model)
+        config = WallarooConfig.from_pretrained(options.model)
+    prepare_processor(processor, config, chosen, options.force)
+    console = Console()
+    with console.status("Looking at rows"):
+        report = validate(used, processor, chosen)
+    console.print(report)
+    others = ", ".join(f"{count} {task}" for task, count in count_rows(sources).items() if task not in used)
+    if others:
+        typer.echo(f"Not looked at, as the stage does not train on them: {others}.")
+    typer.echo(
+        f"Training would take {chosen.max_steps} steps of {chosen.global_batch_size} rows, "
+        f"{', '.join(f'{task} {share:g}' for task, share in chosen.task_ratio.items() if share)}."
+    )
+    if report.num_broken:
+        raise ValueError(
+            f"{report.num_broken} of {report.total} rows cannot be trained on; mend them, or train with --skip-bad-rows."
+        )
+
+
+def _train(
+    options: RunOptions, data: str, sources: dict[str, Any], encoded: list[str], chosen: Stage, resume: bool
+) -> None:
+    rank, _ = place_in_world()
+    with only_run(options.output) if rank == 0 else contextlib.nullcontext():
+        _run(options, data, sources, encoded, chosen, resume)
+
+
+def _run(
+    options: RunOptions, data: str, sources: dict[str, Any], encoded: list[str], chosen: Stage, resume: bool
+) -> None:
+    """Trains in a folder that no other process writes into."""
+    from ..training.checkpoints import set_checkpoints_aside
+    from ..training.resuming import check_settings, run_settings, write_settings
+    from ..training.run import build_trainer, finish, last_checkpoint
+    from ..training.trainer import NonFiniteLossError
+    from .progress import TrainingProgress
+
+    final = options.output / "final"
+    if final.exists():
+        raise ValueError(f"'{options.output}' holds a finished run; use its `final`, or choose another folder.")
+    checkpoint = last_checkpoint(options.output) if resume else None
+    settings = run_settings(options, chosen, data)
+    if checkpoint is not None:
+        check_settings(options.output, settings)
+    progress = TrainingProgress(chosen.max_steps)
+    trainer = build_trainer(options, chosen, sources, encoded, [progress])
+    is_main = trainer.is_world_process_zero()
+    if is_main:
+        aside = None if resume else set_checkpoints_aside(options.output)
+        if aside is not None:
+            typer.echo(f"The checkpoints of the run before are in {aside} now.", err=True)
+        write_settings(options.output, settings)
+        _say_plan(trainer, chosen, checkpoint)
+    try:
+        with progress:
+            trainer.train(resume_from_checkpoint=checkpoint)
+    except NonFiniteLossError as error:
+        raise ValueError(str(error)) from error
+    folder = finish(trainer, options.output)
+    if is_main:
+        typer.echo(f"Trained {folder}; losses: {options.output / 'losses.png'}")
+        if options.lora:
+            typer.echo(f"Make one checkpoint of it: wallaroo merge {options.model} {folder} --output DIR")
+
+
+def _say_plan(trainer: Any, chosen: Stage, checkpoint: str | None) -> None:
+    from ..training.preparation import trainable_summary
+
+    trains, total = trainable_summary(trainer.model)
+    begin = f"Going on from {checkpoint}" if checkpoint else "Training"
+    typer.echo(
+        f"{begin}: {trains:,} of {total:,} parameters ({100 * trains / total:.1f} %), {chosen.max_steps} steps of "
+        f"{chosen.global_batch_size} rows.",
+        err=True,
+    )
+
+
+def train_scenes(
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="Folder of the run; the result is in its `checkpoint`.", show_default=False
+        ),
+    ],
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0, help="Stop, saved, after so long; the same command goes on.", show_default=False),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(help="Only one part: vq, rows, stage-0 ... stage-4, checkpoint.", show_default=False),
+    ] = None,
+    tiny: Annotated[
+        bool, typer.Option("--tiny", help="Two steps of everything, to see that it runs; it learns nothing.")
+    ] = False,
+    device: Annotated[str | None, ON_CPU_OR] = None,
+) -> None:
+    """Train the built-in checkpoint from nothing: image tokenizer, backbone, and the paper's stages on the scenes.
+
+    Takes about four hours on one CPU core. Each part has a folder with losses and pictures; run.json has all numbers.
+    The same command goes on after a stop.
+    """
+    require_folder(output)
+    from .. import _registration  # noqa: F401  the command line postpones it
+    from ..training.scenes.scenes_recipe import SceneRecipe, tiny_recipe
+    from ..training.scenes.scenes_run import OutOfTime, SceneRun
+    from .progress import TrainingProgress
+
+    quiet()
+    progress = TrainingProgress(None)
+    try:
+        with only_run(output), progress:
+            run = SceneRun(
+                output,
+                tiny_recipe() if tiny else SceneRecipe(),
+                minutes,
+                report=lambda line: typer.echo(line, err=True),
+                callbacks=[progress],
+                device=device,
+            )
+            folder = run.run(only)
+    except OutOfTime:
+        typer.echo(f"Time is over; the same command goes on from {output}.")
+        return
+    typer.echo(f"Trained {folder}")
+
+
+train_app = typer.Typer(
+    name="train",
+    invoke_without_command=True,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+COMMANDS: dict[str, Callable[..., None]] = {"vq": train_vq, "scenes": train_scenes}

@@ -1,0 +1,1 @@
+"""Files and folders as a whole, and what they say about a checkpoint before torch is imported."""

@@ -1,0 +1,1 @@
+"""The built-in checkpoint's recipe, from nothing to a checkpoint, on the scenes."""

@@ -105,7 +105,6 @@ SAID = ("assistant", ["Here you are."])
         ([SHOWN, SAID, SHOWN], [picture(1, 100, 100), picture(2, 200, 400)], {}, (704, 352)),
         ([SHOWN, SAID, DRAW], [picture(1, 200, 400)], {}, (704, 352)),
     ],
-    ids=str,
 )
 def test_interleaved_prompt_is_what_auto_mode_prepares(processor, turns, images, size, announced, encoded):
     """What is learned follows exactly the tokens that `generate(generation_mode="auto")` is given.

@@ -19,7 +19,7 @@ from wallaroo_hf import WallarooVQConfig, WallarooVQModel
 from wallaroo_hf.cli.train_vq import train_vq
 from wallaroo_hf.scenes.render import tile
 from wallaroo_hf.scenes.shapes import SLOT
-from wallaroo_hf.training import vq_checkpoints
+from wallaroo_hf.training.vq import vq_checkpoints
 from wallaroo_hf.training.vq.vq_checkpoints import newest_checkpoint
 from wallaroo_hf.training.vq.vq_codebook import crowded_codes, restart_places, spherical_kmeans
 from wallaroo_hf.training.vq.vq_data import image_files, random_crops, scene_canvases

@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 _NAMED = 5  # keys in a message
+_HALF = 100  # characters of a key, and of what is said of it
 _CONVERTED = "give a folder that `wallaroo convert` wrote, or a Hub id"
 Shapes = Mapping[str, Sequence[int]]
 # What transformers and its readers raise for files that are not there or make no sense.
@@ -129,8 +130,16 @@ def refuse(faults: Sequence[str], where: str, remedy: str = "") -> None:
 
 
 def some(faults: Sequence[str]) -> str:
-    """The first five, and how many more there are."""
-    return ", ".join(faults[:_NAMED]) + (f" and {len(faults) - _NAMED} more" if len(faults) > _NAMED else "")
+    """The first five, and how many more there are; names in them come from files and may be any text."""
+    more = f" and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
+    return ", ".join(map(_shown, faults[:_NAMED])) + more
+
+
+def _shown(words: str) -> str:
+    """Words on one line, not too many: what cannot be printed as escapes, the middle left out."""
+    if not words.isprintable():
+        words = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in words)
+    return words if len(words) <= 2 * _HALF else f"{words[:_HALF]}...{words[-_HALF:]}"
 
 
 # ------------------------------------------------------------------------------------------------------- what is wrong

@@ -37,10 +37,10 @@ class Inputs(Kind):
         assert sum(int((row == image).sum()) for row in ids) == seen + codes
         learn = self.processor.tokenizer.convert_tokens_to_ids("<|generate_image_pad|>")
         learned = sum(int((row == learn).sum()) for row in ids)
-        targets = (
-            [np.asarray(target) for target in batch["target_pixel_values"]] if "target_pixel_values" in batch else []
-        )
-        assert learned == sum(target.shape[-2] * target.shape[-1] // 256 for target in targets)
+        drawn = [np.asarray(target) for target in batch.get("target_pixel_values", [])]
+        encoded = [np.asarray(target) for target in batch.get("target_image_tokens", []) if target is not None]
+        num_codes = sum(target.shape[-2] * target.shape[-1] // 256 for target in drawn)
+        assert learned == num_codes + sum(target.size for target in encoded)
 
 
 def _maybe_list(rng: random.Random, make: Callable[[random.Random], Any], count: int) -> Any:

@@ -31,7 +31,7 @@ ALLOWED = {
     "_checkpoint_files": {"_parsing"},
     "_files": set(),
     "_given": {"_files"},
-    "_loading": set(),
+    "_loading": {"layout"},
     "_run_lock": set(),
     "_parsing": set(),
     "_processes": set(),

@@ -16,6 +16,8 @@ from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file, find_adapter_config_file
 
+from .layout.whole_text import printable
+
 __all__ = [
     "NOT_FINITE",
     "fill_model",
@@ -136,9 +138,7 @@ def some(faults: Sequence[str]) -> str:
 
 
 def _shown(words: str) -> str:
-    """Words on one line, not too many: what cannot be printed as escapes, the middle left out."""
-    if not words.isprintable():
-        words = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in words)
+    words = printable(words)
     return words if len(words) <= 2 * _HALF else f"{words[:_HALF]}...{words[-_HALF:]}"
 
 

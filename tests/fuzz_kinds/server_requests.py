@@ -111,7 +111,7 @@ class Requests:
 
     def _drawing(self, rng: random.Random, edit: bool) -> dict[str, Any]:
         fields: dict[str, Any] = {"prompt": some_words(rng) or "a cat", "seed": rng.randint(0, 9)}
-        fields |= _some_of(rng, DRAWING, 0.07)
+        fields |= _some_of(rng, DRAWING, 0.03)
         if rng.random() < 0.8:
             fields["size"] = rng.choice(SIZES)
         if edit:
@@ -146,7 +146,7 @@ class Requests:
             messages.append({"role": "user", "content": "Why?"})
         if rng.random() < 0.2:
             messages.insert(0, {"role": rng.choice(("system", "developer")), "content": some_words(rng)})
-        return {"messages": messages, "max_tokens": rng.randint(1, 4)} | _some_of(rng, CHATTING, 0.08)
+        return {"messages": messages, "max_tokens": rng.randint(1, 4)} | _some_of(rng, CHATTING, 0.04)
 
     def _part(self, rng: random.Random) -> Any:
         kind = rng.random()

@@ -36,8 +36,11 @@ class Layout(Kind):
         prompts.said(mess)
         lengths = [rng.randint(0, 3) for _ in range(mess.count(IMAGE_PAD))]
         assert expand_vision(mess, lengths).count(IMAGE_PAD) == sum(lengths)
-        history, prompt = attempt(prompts.split_chat, rng.choice((text, mess)))
-        assert history + "<|im_start|>user\n" + prompt in (text, mess) or text.startswith(history)
+        given = rng.choice((text, mess))
+        history, prompt = attempt(prompts.split_chat, given)
+        head = f"{history}<|im_start|>user\n{prompt}"
+        assert given.startswith(head)
+        assert not re.sub(r"<\|im_end\|>|<\|im_start\|>assistant", "", given[len(head) :]).strip(), given
 
     def _templates(self, rng: random.Random) -> None:
         template = rng.choice((some_words(rng), rng.randint(-2, 12), f"{some_words(rng)}{{prompt}}{{target_w}}"))

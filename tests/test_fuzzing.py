@@ -5,7 +5,7 @@ import pytest
 from fuzz_kinds import KINDS, make_kind
 from wallaroo_hf.processing import preparation, processor
 
-ROUNDS = {"converter": 25}
+ROUNDS = {"converter": 20}
 MORE = 60  # rounds of the others
 
 

@@ -38,7 +38,7 @@ def _rounds(first: int, count: int | None, seconds: float) -> Iterator[int]:
 
 def _say(words: str) -> None:
     """To standard output, at once."""
-    sys.stdout.write(f"{words}\n")
+    sys.stdout.write(f"{words}\n".encode("utf-8", "backslashreplace").decode())
     sys.stdout.flush()
 
 

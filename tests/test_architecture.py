@@ -41,7 +41,7 @@ ALLOWED = {
     "__main__": {"cli"},
     "conversation": {"generation", "processing"},
     "_terminal_images": set(),
-    "_prompt_files": {"_checkpoint_files", "_files", "_parsing"},
+    "_prompt_files": {"_checkpoint_files", "_files", "_parsing", "layout"},
     "_checkpoint_info": {"_checkpoint_files"},
     "_commands_chat": {
         "_cli_options",

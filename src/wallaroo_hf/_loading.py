@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 _NAMED = 5  # keys in a message
-_HALF = 100  # characters of a key, and of what is said of it
+_LONGEST = 200  # characters of a key, and of what is said of it
 _CONVERTED = "give a folder that `wallaroo convert` wrote, or a Hub id"
 Shapes = Mapping[str, Sequence[int]]
 # What transformers and its readers raise for files that are not there or make no sense.
@@ -134,12 +134,7 @@ def refuse(faults: Sequence[str], where: str, remedy: str = "") -> None:
 def some(faults: Sequence[str]) -> str:
     """The first five, and how many more there are; names in them come from files and may be any text."""
     more = f" and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
-    return ", ".join(map(_shown, faults[:_NAMED])) + more
-
-
-def _shown(words: str) -> str:
-    words = printable(words)
-    return words if len(words) <= 2 * _HALF else f"{words[:_HALF]}...{words[-_HALF:]}"
+    return ", ".join(printable(fault, _LONGEST) for fault in faults[:_NAMED]) + more
 
 
 # ------------------------------------------------------------------------------------------------------- what is wrong

@@ -52,3 +52,8 @@ def test_the_processor_refuses_them_in_options(compact):
 )
 def test_printable(text, shown):
     assert printable(text) == shown and shown.isprintable() and shown.encode()
+
+
+def test_long_text_loses_its_middle():
+    assert printable("a" * 50 + "b" * 50, 10) == "aaaaa...bbbbb"
+    assert printable("a\n" * 5, 15) == "a\\na\\na\\na\\na\\n" and len(printable("\n" * 10_000, 100)) == 103

@@ -27,9 +27,15 @@ def refuse_halves(**given: Any) -> None:
                 ) from error
 
 
-def printable(text: str) -> str:
+def printable(text: str, most: int | None = None) -> str:
     """Text as messages quote it: on one line, with escapes for whatever cannot be printed (line breaks, control codes,
-    marks of direction, halves of characters)."""
-    if text.isprintable():
+    marks of direction, halves of characters).
+
+    Args:
+        most: characters; of longer text the middle is left out.
+    """
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    if most is None or len(text) <= most:
         return text
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return f"{text[: most // 2]}...{text[len(text) - most // 2 :]}"

@@ -6,6 +6,7 @@ import gzip
 import io
 import pathlib
 import random
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -96,7 +97,8 @@ def changed_records(rng: random.Random, data: bytes) -> tuple[bytes, bool]:
         records[pickled] = (records[pickled][0], bytes(changed) if rng.random() < 0.9 else rng.choice(odd))
         differs = True
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", packing) as archive:
+    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", packing) as archive:
+        warnings.simplefilter("ignore")  # about names that are there twice
         for name, content in records:
             archive.writestr(name, content)
     return buffer.getvalue(), differs

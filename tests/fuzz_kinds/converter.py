@@ -23,7 +23,7 @@ from .archive_damage import (
     saved,
     whole_content,
 )
-from .kind import Kind, attempt
+from .kind import Kind, Refused, attempt
 
 WRAPPERS = {"checkpoint": "state_dict", "vq": "model"}
 
@@ -52,13 +52,15 @@ class Converter(Kind):
         output = self.place / "output"
         try:
             attempt(convert_checkpoint, paths["checkpoint"], paths["vq"], self.golden.base, output, dtype=dtype)
+            assert os.listdir(self.place) == ["output"]
             if expected is not None:
                 self._compare(output, self.tensors | {part: expected}, getattr(torch, dtype))
-            shutil.rmtree(output)
+        except Refused:
+            assert os.listdir(self.place) == []
+            raise
         finally:
-            left = os.listdir(self.place)
-            shutil.rmtree(output, ignore_errors=True)
-            assert not left, left
+            shutil.rmtree(self.place)
+            self.place.mkdir()
 
     def _spoiled(self, rng: random.Random, part: str) -> tuple[bytes, Tensors | None]:
         """A file, and the tensors that it must give if it is accepted; `{}`: it must be refused, None: any.

@@ -125,3 +125,16 @@ def test_added_records_are_refused(archive, tmp_path):
         more.writestr("run/data/99", b"1234")
     with pytest.raises(ValueError, match=r"records are not those"):
         read(path)
+
+
+def test_a_lost_checksum_hides_no_damage(archive, tmp_path):
+    """Only archives without any checksum were saved so; a single one that is 0 is damage, too."""
+    data = bytearray(archive.read_bytes())
+    with zipfile.ZipFile(archive) as opened:
+        record = next(record for record in opened.infolist() if record.file_size == 16_000)
+    entry = data.rindex(record.CRC.to_bytes(4, "little"))  # in the directory, behind all records
+    data[entry : entry + 4] = bytes(4)
+    path = tmp_path / "lost.ckpt"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"is damaged: the checksum"):
+        read(path)

@@ -3,12 +3,16 @@
 import argparse
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub.errors import EntryNotFoundError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from safetensors.torch import load_file, save_file
+from wallaroo_hf._loading import load_model
 
+from wallaroo_hf import WallarooForConditionalGeneration
 from wallaroo_hf.conversion import sources
 from wallaroo_hf.conversion.sources import find_file, load_tensors
 
@@ -279,3 +283,21 @@ def test_folders_need_one_candidate(tmp_path):
         find_file(tmp_path, "checkpoint")
     (tmp_path / "b.pt").unlink()
     assert find_file(tmp_path, "checkpoint") == tmp_path / "a.ckpt"
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\ud800", "x" * 100_000, "\x1b[2J", "\u2028"], ids=ascii)
+@pytest.mark.parametrize("value", [torch.ones(3), torch.ones(3).to_sparse()], ids=["unknown", "odd"])
+def test_names_in_a_file_are_quoted_on_one_line(workshop, name, value):
+    """Whatever a file calls its tensors, what is said of them can be read, printed and sent."""
+    workshop.save_checkpoint(workshop.weights() | {name: value})
+    message = workshop.refused()
+    assert message.isprintable() and ascii(name)[1:30].rstrip("'") in message
+
+
+def test_names_in_safetensors_are_quoted_on_one_line(compact, tmp_path):
+    folder = shutil.copytree(compact.folder, tmp_path / "odd")
+    weights = load_file(folder / "model.safetensors") | {"a\nb": torch.ones(3)}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"`a\\nb` is unexpected") as caught:
+        load_model(WallarooForConditionalGeneration, folder)
+    assert str(caught.value).isprintable()

@@ -63,6 +63,27 @@ def test_chat_must_end_with_the_user():
         split_chat(CHAT + "A cat it is.<|im_end|>\n")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|im_start|>user\nA cat.<|im_end|>\nAnd a dog.",
+        "<|im_start|>user\nA cat.<|im_end|>\nAnd\n<|im_start|>assistant\n",
+        "<|im_start|>user\nA cat.<|im_end|>\n<|im_start|>assistant\n<|im_end|>\nAnd a dog.",
+        "<|im_start|>user\nA cat.<|im_end|>\n<|im_end|>",
+    ],
+)
+def test_words_behind_the_last_turn_are_not_dropped(text, compact):
+    with pytest.raises(ValueError, match="follows the end of its last message"):
+        split_chat(text)
+    with pytest.raises(ValueError, match="follows the end of its last message"):
+        compact.processor(text=text, generation_mode="image", height=32, width=32)
+
+
+@pytest.mark.parametrize("end", ["", "<|im_end|>", "<|im_end|>\n\n", "<|im_end|>\n<|im_start|>assistant\n"])
+def test_ways_to_end_a_chat(end):
+    assert split_chat(f"<|im_start|>user\nA cat.{end}") == ("", "A cat.")
+
+
 def test_answers_include_their_end():
     text = CHAT + "Yes.<|im_end|>\n"
     assert [text[start:end] for start, end in answer_spans(text)] == ["Yes.<|im_end|>\n"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from wallaroo_hf.layout.whole_text import refuse_halves
+from wallaroo_hf.layout.whole_text import printable, refuse_halves
 
 HALF = "\ud83d"
 
@@ -36,3 +36,24 @@ def test_the_processor_refuses_them_in_options(compact):
     for option in ({"negative_prompt": HALF}, {"prompt_template": "{prompt} " + HALF}):
         with pytest.raises(ValueError, match=f"`{next(iter(option))}` holds half of a character"):
             compact.processor(text="a cat", generation_mode="image", return_tensors="pt", **option)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a cat 猫 🦘", "a cat 猫 🦘"),
+        ("a\nb\r\u2028c", "a\\nb\\r\\u2028c"),
+        ("\x1b[2J\x00", "\\x1b[2J\\x00"),
+        ("\u202ecat", "\\u202ecat"),
+        (HALF, "\\ud83d"),
+        ("'\\n", "'\\n"),
+    ],
+    ids=ascii,
+)
+def test_printable(text, shown):
+    assert printable(text) == shown and shown.isprintable() and shown.encode()
+
+
+def test_long_text_loses_its_middle():
+    assert printable("a" * 50 + "b" * 50, 10) == "aaaaa...bbbbb"
+    assert printable("a\n" * 5, 15) == "a\\na\\na\\na\\na\\n" and len(printable("\n" * 10_000, 100)) == 103

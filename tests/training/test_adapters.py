@@ -235,3 +235,30 @@ def test_other_records_are_refused(record, format, words):
     with pytest.raises(RowError) as error:
         adapt_row(record, format)
     assert error.value.reason == "unreadable_row" and words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb", "\udc00", "\x1b[2J", "\u202ea", "x" * 100_000], ids=lambda name: ascii(name)[:20]
+)
+@pytest.mark.parametrize(
+    "record",
+    [
+        lambda name: {name: 1},
+        lambda name: {"question": "Why?", name: 1},
+        lambda name: {"conversations": [{"from": name, "value": "Hi."}, {"from": "gpt", "value": "Yes."}]},
+        lambda name: {"messages": [{"role": name, "content": "Hi."}], "images": []},
+        lambda name: {"messages": [{"role": "user", "content": [{"type": name}]}], "images": []},
+        lambda name: {
+            "messages": [{"role": "user", "content": "Hi."}],
+            "images": [],
+            f"{name}_video": 1,
+            "video": name,
+        },
+    ],
+    ids=["column", "more", "speaker", "role", "part", "media"],
+)
+def test_what_is_quoted_of_a_record_stays_on_one_line(name, record):
+    """Whatever a record calls its columns and entries, reports can be read, printed and written."""
+    with pytest.raises(RowError) as caught:
+        check_row(adapt_row(record(name)))
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 1100

@@ -184,3 +184,40 @@ def test_an_error_can_always_be_sent():
 def test_settings_are_text(settings):
     with pytest.raises(ValueError, match="cannot be printed"):
         ServerSettings(**settings)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\u202ea", "\x00", "\x1b[2J", "x\u2028"], ids=ascii)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        lambda name: (DRAW, {"prompt": "a", name: 1}),
+        lambda name: (DRAW, {"prompt": "a", "model": name}),
+        lambda name: (DRAW, {"prompt": "a", "size": name}),
+        lambda name: (CHAT, {"messages": [{**USER, name: 1}]}),
+    ],
+    ids=["field", "model", "size", "within"],
+)
+def test_what_is_quoted_stays_on_one_line(server, name, fields):
+    """An error is one sentence that can be printed, whatever a client calls its fields."""
+    path, body = fields(name)
+    status, answer = _raw(server, path, json.dumps(body).encode())
+    assert status in (400, 404)
+    assert answer["error"]["message"].isprintable()
+    assert answer["error"]["param"] is None or answer["error"]["param"].isprintable()
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        b"--B\r\nX Y: z\r\n\r\n\r\n--B--\r\n",
+        b"--B\r\n: x\r\n\r\n\r\n--B--\r\n",
+        b"nonsense",
+        b"--Bx",
+        b"--B\r\nContent-Disposition: form-data; name=a\r\n\r\nx\r\n--B--\r\nmore",
+    ],
+)
+def test_forms_write_no_log(server, form, caplog):
+    """What a client sends is refused, and does not fill the server's disk."""
+    with caplog.at_level("WARNING"):
+        assert _raw(server, EDIT, form, "multipart/form-data; boundary=B")[0] == 400
+    assert not caplog.records

@@ -11,8 +11,10 @@ from typing import Any
 from ..files.checkpoint_files import checkpoint_digest, find_checkpoint
 from ..files.parsing import parse_json
 from ..files.whole import new_file
+from ..layout.whole_text import printable
 
 MANIFEST = "prompts.json"
+_SHOWN = 60  # characters of an entry that messages quote
 _NAME = re.compile(r"[\w][\w.-]{0,120}")  # no separators: a name never leads out of the folder
 _ENTRY = {
     "prompt": str,
@@ -81,9 +83,13 @@ def _json_entry(line: str, path: Path, number: int) -> dict[str, Any]:
         raise ValueError(f'{where} must be a JSON object with a "prompt".')
     for key, value in entry.items():
         if key not in _ENTRY:
-            raise ValueError(f"{where} has an unknown entry '{key}'; known ones are {', '.join(_ENTRY)}.")
+            raise ValueError(
+                f"{where} has an unknown entry '{printable(key, _SHOWN)}'; known ones are {', '.join(_ENTRY)}."
+            )
         if not isinstance(value, _ENTRY[key]) or isinstance(value, bool):  # type: ignore[arg-type]
-            raise ValueError(f"{where} has {value!r} for '{key}', which is of the wrong type; correct it.")
+            raise ValueError(
+                f"{where} has {printable(repr(value), _SHOWN)} for '{key}', which is of the wrong type; correct it."
+            )
     if "name" in entry and not _NAME.fullmatch(entry["name"]):
         raise ValueError(
             f"{where} has the name {entry['name'][:100]!r}, but names are made of letters, digits, '_', '-' and '.'; the "

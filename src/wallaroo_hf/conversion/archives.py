@@ -25,17 +25,18 @@ def damaged_record(path: Path) -> str | None:
         zipfile.BadZipFile: if its directory makes no sense.
     """
     with zipfile.ZipFile(path) as archive:
-        for record in archive.infolist():
+        records = archive.infolist()
+        for record in records:
             if record.compress_type != zipfile.ZIP_STORED:
                 return f"its record {record.filename} is compressed"
-            if not _STORAGE.fullmatch(record.filename) and _has_checksum(record):
+            if not _STORAGE.fullmatch(record.filename) and _have_checksums(records):
                 archive.read(record)  # raises if the checksum is another
     return None
 
 
-def _has_checksum(record: zipfile.ZipInfo) -> bool:
-    """False where it was saved without (`torch.serialization.set_crc32_options`): all of them are 0 then."""
-    return record.CRC != 0 or record.file_size == 0
+def _have_checksums(records: Sequence[zipfile.ZipInfo]) -> bool:
+    """False where they were saved without (`torch.serialization.set_crc32_options`): all are 0 then, not one of them."""
+    return any(record.CRC for record in records) or not any(record.file_size for record in records)
 
 
 class Checksums:
@@ -63,8 +64,10 @@ class Checksums:
         pairs = list(zip(mapped, records, strict=True))
         if len({place - start for (place, _), (start, _) in pairs}) > 1:
             raise ValueError("its records do not lie where its directory says")
-        self._unread = {place: record for (place, _), (_, record) in pairs if _has_checksum(record)}
-        if len(self._unread) < len(records):
+        with zipfile.ZipFile(path) as archive:
+            is_checked = _have_checksums(archive.infolist())
+        self._unread = {place: record for (place, _), (_, record) in pairs} if is_checked else {}
+        if not is_checked:
             logger.warning("'%s' was saved without checksums, so damage to its numbers cannot be seen.", path)
 
     def check(self, tensor: torch.Tensor) -> None:

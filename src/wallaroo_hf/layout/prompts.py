@@ -20,6 +20,7 @@ from .special_tokens import (
     VISION_END,
     VISION_START,
 )
+from .whole_text import printable
 
 SYSTEM_PROMPT = "You are a helpful assistant."
 LAYOUTS = ("trained", "published_eval")
@@ -176,15 +177,22 @@ def split_chat(text: str) -> tuple[str, str]:
     An empty assistant header at the end (the generation prompt) is dropped.
 
     Raises:
-        ValueError: if no user turn is last.
+        ValueError: if no user turn is last, or words follow it that belong to no turn.
     """
     turns = list(_TURN.finditer(text))
+    header = None
     if turns and turns[-1]["role"] == "assistant" and not turns[-1]["content"].strip():
-        turns.pop()
+        header = turns.pop()
     if not turns or turns[-1]["role"] != "user":
         raise ValueError(
             "A chat was given to draw from, but its last message is not from the user; end it with a message of "
             "role 'user' that says what to draw."
+        )
+    end = turns[-1].end()
+    behind = (text[end:] if header is None else text[end : header.start()] + text[header.end() :]).strip()
+    if behind:
+        raise ValueError(
+            f"A chat was given to draw from, but '{printable(behind[:60])}' follows the end of its last message; put it into that."
         )
     return text[: turns[-1].start()], turns[-1]["content"]
 

@@ -16,6 +16,8 @@ from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file, find_adapter_config_file
 
+from .layout.whole_text import printable
+
 __all__ = [
     "NOT_FINITE",
     "fill_model",
@@ -31,6 +33,7 @@ __all__ = [
 ]
 
 _NAMED = 5  # keys in a message
+_LONGEST = 200  # characters of a key, and of what is said of it
 _CONVERTED = "give a folder that `wallaroo convert` wrote, or a Hub id"
 Shapes = Mapping[str, Sequence[int]]
 # What transformers and its readers raise for files that are not there or make no sense.
@@ -129,8 +132,9 @@ def refuse(faults: Sequence[str], where: str, remedy: str = "") -> None:
 
 
 def some(faults: Sequence[str]) -> str:
-    """The first five, and how many more there are."""
-    return ", ".join(faults[:_NAMED]) + (f" and {len(faults) - _NAMED} more" if len(faults) > _NAMED else "")
+    """The first five, and how many more there are; names in them come from files and may be any text."""
+    more = f" and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
+    return ", ".join(printable(fault, _LONGEST) for fault in faults[:_NAMED]) + more
 
 
 # ------------------------------------------------------------------------------------------------------- what is wrong

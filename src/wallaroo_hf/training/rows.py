@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping
 from numbers import Integral
 from typing import Any
 
+from ..layout.whole_text import printable
+
 UNDERSTANDING, GENERATION, EDITING, INTERLEAVED = "understanding", "generation", "editing", "interleaved"
 TASKS = (UNDERSTANDING, GENERATION, EDITING, INTERLEAVED)
 ROLES = ("system", "user", "assistant")
@@ -52,15 +54,18 @@ _MEDIA_KEY = re.compile(
 _MEDIA_MARKER = re.compile(r"<\|?(video|audio)(_(pad|start|end|bos|eos|placeholder))?\|?>", re.IGNORECASE)
 
 
+_LONGEST = 1000  # characters of a message
+
+
 class RowError(ValueError):
-    """A row that cannot be trained on.
+    """A row that cannot be trained on; what its message quotes of the row may be any text, so it is made printable.
 
     Attributes:
         reason: one of `REASONS`.
     """
 
     def __init__(self, message: str, reason: str = "unusable_row") -> None:
-        super().__init__(message)
+        super().__init__(printable(message, _LONGEST))
         self.reason = reason
 
 

@@ -11,6 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from ..layout.whole_text import printable
+
 _given = reprlib.Repr()  # of what was given: short, however long or deep it is
 _given.maxstring = _given.maxother = 60
 
@@ -48,17 +50,14 @@ class ApiError(HTTPException):
 
     def body(self) -> dict[str, Any]:
         """The JSON to answer with."""
-        param = None if self.param is None else _whole(self.param)
-        return {"error": {"message": _whole(str(self.detail)), "type": self.type, "param": param, "code": self.code}}
+        param = None if self.param is None else printable(self.param)
+        return {
+            "error": {"message": printable(str(self.detail)), "type": self.type, "param": param, "code": self.code}
+        }
 
     def response(self) -> JSONResponse:
         """The whole answer."""
         return JSONResponse(self.body(), self.status_code, headers=self.headers)
-
-
-def _whole(text: str) -> str:
-    """Text that can be sent, whatever it quotes: halves of characters are written as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def queue_full(retry_after: int) -> ApiError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import math
 import socket
 from collections.abc import AsyncIterator
@@ -150,13 +151,17 @@ def make_server(app: FastAPI) -> Server:
     SIGTERM and Ctrl-C end it gracefully, a second Ctrl-C at once.
     """
     settings: ServerSettings = app.state.service.settings
+    least = (
+        logging.ERROR
+    )  # warnings of whoever reads requests are about what clients send, who could fill a disk with them
+    logging.getLogger("python_multipart").setLevel(least)
     connections = Connections(
         most_connections(settings.max_connections), settings.header_timeout, settings.body_timeout
     )
     return Server(
         uvicorn.Config(
             app,
-            log_level="error",  # its warnings are about what clients send, who could fill a disk with them
+            log_level=least,
             server_header=False,
             http=guarded(connections),
             loop="asyncio",

@@ -1,21 +1,12 @@
-"""Opens pictures that are damaged at random, for a given time: each must be read, or refused in one sentence.
-
-    PYTHONPATH=src:tests python tests/fuzz_pictures.py --seconds 600 --seed 0
-
-A case follows from the seed and its number; `--case 1234` does one alone. Found nothing: exit code 0.
-"""
+"""Pictures: files that are damaged at random, arrays, tensors, modes of Pillow and words, at the one door for all."""
 
 from __future__ import annotations
 
-import argparse
 import base64
-import collections
 import io
-import resource
-import sys
+import random
 import tempfile
 import time
-import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +14,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 
 import hostile
+from golden import GoldenSet
 from helpers import picture
 from wallaroo_hf.processing.opening import MAX_PIXELS, ImageError, open_image
+
+from .kind import Kind, Refused
+from .made_up import of_other_range
 
 CPU_SECONDS = 15  # of one case: far more than the largest picture takes
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr", "LAB", "HSV", "I", "F")
@@ -235,7 +230,7 @@ def words(random: np.random.Generator, _: list[bytes]) -> Any:
     return "".join(parts[index] for index in random.integers(len(parts), size=random.integers(0, 9)))
 
 
-KINDS: tuple[tuple[Callable[..., Any], float], ...] = (
+MAKERS: tuple[tuple[Callable[..., Any], float], ...] = (
     (damaged_file, 0.7),
     (array, 0.15),
     (made_picture, 0.08),
@@ -243,66 +238,39 @@ KINDS: tuple[tuple[Callable[..., Any], float], ...] = (
 )
 
 
-def fault(given: Any) -> tuple[str, str]:
-    """Whether a picture was read, refused or neither, and what is wrong then."""
-    began = time.process_time()
-    try:
-        opened = open_image(given)
-    except ImageError as error:
-        said = str(error)
-        said.encode()
-        is_sentence = said.startswith("The ") and said.endswith(".") and "\n" not in said and len(said) < 700
-        outcome = ("refused", "" if is_sentence else f"no sentence: {said!r}")
-    except Exception:  # what is looked for
-        return "uncaught", traceback.format_exc()
-    else:
-        is_sound = type(opened) is Image.Image and opened.mode == "RGB" and opened.info == {}
-        is_sound = is_sound and 0 < opened.width * opened.height <= MAX_PIXELS and open_image(opened) is opened
-        outcome = ("read", "" if is_sound else f"a picture that is not as promised: {opened} {opened.info}")
-    if time.process_time() - began > CPU_SECONDS:
-        return outcome[0], f"{time.process_time() - began:.1f} s"
-    return outcome
+class Pictures(Kind):
+    """Everything that may be given as a picture: it is read as RGB, or refused in one sentence, in bounded time."""
 
+    def __init__(self, golden: GoldenSet, folder: Path) -> None:
+        super().__init__(golden, folder)
+        self.files = corpus()
 
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-def main() -> int:
-    """Fuzzes and reports."""
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--seconds", type=float, default=60)
-    arguments.add_argument("--seed", type=int, default=0)
-    arguments.add_argument("--case", type=int, help="only this one")
-    options = arguments.parse_args()
-    warnings.simplefilter("ignore")
-    files = corpus()
-    _say(f"{len(files)} files to begin with, seed {options.seed}")
-    counts: collections.Counter[str] = collections.Counter()
-    found, slowest = 0, (0.0, 0)
-    end = time.monotonic() + options.seconds
-    case = options.case or 0
-    while time.monotonic() < end:
-        random = np.random.default_rng([options.seed, case])
-        makers, shares = zip(*KINDS)
-        maker = makers[random.choice(len(makers), p=shares)]
-        given = maker(random, files)
+    def round(self, rng: random.Random) -> None:
+        """Opens something; of numbers in another range the same must be seen as of those in eight bits."""
+        if rng.random() < 0.05:
+            given, plain = of_other_range(rng)
+            difference = ImageChops.difference(open_image(given), plain.convert("RGB"))
+            assert max(high for _, high in difference.getextrema()) <= 1, type(given)
+            return
+        noise = np.random.default_rng(rng.getrandbits(64))
+        makers, shares = zip(*MAKERS)
+        given = makers[noise.choice(len(makers), p=shares)](noise, self.files)
         began = time.process_time()
-        outcome, wrong = fault(given)
-        slowest = max(slowest, (time.process_time() - began, case))
-        counts[f"{maker.__name__} {outcome}"] += 1
-        if wrong:
-            found += 1
-            _say(f"case {case} ({maker.__name__}, {type(given).__name__}): {wrong}")
-        case += 1
-        if options.case is not None:
-            break
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    _say(f"{sum(counts.values())} cases, {found} faults; {dict(sorted(counts.items()))}")
-    _say(f"slowest: case {slowest[1]}, {slowest[0]:.2f} s; most memory: {memory} MB")
-    return 1 if found else 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                self.open(given)
+            finally:
+                assert time.process_time() - began < CPU_SECONDS
 
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    def open(self, given: Any) -> None:
+        """Opens a picture and looks at it."""
+        try:
+            opened = open_image(given)
+        except ImageError as error:
+            said = str(error)
+            said.encode()
+            assert said.startswith("The ") and said.endswith(".") and "\n" not in said and len(said) < 700, said
+            raise Refused from error
+        assert type(opened) is Image.Image and opened.mode == "RGB" and opened.info == {}, (opened, opened.info)
+        assert 0 < opened.width * opened.height <= MAX_PIXELS and open_image(opened) is opened

@@ -78,7 +78,7 @@ class AutoPreparationMixin(PreparationMixin):
         written = [
             text.replace(TARGET_MARK, self._rows(GENERATE_IMAGE_PAD, row.size)) for text, row in zip(written, rows)
         ]
-        spans = prompts.answer_spans if return_labels else None
+        spans = prompts.learned_spans if return_labels else None
         tokens: list[TokenRow] = tokenize(self.tokenizer, written, merged["text_kwargs"], spans)
         for token_row, row, row_targets in zip(tokens, rows, opened, strict=True):
             self._place_codes(token_row, [(target, row.size) for target, _ in row_targets])

@@ -782,7 +782,7 @@ def test_failure_while_writing_leaves_nothing(workshop, monkeypatch):
 
     monkeypatch.setattr(writing, "save_file", full_disk)
     before = workshop.left_behind()
-    with pytest.raises(OSError, match="No space is left for .*; make room there"):
+    with pytest.raises(OSError, match=r"No space is left for .*; make room there"):
         workshop.convert(max_shard_size="200KB")
     assert len(calls) == 3 and workshop.left_behind() == before
 

@@ -112,7 +112,8 @@ def make_row(
 
 def row_scenes(row: Mapping[str, Any]) -> list[Scene]:
     """The scenes of a row's pictures, in the order of their placeholders."""
-    return [Scene.from_dict(row[key]) for key in ("scene", "target_scene") if row[key] is not None]
+    shown = row["shown"] if "shown" in row else [row["scene"]]  # a chat may show several
+    return [Scene.from_dict(scene) for scene in (*shown, row["target_scene"]) if scene is not None]
 
 
 def render_row(row: Row) -> Row:

@@ -7,7 +7,6 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from wallaroo_hf.training.scenes_data import Lessons, SceneRows
 
 from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor, default_checkpoint
 from wallaroo_hf.conversation import Conversation
@@ -15,6 +14,7 @@ from wallaroo_hf.scenes.chats import make_chat
 from wallaroo_hf.training.collator import WallarooDataCollator
 from wallaroo_hf.training.datasets import load_rows
 from wallaroo_hf.training.encode import encode_rows
+from wallaroo_hf.training.scenes.scenes_data import Lessons, SceneRows
 
 
 @pytest.fixture(scope="module")

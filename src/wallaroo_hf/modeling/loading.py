@@ -16,7 +16,7 @@ from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file, find_adapter_config_file
 
-from .layout.whole_text import printable
+from ..layout.whole_text import printable
 
 __all__ = [
     "NOT_FINITE",

@@ -16,6 +16,7 @@ os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="wallaroo-tests-")  # 
 os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 
 import wallaroo_hf
+import wallaroo_hf.cli.drawing_prompts  # commands import it late, when a test may have replaced what it takes
 from golden import GoldenSet
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -37,6 +37,18 @@ def test_batch_equals_single(vq_model, pixels):
     assert torch.equal(together.image_tokens[1:], alone.image_tokens)
 
 
+def test_one_image_of_one_code(vq_model):
+    """As in a batch, which torch's group norm treats otherwise where a group is one channel."""
+    assert vq_model.config.base_channels == vq_model.config.norm_num_groups
+    pixels = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        together, alone = vq_model.encode(pixels), vq_model.encode(pixels[1:])
+        decoded = vq_model.decode(together.image_tokens)
+        # a number less its own mean is rounding, which the norm divides by the root of its epsilon, 1e-3
+        torch.testing.assert_close(vq_model.decode(alone.image_tokens), decoded[1:], atol=0.01, rtol=0)
+    assert torch.equal(together.image_tokens[1:], alone.image_tokens) and alone.image_tokens.shape == (1, 1, 1)
+
+
 def test_tokens_are_the_nearest_codes(vq_model, pixels):
     with torch.no_grad():
         encoded = vq_model.encode(pixels)

@@ -58,6 +58,14 @@ class WallarooVQQuantizer(nn.Module):
         return F.normalize(self.embedding(image_tokens), dim=-1)
 
 
+class _GroupNorm(nn.GroupNorm):
+    """Also of groups of one number (an image of one code, as many groups as channels), which torch refuses in a batch of
+    one image, and of no other."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps, torch.backends.cudnn.enabled)
+
+
 class WallarooVQModel(PreTrainedModel):
     r"""LlamaGen's image tokenizer (arXiv 2406.06525): one code per `image_token_size` x `image_token_size` pixels.
 
@@ -85,6 +93,7 @@ class WallarooVQModel(PreTrainedModel):
         for module in self.modules():
             if isinstance(module, nn.GroupNorm):
                 module.num_groups = config.norm_num_groups  # Janus's blocks always build 32
+                module.__class__ = _GroupNorm
         self.post_init()
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "WallarooVQModel":

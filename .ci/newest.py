@@ -39,6 +39,7 @@ def run(options: argparse.Namespace) -> int:
     python = options.venv / "bin" / "python"
     pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     wanted = requirements()
+    newer: list[str] = []
     if options.beyond_caps:
         newer = [name for name, line in wanted.items() if "<" in line and newest(pip, name) != newest(pip, line)]
         if not newer:
@@ -48,16 +49,20 @@ def run(options: argparse.Namespace) -> int:
         subprocess.run([*pip, "install", *(without_cap(line) for line in wanted.values())], check=True)
     else:
         subprocess.run([*pip, "install", "--editable", f"{REPOSITORY}[{','.join(EXTRAS)}]"], check=True)
-    listed = subprocess.run([*pip, "list", "--format", "freeze"], check=True, capture_output=True, text=True).stdout
-    have = dict(line.split("==") for line in listed.splitlines() if "==" in line)
-    print("Testing with", ", ".join(f"{name} {have[name]}" for name in ("torch", "transformers", "pillow", "peft")))
+    told = ("torch", "transformers", "pillow", "peft")
+    script = "import importlib.metadata, sys; print(*map(importlib.metadata.version, sys.argv[1:]))"
+    asked = sorted({*told, *newer})
+    found = subprocess.run([python, "-c", script, *asked], check=True, capture_output=True, text=True).stdout.split()
+    have = dict(zip(asked, found, strict=True))
+    print("Testing with", ", ".join(f"{name} {have[name]}" for name in told), flush=True)
     command = [python, "-m", "pytest", "--numprocesses", options.workers, "--dist", "loadfile", *options.tests]
     if options.beyond_caps:  # the warning that the version is untested is what is expected here
         command += ["-W", "ignore:wallaroo-hf was tested with:UserWarning"]
     status = subprocess.run(command, cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
     if options.beyond_caps:
-        told = ", ".join(f"{name} {have[name]}" for name in newer)
-        print(f"{told} pass: the cap can be raised." if status == 0 else f"{told} fail: the cap cannot be raised yet.")
+        beyond = ", ".join(f"{name} {have[name]}" for name in newer)
+        verdict = "pass: the cap can be raised" if status == 0 else "fail: the cap cannot be raised yet"
+        print(f"{beyond} {verdict}.")
     return status
 
 

@@ -34,6 +34,12 @@ def test_bad_aspect_ratio(given):
         parse_aspect_ratio(given)
 
 
+def test_a_long_ratio_is_not_quoted_whole():
+    with pytest.raises(ValueError, match="must be width to height") as refused:
+        parse_aspect_ratio("1\n" * 10_000)
+    assert len(str(refused.value)) < 250 and "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("height", "words"),
     [(100, "try 96 or 112"), (0, "try 16 or 32"), (-16, "try 16"), (64.0, "64"), (float("inf"), "try 16")],

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 from .special_tokens import END_OF_LINE
+from .whole_text import printable
 
 # The 19 sizes around 512x512 of the released multi-size stages. A bucket's ratio (height / width, rounded to two
 # digits) is the key by which the released code looks it up; ties take the first bucket.
@@ -63,7 +64,7 @@ def parse_aspect_ratio(aspect_ratio: str | float) -> float:
         ratio = math.nan
     if not (math.isfinite(ratio) and ratio > 0):
         raise ValueError(
-            f"`aspect_ratio` is {aspect_ratio!r}, but must be width to height, such as '16:9' or 1.78; "
+            f"`aspect_ratio` is {printable(repr(aspect_ratio), 60)}, but must be width to height, such as '16:9' or 1.78; "
             "or pass `height` and `width` in pixels."
         )
     return ratio

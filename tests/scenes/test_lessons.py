@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 
@@ -14,8 +15,10 @@ from wallaroo_hf.scenes.lessons import (
     make_large_edit_lesson,
     make_large_lesson,
     make_lesson,
+    make_place_lesson,
     make_position_lesson,
     make_selection_lesson,
+    make_two_step_lesson,
 )
 from wallaroo_hf.scenes.scene import SIZES, Scene
 from wallaroo_hf.scenes.splits import OPERATIONS, Combination, split_of
@@ -133,3 +136,38 @@ def test_selection_lessons_have_something_to_choose_from():
         assert (source.height, source.width) in SIZES
         assert check_edit(source, render(target), row["spec"]), row
         assert all(split_of(Combination(*one)) == "train" for one in row["combinations"]["main"])
+
+
+def test_place_lessons_say_where_every_object_is():
+    rows = [make_place_lesson(0, index) for index in range(120)]
+    assert rows[3] == make_place_lesson(0, 3) != make_place_lesson(1, 3)
+    assert {len(row["spec"]["objects"]) for row in rows} == {1, 2, 3, 4}
+    for row in rows:
+        target = Scene.from_dict(row["target_scene"])
+        assert all("place" in thing for thing in row["spec"]["objects"])
+        assert check_caption(render(target), row["spec"]), row
+        mirrored = [dataclasses.replace(thing, col=target.cols - 1 - thing.col) for thing in target.objects]
+        moved = dataclasses.replace(target, objects=tuple(mirrored))
+        centred = all(thing["place"] in ("top_middle", "centre", "bottom_middle") for thing in row["spec"]["objects"])
+        assert bool(check_caption(render(moved), row["spec"])) == centred, row
+        found = [Combination(*one) for kind in ("main", "others") for one in row["combinations"][kind]]
+        assert found and all(split_of(combination) == "train" for combination in found)
+
+
+def test_two_step_lessons_show_changes_that_are_held_out_in_their_usual_words():
+    rows = [make_two_step_lesson(0, index) for index in range(400)]
+    assert rows[7] == make_two_step_lesson(0, 7) != make_two_step_lesson(1, 7)
+    held_out = Counter()
+    for row in rows:
+        source, target = (Scene.from_dict(row[key]) for key in ("scene", "target_scene"))
+        assert check_edit(source, render(target), row["spec"]), row
+        main = [Combination(*one) for one in row["combinations"]["main"]]
+        assert all(split_of(combination) == "train" for combination in main)
+        new = next(thing for thing in target.objects if thing not in source.objects)
+        is_replacement = len(main) == 1
+        assert {one.relation for one in main} == ({"replace"} if is_replacement else {"add", "remove"})
+        says_removal = re.search("remove|去掉|删除", row["prompt"], re.IGNORECASE)
+        assert bool(says_removal) != is_replacement, row["prompt"]
+        usual = Combination(new.shape, new.colour, row["category"])
+        held_out[row["category"]] += split_of(usual) != "train"
+    assert min(held_out[name] for name in ("recolour", "replace", "move")) > 10

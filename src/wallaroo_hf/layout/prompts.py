@@ -213,3 +213,20 @@ def announce_size(text: str, indicators: str) -> str:
 def answer_spans(text: str) -> list[tuple[int, int]]:
     """Character ranges of what the assistant says in a rendered chat, each with its `<|im_end|>` and newline."""
     return [(turn.start("content"), turn.end()) for turn in _TURN.finditer(text) if turn["role"] == "assistant"]
+
+
+def learned_spans(text: str) -> list[tuple[int, int]]:
+    """The [`answer_spans`] of a chat that auto mode would say, for training.
+
+    A picture that was drawn stands in the user's next turn when the chat goes on, and what is left of the answer claims a
+    picture without drawing it. So an answer without a picture before a turn that shows one is not learned.
+    """
+    turns = list(_TURN.finditer(text))
+    spans = []
+    for one, after in zip(turns, [*turns[1:], None]):
+        if one["role"] != "assistant":
+            continue
+        was_moved = after is not None and VISION_START in after["content"] and GENERATE_START not in one["content"]
+        if not was_moved:
+            spans.append((one.start("content"), one.end()))
+    return spans

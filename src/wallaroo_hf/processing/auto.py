@@ -79,7 +79,7 @@ class AutoPreparationMixin(PreparationMixin):
             text.replace(GENERATE_IMAGE_PAD, self._rows(GENERATE_IMAGE_PAD, row.size))
             for text, row in zip(written, rows, strict=True)
         ]
-        spans = prompts.answer_spans if return_labels else None
+        spans = prompts.learned_spans if return_labels else None
         tokens: list[TokenRow] = tokenize(self.tokenizer, written, merged["text_kwargs"], spans)
         pixels |= self._targets([(target, row.size) for row, own in zip(rows, opened) for target, _ in own])
         data = pad(self.tokenizer, tokens, merged["text_kwargs"]) | pixels

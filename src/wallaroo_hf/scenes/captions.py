@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from .geometry import CELLS, DIRECTIONS, INVERSE, SIDES, is_at
+from .geometry import CELLS, DIRECTIONS, INVERSE, SIDES, cell, is_at
 from .palette import BACKGROUNDS, COLOURS
 from .phrases import Speaker
 from .scene import Scene, SceneObject, random_size
@@ -60,6 +60,25 @@ def plan_crowd(rng: random.Random, size: tuple[int, int], count: int) -> Caption
     spec = CaptionSpec(tuple(ObjectSpec(*kind) for kind in kinds), background=named)
     main = tuple(Combination(*kind, "with_other") for kind in kinds)
     return CaptionPlan(spec, _filled(rng, empty, kinds), main, _pairs(shapes))
+
+
+def plan_placed(rng: random.Random, size: tuple[int, int], count: int) -> CaptionPlan:
+    """Like [`plan_crowd`], but the caption says of every object where it is, in any order."""
+    empty = Scene(*size, rng.choice(BACKGROUNDS))
+    named = empty.background if rng.random() < _BACKGROUND_RATE else None
+    by_place: dict[str, list[tuple[int, int]]] = {}
+    for slot in empty.slots():
+        by_place.setdefault(cell(slot, (empty.rows, empty.cols)), []).append(slot)
+    places = rng.sample(list(by_place), min(count, len(by_place)))
+    shapes, colours = rng.sample(SHAPES, len(places)), rng.sample(COLOURS, len(places))
+    objects = tuple(
+        SceneObject(*rng.choice(by_place[place]), shape, colour)
+        for place, shape, colour in zip(places, shapes, colours)
+    )
+    groups = tuple(ObjectSpec(shape, colour, place=place) for place, shape, colour in zip(places, shapes, colours))
+    main = tuple(Combination(shape, colour, "placed") for shape, colour in zip(shapes, colours))
+    scene = Scene(*size, empty.background, objects)
+    return CaptionPlan(CaptionSpec(groups, background=named), scene, main, _pairs(shapes))
 
 
 def _filled(rng: random.Random, empty: Scene, kinds: list[tuple[str, str]]) -> Scene:
@@ -245,7 +264,7 @@ def say_caption(spec: CaptionSpec, speaker: Speaker, request: bool = False) -> s
     """Puts a caption into words.
 
     Args:
-        spec: what to say; at most one relation, from its first entry to its second.
+        spec: what to say; at most one relation, from its first entry to its second, and a place of all entries or of none.
         speaker: whose words are used.
         request: whether it must be an order to draw, as in a chat; otherwise a bare caption will do too.
     """
@@ -277,6 +296,13 @@ def _content(spec: CaptionSpec, speaker: Speaker, allow_clause: bool) -> tuple[s
         is_clause = is_placed and not by_sides and allow_clause and speaker.chance(_CLAUSE_RATES[language])
     bare = language == "zh" or not is_clause
     phrases = [speaker.some(thing.shape or "", thing.colour, thing.count, bare) for thing in spec.objects]
+    if place is not None and len(phrases) > 1:
+        pattern = _PLACED[language][0]
+        placed = [
+            pattern.format(a=phrase, p=speaker.place(thing.place or ""))
+            for phrase, thing in zip(phrases, spec.objects)
+        ]
+        return speaker.listed(placed), False
     if not is_placed:
         return speaker.listed(phrases, speaker.pick(_CONJUNCTIONS[language]) if len(phrases) == 2 else None), False
     values = {"a": phrases[0], "b": phrases[-1]}

@@ -59,6 +59,13 @@ def plan_edit(
             return plan
 
 
+def plan_edit_of(rng: random.Random, operation: str, scene: Scene) -> EditPlan | None:
+    """An edit of a picture that is there already; None if chance led to one that this picture does not allow."""
+    if not scene.objects or (operation == "remove" and len(scene.objects) < 2):
+        return None
+    return _PLANNERS[operation](rng, scene)
+
+
 def _select(rng: random.Random, scene: Scene, thing: SceneObject) -> Selector | None:
     """A name that fits this object only: its shape, or shape and colour; None if there is none."""
     alike = [other for other in scene.objects if other.shape == thing.shape]
@@ -258,6 +265,17 @@ _AS_REMOVAL = {
         "move": ("放到{p}，去掉{x}", "移到{p}，移除{x}"),
     },
 }  # fmt: skip
+# The same as the removal of the old and something new, each named in full, for lessons; see `lessons.make_two_step_lesson`.
+_IN_TWO_STEPS = {
+    "en": {
+        "there": ("remove {x} and draw {y} there", "remove {x}, put {y} there", "draw {y} there and remove {x}"),
+        "elsewhere": ("remove {x} and add {y} {p}", "remove {x}, put {y} {p}", "add {y} {p} and remove {x}"),
+    },
+    "zh": {
+        "there": ("去掉{x}，在那里画上{y}", "删除{x}，换上{y}", "在那里画上{y}，去掉{x}"),
+        "elsewhere": ("去掉{x}，在{p}加上{y}", "删除{x}，在{p}画上{y}", "在{p}加上{y}，去掉{x}"),
+    },
+}  # fmt: skip
 _ONLY_OBJECT = {"en": ("it", "the object", "it"), "zh": ("它", "物体", "图中的物体")}
 _POLITE = {"en": "please {}", "zh": "请{}"}
 
@@ -273,12 +291,7 @@ def say_edit(spec: EditSpec, speaker: Speaker, as_removal: bool = False) -> str:
     key, values = spec.operation, {}
     if spec.object is not None:
         values["x"] = _name(spec.object, speaker)
-    if spec.place is not None:
-        values["p"] = speaker.place(spec.place)
-        values["q"] = f"to the {PLACE_WORDS['en'][spec.place][0]}"
-    elif spec.direction is not None and spec.anchor is not None:
-        words, anchor = speaker.pick(DIRECTION_WORDS[speaker.language][spec.direction]), _name(spec.anchor, speaker)
-        values["p"] = values["q"] = f"{words} {anchor}" if speaker.language == "en" else f"{anchor}的{words}"
+    values |= _say_where(spec, speaker)
     if key == "add" and "p" in values:
         key = "add_there"
     if key == "replace" and spec.colour is None:
@@ -294,6 +307,32 @@ def say_edit(spec: EditSpec, speaker: Speaker, as_removal: bool = False) -> str:
     if speaker.chance(0.15) and "should" not in text:
         text = _POLITE[speaker.language].format(text)
     return speaker.sentence(text)
+
+
+def say_in_two_steps(plan: EditPlan, speaker: Speaker) -> str:
+    """Puts a change of one object into words as the removal of what it was and something new, each named in full."""
+    new, _ = changed_objects(plan)
+    assert plan.spec.object is not None
+    values = _say_where(plan.spec, speaker)
+    values |= {"x": _name(plan.spec.object, speaker), "y": speaker.some(new.shape, new.colour)}
+    templates = _IN_TWO_STEPS[speaker.language]["elsewhere" if "p" in values else "there"]
+    return speaker.sentence(speaker.pick(templates).format(**values))
+
+
+def changed_objects(plan: EditPlan) -> tuple[SceneObject, SceneObject]:
+    """What the changed object of an edit is afterwards, and what it was."""
+    new = next(thing for thing in plan.target.objects if thing not in plan.scene.objects)
+    return new, next(thing for thing in plan.scene.objects if thing not in plan.target.objects)
+
+
+def _say_where(spec: EditSpec, speaker: Speaker) -> dict[str, str]:
+    """Where something is, and where it goes, if the edit says so."""
+    if spec.place is not None:
+        return {"p": speaker.place(spec.place), "q": f"to the {PLACE_WORDS['en'][spec.place][0]}"}
+    if spec.direction is None or spec.anchor is None:
+        return {}
+    words, anchor = speaker.pick(DIRECTION_WORDS[speaker.language][spec.direction]), _name(spec.anchor, speaker)
+    return dict.fromkeys("pq", f"{words} {anchor}" if speaker.language == "en" else f"{anchor}的{words}")
 
 
 def _name(selector: Selector, speaker: Speaker) -> str:

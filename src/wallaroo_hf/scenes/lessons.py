@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
-from .captions import CAPTION_CATEGORIES, plan_caption, plan_crowd, say_caption
-from .edits import plan_edit, say_edit
+from .captions import CAPTION_CATEGORIES, plan_caption, plan_crowd, plan_placed, say_caption
+from .edits import EditPlan, changed_objects, plan_edit, say_edit, say_in_two_steps
 from .phrases import Speaker
 from .scene import MAX_OBJECTS, random_size
-from .splits import OPERATIONS, admits
+from .specs import EditSpec
+from .splits import OPERATIONS, Combination, admits
 from .tasks import Row, turn
 from .words import LANGUAGES
 
@@ -28,11 +29,15 @@ _LARGE_SHARES = {
 }
 _LARGE_COUNTS = {2: 0.2, 3: 0.4, 4: 0.4}
 _POSITION_SHARES = {"position": 0.75, "counting": 0.15, "crowd": 0.1}
+_PLACE_SHARES = {"placed": 1.0}
+_PLACE_COUNTS = {1: 0.2, 2: 0.4, 3: 0.3, 4: 0.1}
 _SMALL_RATE = 0.3  # of position lessons
 _CROWD = 6  # objects in a large picture to edit, at most
 _LARGE_OPERATIONS = {"recolour": 1.5, "replace": 1.5, "move": 1.5, "remove": 1.2, "add": 0.8, "background": 0.5}
 _SELECTION_OPERATIONS = {"recolour": 3.0, "replace": 3.0, "move": 2.0, "add": 0.5, "remove": 0.3}
 _AS_REMOVAL_RATE = 0.3
+_TWO_STEPS = {"recolour": 1.0, "replace": 1.0, "move": 1.0}
+_AS_REPLACEMENT_RATE = 0.4  # of recolourings among them
 _MAX_TRIES = 10_000
 
 
@@ -73,6 +78,14 @@ def make_position_lesson(seed: int, index: int) -> Row:
     return _lesson(rng, _POSITION_SHARES, _LARGE_COUNTS, size)
 
 
+def make_place_lesson(seed: int, index: int) -> Row:
+    """One text-to-image row of the split "train", of one of `scene.SIZES`, whose caption says where each object is.
+
+    What place is meant by which words is said once in a caption of a position, and once in an edit; here once an object.
+    """
+    return _lesson(random.Random(f"{seed}/{index}/place-lesson"), _PLACE_SHARES, _PLACE_COUNTS, None)
+
+
 def _lesson(
     rng: random.Random, shares: Mapping[str, float], counts: Mapping[int, float], size: tuple[int, int] | None
 ) -> Row:
@@ -81,7 +94,10 @@ def _lesson(
     count = rng.choices(list(counts), list(counts.values()))[0]
     for _ in range(_MAX_TRIES):
         chosen = size or random_size(rng)
-        plan = plan_crowd(rng, chosen, count) if category == "crowd" else plan_caption(rng, category, size=chosen)
+        if category in ("crowd", "placed"):
+            plan = (plan_crowd if category == "crowd" else plan_placed)(rng, chosen, count)
+        else:
+            plan = plan_caption(rng, category, size=chosen)
         if admits("train", plan.main, plan.others):
             break
     else:
@@ -149,15 +165,45 @@ def _edit_lesson(
     else:
         raise RuntimeError(f"no lesson of the operation {operation!r} was found")
     as_removal = as_removal_rate > 0 and rng.random() < as_removal_rate
-    instruction = say_edit(plan.spec, Speaker(language, rng), as_removal)
+    return _edit_row(plan, say_edit(plan.spec, Speaker(language, rng), as_removal), language, plan.main)
+
+
+def make_two_step_lesson(seed: int, index: int) -> Row:
+    """One editing row of the split "train" in which an object changes in words of other operations.
+
+    "Make the star orange" is never said in training if that is held out, and no other operation makes a star orange
+    where it stands: not only these words are new in a test, the change in the picture is as well, and a small model
+    learns that it never happens. So here the same changes are said as a removal and something new ("remove the star and
+    draw an orange star there"), or a recolouring as a replacement; the split admits them as what they are said to be.
+    """
+    rng = random.Random(f"{seed}/{index}/two-step-lesson")
+    language, operation = rng.choice(LANGUAGES), rng.choices(list(_TWO_STEPS), list(_TWO_STEPS.values()))[0]
+    for _ in range(_MAX_TRIES):
+        plan = plan_edit(rng, operation, random_size(rng))
+        new, old = changed_objects(plan)
+        as_replacement = operation == "recolour" and rng.random() < _AS_REPLACEMENT_RATE
+        main: tuple[Combination, ...] = (Combination(new.shape, new.colour, "replace"),)
+        if not as_replacement:
+            main = (Combination(new.shape, new.colour, "add"), Combination(old.shape, old.colour, "remove"))
+        if admits("train", main):
+            break
+    else:
+        raise RuntimeError(f"no lesson of the operation {operation!r} was found")
+    speaker = Speaker(language, rng)
+    spec = EditSpec("replace", plan.spec.object, shape=new.shape, colour=new.colour)
+    words = say_edit(spec, speaker) if as_replacement else say_in_two_steps(plan, speaker)
+    return _edit_row(plan, words, language, main)
+
+
+def _edit_row(plan: EditPlan, words: str, language: str, main: tuple[Combination, ...]) -> Row:
     return {
-        "messages": [turn("user", None, instruction), turn("assistant", None)],
+        "messages": [turn("user", None, words), turn("assistant", None)],
         "task": "editing",
-        "category": operation,
+        "category": plan.spec.operation,
         "language": language,
-        "prompt": instruction,
+        "prompt": words,
         "scene": plan.scene.to_dict(),
         "target_scene": plan.target.to_dict(),
         "spec": plan.spec.to_dict(),
-        "combinations": {"main": [list(one) for one in plan.main], "others": []},
+        "combinations": {"main": [list(one) for one in main], "others": []},
     }

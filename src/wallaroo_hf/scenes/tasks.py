@@ -42,11 +42,11 @@ _MAX_TRIES = 10_000
 
 Row = dict[str, Any]
 _IMAGE = {"type": "image"}
-_HERE_IS = {
+HERE_IS = {
     "en": ("Here is your picture:\n", "Here you are:\n", "Sure, here it is:\n"),
     "zh": ("这是你要的图片：\n", "给你：\n", "好的，画好了：\n"),
 }
-_HERE_IS_EDITED = {
+HERE_IS_EDITED = {
     "en": ("Here is the edited picture:\n", "Here you are:\n", "Sure, done:\n"),
     "zh": ("这是修改后的图片：\n", "给你：\n", "好的，改好了：\n"),
 }
@@ -112,7 +112,8 @@ def make_row(
 
 def row_scenes(row: Mapping[str, Any]) -> list[Scene]:
     """The scenes of a row's pictures, in the order of their placeholders."""
-    return [Scene.from_dict(row[key]) for key in ("scene", "target_scene") if row[key] is not None]
+    shown = row["shown"] if "shown" in row else [row["scene"]]  # a chat may show several
+    return [Scene.from_dict(scene) for scene in (*shown, row["target_scene"]) if scene is not None]
 
 
 def render_row(row: Row) -> Row:
@@ -212,15 +213,15 @@ def _say(draft: _Draft, task: str, category: str, speaker: Speaker) -> tuple[lis
     after = describe(draft.target or plan.scene, language)
     if category == "draw":
         request = say_caption(plan.spec, speaker, request=True)
-        return [turn("user", request), turn("assistant", speaker.pick(_HERE_IS[language]), None, after)], spec
+        return [turn("user", request), turn("assistant", speaker.pick(HERE_IS[language]), None, after)], spec
     history = []
     if category == "follow_up":
         # a picture of an earlier turn is not kept in its place but shown again, see `processing.chat.continue_chat`
         first = say_caption(_full_spec(plan.scene), speaker, request=True)
-        said = speaker.pick(_HERE_IS[language]) + describe(plan.scene, language)
+        said = speaker.pick(HERE_IS[language]) + describe(plan.scene, language)
         history = [turn("user", first), turn("assistant", said)]
     edit = turn("user", None, say_edit(plan.spec, speaker))
-    return [*history, edit, turn("assistant", speaker.pick(_HERE_IS_EDITED[language]), None, after)], spec
+    return [*history, edit, turn("assistant", speaker.pick(HERE_IS_EDITED[language]), None, after)], spec
 
 
 def _full_spec(scene: Scene) -> CaptionSpec:

@@ -195,7 +195,9 @@ class _Job:
         shown = [picture for role, picture in zip(roles, row["images"]) if role != "assistant"]
         stored = iter([stored_picture(picture) for picture in shown])
         entry["images"] = [None if role == "assistant" else next(stored) for role in roles]
-        if not drawn:
+        if (
+            not drawn and task != INTERLEAVED
+        ):  # a chat in the manner of auto mode has sources also where it only answers
             return entry, []
         targets, sources = ([open_picture(picture) for picture in pictures] for pictures in (drawn, shown))
         buckets, asked = self.processor.buckets, (row.get("height"), row.get("width"), None)

@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from ..scenes import SceneDataset
+from ..scenes.chats import make_chat
 from ..scenes.conversations import make_conversation
 from ..scenes.lessons import (
     make_edit_lesson,
     make_large_edit_lesson,
     make_large_lesson,
     make_lesson,
+    make_place_lesson,
     make_position_lesson,
     make_selection_lesson,
+    make_two_step_lesson,
 )
 from ..scenes.tasks import render_row
 from .datasets import load_rows
@@ -21,14 +24,17 @@ from .mixing import Source, TaskMixture
 from .rows import Row
 from .stages import Stage
 
-# Encoded rows that are lessons, by the name of their folder; other folders are called after their task.
+# Encoded rows that are lessons or chats, by the name of their folder; other folders are called after their task.
 LESSONS = {
     "lessons": make_lesson,
     "large_lessons": make_large_lesson,
     "position_lessons": make_position_lesson,
+    "place_lessons": make_place_lesson,
     "edit_lessons": make_edit_lesson,
     "large_edit_lessons": make_large_edit_lesson,
     "selection_lessons": make_selection_lesson,
+    "two_step_lessons": make_two_step_lesson,
+    "chats": make_chat,
 }
 
 __all__ = ["LESSONS", "SceneRows", "mixture", "text_corpus"]
@@ -57,14 +63,12 @@ class SceneRows(Sequence[Row]):
         if self.task == "interleaved":
             training["task"] = "interleaved"
             target = row["target_scene"]
-            square = target["height"] == target["width"]
-            # other sizes than the square one are announced, as `generate` in auto mode draws them when asked to
-            training |= {} if square else {"height": target["height"], "width": target["width"]}
+            training |= {"height": target["height"], "width": target["width"]}  # auto mode announces every size
         return training
 
 
 class Lessons(Sequence[Row]):
-    """Pictures to draw or to edit as of `scenes.lessons`, in the form of training rows.
+    """Pictures to draw or to edit as of `scenes.lessons`, and chats as of `scenes.chats`, in the form of training rows.
 
     Args:
         name: which, one of `LESSONS`.
@@ -80,12 +84,13 @@ class Lessons(Sequence[Row]):
 
     def __getitem__(self, index: int) -> Row:  # type: ignore[override]
         row = render_row(self.make(self.seed, range(self.num_rows)[index]))
-        target = row["target_scene"]
+        size = row["target_scene"] or row  # a chat has a size also where it only answers: auto mode announces one
         return {
             **{key: row[key] for key in ("messages", "images")},
-            "height": target["height"],
-            "width": target["width"],
+            "height": size["height"],
+            "width": size["width"],
             "name": f"lesson[{index}]",
+            **({"task": "interleaved"} if row["task"] == "chat" else {}),
         }
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from wallaroo_hf.evaluation import items as items_module
 from wallaroo_hf.evaluation import scenes
-from wallaroo_hf.evaluation.items import Item
-from wallaroo_hf.scenes import Scene, render
+from wallaroo_hf.evaluation.items import Item, Output
+from wallaroo_hf.scenes import Scene, render, render_row
 
 
 class Examinee:
@@ -40,16 +40,23 @@ class Examinee:
 
     def row(self, item: Item) -> dict[str, Any]:
         """The row of an item."""
+        if item.chat is not None:
+            return item.chat
         assert item.prompt is not None
         shown = None if item.scene is None else item.scene.to_dict()
         return self.rows[item.task, item.prompt.prompt, str(shown), str(item.height)]
 
-    def right(self, item: Item) -> Image.Image | str:
+    def right(self, item: Item) -> Output:
         """The right output."""
         if item.task == "reconstruction":
             assert item.scene is not None
             return render(item.scene)
         row = self.row(item)
+        if item.task == "chat":
+            drawn = iter(render_row(row)["images"][len(row["shown"]) :])
+            return [
+                next(drawn) if part["type"] == "image" else part["text"] for part in row["messages"][-1]["content"]
+            ]
         if item.task == "understanding":
             return row["messages"][-1]["content"][0]["text"]
         return render(Scene.from_dict(row["target_scene"]))
@@ -60,8 +67,10 @@ class Examinee:
         return [self.spoil(item, self.right(item)) for item in batch]
 
 
-def blank(item: Item) -> Image.Image | str:
+def blank(item: Item) -> Output:
     """The laziest output: an empty picture, or an empty answer."""
+    if item.task == "chat":
+        return []
     if item.task == "understanding":
         return ""
     return Image.fromarray(np.full((item.height, item.width, 3), 250, np.uint8))

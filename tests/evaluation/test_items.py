@@ -9,6 +9,7 @@ import pytest
 import scene_changes as changes
 from wallaroo_hf.evaluation.items import NUM_OBJECTS, TASKS, items_hash, prompt_items, scene_items
 from wallaroo_hf.scenes import Prompt, render
+from wallaroo_hf.scenes.chats import CHAT_TURNS
 from wallaroo_hf.scenes.scene import SIZES
 from wallaroo_hf.scenes.splits import Combination, admits
 from wallaroo_hf.scenes.tasks import CATEGORIES
@@ -16,7 +17,7 @@ from wallaroo_hf.scenes.tasks import CATEGORIES
 
 @pytest.mark.parametrize("task", TASKS)
 def test_categories_languages_and_sizes_come_in_turn(task):
-    categories = CATEGORIES.get(task, NUM_OBJECTS)
+    categories = {**CATEGORIES, "reconstruction": NUM_OBJECTS, "chat": CHAT_TURNS}[task]
     languages = (None,) if task == "reconstruction" else ("en", "zh")
     whole = len(categories) * len(languages) * len(SIZES)
     items = scene_items(task, whole)
@@ -37,7 +38,7 @@ def test_items_are_of_their_split(split, examinee):
         for item in scene_items(task, 12, split, seed=3):
             combinations = examinee.row(item)["combinations"]
             main, others = ([Combination(*one) for one in combinations[key]] for key in ("main", "others"))
-            assert admits(split, main, others)
+            assert admits(split, main, others) or item.category == "talk"
     for item in scene_items("reconstruction", 12, split, seed=3):
         combinations = [Combination(thing.shape, thing.colour, "describe") for thing in item.scene.objects]
         assert admits(split, combinations) and item.category == NUM_OBJECTS[len(combinations) - 1]
@@ -80,3 +81,12 @@ def test_prompts_of_ones_own_keep_their_order():
 def test_refusals(arguments, words):
     with pytest.raises(ValueError, match=words):
         scene_items(*arguments)
+
+
+def test_a_chat_is_judged_by_its_pieces():
+    item = scene_items("chat", 1)[0]
+    with pytest.raises(TypeError, match="judged by pieces, not by str"):
+        item.judge("Here it is.")
+    with pytest.raises(TypeError, match="judged by one, not by list"):
+        scene_items("generation", 1)[0].judge(["Here it is."])
+    assert not item.judge(["Here it is."]) and item.to_dict()["messages"] == item.chat["messages"]

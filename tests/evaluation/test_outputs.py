@@ -1,13 +1,16 @@
 """The tiny model itself: outputs are those of the public ways, and the same in any batch."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from wallaroo_hf import WallarooPipeline
+from wallaroo_hf.conversation import Conversation
 from wallaroo_hf.evaluation import TASKS, scene_items
 from wallaroo_hf.evaluation.outputs import Subject, evaluation_mode, make_outputs, read_sampling
-from wallaroo_hf.scenes import render
+from wallaroo_hf.scenes import render, render_row
 
 SAMPLING = {"guidance_scale": 1.5, "temperature": 0.7, "top_k": 50}
 
@@ -15,6 +18,10 @@ SAMPLING = {"guidance_scale": 1.5, "temperature": 0.7, "top_k": 50}
 @pytest.fixture(scope="module")
 def subject(compact):
     return Subject(compact.model, compact.processor, read_sampling(compact.model, **SAMPLING), 6)
+
+
+def _kind(piece):
+    return piece if isinstance(piece, str) else piece.size
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -25,6 +32,9 @@ def test_outputs_do_not_depend_on_the_batch(subject, task):
     alone = [make_outputs(subject, [item])[0] for item in items]
     if task == "understanding":
         assert together == alone and len(set(alone)) > 1
+        return
+    if task == "chat":
+        assert [list(map(_kind, pieces)) for pieces in together] == [list(map(_kind, pieces)) for pieces in alone]
         return
     assert [picture.size for picture in together] == [(item.width, item.height) for item in items]
     for one, other in zip(together, alone, strict=True):
@@ -77,3 +87,32 @@ def test_evaluation_mode_is_left_again(model):
         assert not model.training
         raise RuntimeError
     assert model.training
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_chat_is_answered_as_a_conversation_does(subject, number):
+    """The chat before the last turn, told as it is, and then answered as [`Conversation`] answers."""
+    item = scene_items("chat", 3)[number]
+    told = Conversation(
+        subject.model,
+        subject.processor,
+        item.seed,
+        subject.max_new_tokens,
+        {"height": item.height, "width": item.width},
+    )
+    shown = iter(render_row(item.chat)["images"])
+    told._with = lambda text, images: [
+        {
+            "role": turn["role"],
+            "content": [
+                {**part, "image": next(shown)} if part["type"] == "image" else part for part in turn["content"]
+            ],
+        }
+        for turn in item.chat["messages"][:-1]
+    ]
+    own = read_sampling(subject.model)
+    expected = told.say(item.chat["prompt"])
+    pieces = make_outputs(dataclasses.replace(subject, sampling=own), [item])[0]
+    assert [_kind(piece) for piece in pieces] == [_kind(piece) for piece in expected]
+    drawn = [[piece.tobytes() for piece in all_ if not isinstance(piece, str)] for all_ in (pieces, expected)]
+    assert drawn[0] == drawn[1]

@@ -41,7 +41,7 @@ def test_who_gets_everything_right_scores_one(evaluate, examinee, tmp_path):
     written = json.loads((tmp_path / "out" / "scores.json").read_text(encoding="utf-8"))
     assert written == json.loads(json.dumps(scores.to_dict()))
     assert written["settings"]["num_items"] == dict.fromkeys(TASKS, 36) and written["settings"]["split"] == "test"
-    assert len(list((tmp_path / "out" / "pictures").iterdir())) == 3 * 36
+    assert len(list((tmp_path / "out" / "pictures").iterdir())) == 3 * 36 + 18  # every other chat ends in a picture
     for task in TASKS:
         Image.open(tmp_path / "out" / f"{task}.png").verify()
 

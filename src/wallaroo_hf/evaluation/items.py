@@ -8,19 +8,21 @@ import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from PIL import Image
 
-from ..scenes import EditSpec, Prompt, Scene, Verdict, check_edit, make_row, random_scene
+from ..scenes import EditSpec, Prompt, Row, Scene, Verdict, check_edit, check_reply, make_chat, make_row, random_scene
+from ..scenes.chats import CHAT_TURNS
 from ..scenes.scene import MAX_OBJECTS, SIZES
 from ..scenes.splits import SPLITS, Combination, admits
 from ..scenes.tasks import CATEGORIES
 from ..scenes.words import LANGUAGES
 
-TASKS = ("reconstruction", "generation", "understanding", "editing")
+TASKS = ("reconstruction", "generation", "understanding", "editing", "chat")
 NUM_OBJECTS = ("one_object", "two_objects", "three_objects", "four_objects")  # the categories of reconstruction
 assert len(NUM_OBJECTS) == MAX_OBJECTS
+Output: TypeAlias = "Image.Image | str | list[str | Image.Image]"
 _TRIES_PER_ITEM = 1 << 16  # indices of rows that an item may look through for its size
 _ITEMS_PER_TASK = 1 << 32
 
@@ -37,8 +39,9 @@ class Item:
         height: of the picture drawn or shown, in pixels.
         width: likewise.
         scene: the picture that is rebuilt, asked about or edited; None for a drawing.
-        prompt: the words and what is judged; None for a reconstruction, which must show its scene again.
+        prompt: the words and what is judged; None for a reconstruction, which must show its scene again, and for a chat.
         seed: of the noise that its drawing is sampled with, so that it is the same in any batch.
+        chat: a chat in auto mode, of which the last turn is to be answered, see `scenes.chats`.
     """
 
     name: str
@@ -50,18 +53,26 @@ class Item:
     scene: Scene | None
     prompt: Prompt | None
     seed: int
+    chat: Row | None = None
 
     @property
     def size(self) -> str:
         """Height and width in pixels, e.g. "64x128"."""
         return f"{self.height}x{self.width}"
 
-    def judge(self, output: Image.Image | str) -> Verdict:
-        """Judges a picture, or an answer's text, by the scenes' exact judge.
+    def judge(self, output: Output) -> Verdict:
+        """Judges a picture, an answer's text, or the pieces of a chat's answer, by the scenes' exact judge.
 
         Raises:
-            TypeError: for a text where a picture is expected, or the other way round.
+            TypeError: for an output of another kind.
         """
+        if (self.chat is not None) != isinstance(output, list):
+            raise TypeError(
+                f"{self.name} is judged by {'pieces' if self.chat else 'one'}, not by {type(output).__name__}"
+            )
+        if self.chat is not None and isinstance(output, list):
+            return check_reply(self.chat, output)
+        assert not isinstance(output, list)
         if self.prompt is not None:
             return self.prompt.judge(output)
         if self.scene is None or isinstance(output, str):
@@ -71,7 +82,7 @@ class Item:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything that decides the item, as plain JSON-able values."""
-        asked = {} if self.prompt is None else self.prompt.to_dict()
+        asked = self.chat or ({} if self.prompt is None else self.prompt.to_dict())
         shown = {} if self.scene is None else {"scene": self.scene.to_dict()}
         return {**asked, **shown, "name": self.name, "task": self.task, "category": self.category, "seed": self.seed}
 
@@ -95,7 +106,7 @@ def scene_items(task: str, num_items: int, split: str = "test", seed: int = 0) -
     _check_names("split", [split], SPLITS)
     if num_items < 1:
         raise ValueError(f"The number of items must be at least 1, but is {num_items}.")
-    make = _reconstruction if task == "reconstruction" else _prompted
+    make = {"reconstruction": _reconstruction, "chat": _chat}.get(task, _prompted)
     return [make(task, number, split, seed) for number in range(num_items)]
 
 
@@ -172,6 +183,15 @@ def _reconstruction(task: str, number: int, split: str, seed: int) -> Item:
         scene = random_scene(rng, (height, width), 1 + NUM_OBJECTS.index(category))
         if admits(split, [Combination(thing.shape, thing.colour, "describe") for thing in scene.objects]):
             return Item(name, task, category, None, height, width, scene, None, _noise_seed(seed, name))
+
+
+def _chat(task: str, number: int, split: str, seed: int) -> Item:
+    """A chat; the turns before the last one are as they should have been."""
+    category, language, (height, width) = _turn(number, CHAT_TURNS, LANGUAGES, SIZES)
+    row = make_chat(seed, number, split, category, language, (height, width))
+    name = _name(task, number)
+    shown = Scene.from_dict(row["shown"][-1]) if row["shown"] else None
+    return Item(name, task, category, language, height, width, shown, None, _noise_seed(seed, name), row)
 
 
 def _name(task: str, number: int) -> str:

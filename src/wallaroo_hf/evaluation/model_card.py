@@ -19,6 +19,7 @@ TASK_NAMES = {
     "generation": "text-to-image",
     "understanding": "questions",
     "editing": "editing",
+    "chat": "chats in auto mode",
 }
 LANGUAGE_NAMES = {"all": "", "en": "English", "zh": "Chinese"}
 

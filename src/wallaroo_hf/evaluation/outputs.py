@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,9 +14,9 @@ from PIL import Image
 from ..generation.logits_processors import check_guidance_min_p
 from ..generation.mixin import DEFAULT_GUIDANCE_SCALE
 from ..processing.processor import WallarooProcessor
-from ..scenes import render
+from ..scenes import Scene, render
 from .answers import answer
-from .items import Item
+from .items import Item, Output
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,12 @@ def evaluation_mode(model: Any) -> Iterator[None]:
         model.train(was_training)
 
 
-def make_outputs(subject: Subject, items: Sequence[Item]) -> list[Image.Image] | list[str]:
-    """What the subject makes of items of one task: an RGB picture of the item's size, or an answer, for each."""
-    make = {"reconstruction": _reconstruct, "understanding": _answer}.get(items[0].task, _draw)
+def make_outputs(subject: Subject, items: Sequence[Item]) -> Sequence[Output]:
+    """What the subject makes of items of one task: an RGB picture of the item's size, an answer, or a chat's answer in
+    pieces, for each."""
+    makers: dict[str, Callable[[Subject, Sequence[Item]], Sequence[Output]]]
+    makers = {"reconstruction": _reconstruct, "understanding": _answer, "chat": _reply}
+    make = makers.get(items[0].task, _draw)
     return make(subject, items)
 
 
@@ -148,6 +152,46 @@ def _draw(subject: Subject, items: Sequence[Item]) -> list[Image.Image]:
 def _answer(subject: Subject, items: Sequence[Item]) -> list[str]:
     questions = list(zip(_pictures(items), _words(items), strict=True))
     return answer(subject.model, subject.processor, questions, do_sample=False, max_new_tokens=subject.max_new_tokens)
+
+
+def _reply(subject: Subject, items: Sequence[Item]) -> list[Output]:
+    """Answers in auto mode, in pieces; text is greedy."""
+    model, processor, sampling = subject.model, subject.processor, subject.sampling
+    chats = [item.chat for item in items if item.chat is not None]
+    inputs = processor(
+        text=[processor.apply_chat_template(chat["messages"][:-1], add_generation_prompt=True) for chat in chats],
+        images=[render(Scene.from_dict(scene)) for chat in chats for scene in chat["shown"]] or None,
+        generation_mode="auto",
+        height=[item.height for item in items],
+        width=[item.width for item in items],
+        return_tensors="pt",
+    ).to(model.device, dtype=model.dtype)
+    settings = copy.deepcopy(model.generation_config)
+    settings.image_temperature, settings.image_top_k = sampling.temperature, sampling.top_k
+    tokens = model.generate(
+        **inputs,
+        generation_config=settings,
+        generation_mode="auto",
+        guidance_scale=sampling.guidance_scale,
+        do_sample=sampling.do_sample,
+        top_k=1,  # of the text
+        max_new_tokens=subject.max_new_tokens,
+        generator=[torch.Generator().manual_seed(item.seed) for item in items],
+    )
+    return [_pieces(subject, row[inputs["input_ids"].shape[1] :]) for row in tokens]
+
+
+@torch.no_grad()
+def _pieces(subject: Subject, tokens: torch.Tensor) -> Output:
+    pieces: list[str | Image.Image] = []
+    for piece in subject.processor.split_output(tokens):
+        if isinstance(piece, str):
+            pieces.append(piece)
+            continue
+        codes = torch.from_numpy(piece)[None].to(subject.model.device)
+        decoded = subject.model.vq_model.decode(codes)
+        pieces += subject.processor.post_process_multimodal_output(decoded, generation_mode="image")
+    return pieces
 
 
 def _words(items: Sequence[Item]) -> list[str]:

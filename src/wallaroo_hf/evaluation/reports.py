@@ -101,8 +101,10 @@ def _sample(items: Sequence[Item]) -> list[Item]:
 def _picture(item: Item, results: ResultsFile) -> Image.Image:
     """What was shown and what was made of it: side by side, or wide ones one above the other."""
     pictures = [] if item.scene is None else [render(item.scene)]
-    if results[item.name].answer is None:
+    if results.picture_path(item.name).exists():
         pictures.append(open_image(results.picture_path(item.name)))
+    if not pictures:  # small talk
+        pictures.append(Image.new("RGB", (item.width, item.height), "white"))
     frame = _FRAMES[results[item.name].ok]
     pictures = [
         ImageOps.expand(ImageOps.scale(picture, _SCALE, _NEAREST), _FRAME_WIDTH, frame) for picture in pictures
@@ -117,7 +119,7 @@ def _picture(item: Item, results: ResultsFile) -> Image.Image:
 
 
 def _caption(item: Item, result: Result) -> str:
-    asked = "" if item.prompt is None else item.prompt.prompt
+    asked = item.chat["prompt"] if item.chat else "" if item.prompt is None else item.prompt.prompt
     if result.ok:
         said = [asked, result.answer]
     else:

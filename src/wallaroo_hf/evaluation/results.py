@@ -9,12 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from .._files import new_file
 from .._parsing import parse_json
 from ..scenes import Verdict
-from .items import TASKS, Item
+from .items import TASKS, Item, Output
 
 ITEMS_FILE = "items.jsonl"
 PICTURES = "pictures"
@@ -28,7 +26,7 @@ class Result:
         name: the item's.
         ok: the verdict.
         reason: why not; empty if it is good.
-        answer: the text of an answer; None where a picture was made.
+        answer: the text of an answer; None where only a picture was made.
     """
 
     name: str
@@ -70,14 +68,16 @@ class ResultsFile(Mapping[str, Result]):
     def __len__(self) -> int:
         return len(self._results)
 
-    def add(self, items: Sequence[Item], outputs: Sequence[Image.Image | str], verdicts: Sequence[Verdict]) -> None:
+    def add(self, items: Sequence[Item], outputs: Sequence[Output], verdicts: Sequence[Verdict]) -> None:
         """Keeps what became of some items; their pictures are written before their lines."""
         lines = []
         for item, output, verdict in zip(items, outputs, verdicts, strict=True):
-            if not isinstance(output, str):
+            pieces = output if isinstance(output, list) else [output]
+            for picture in [piece for piece in pieces if not isinstance(piece, str)][:1]:
                 with new_file(self.picture_path(item.name)) as partial:
-                    output.save(partial)
-            answer = output if isinstance(output, str) else None
+                    picture.save(partial)
+            said = [piece for piece in pieces if isinstance(piece, str)]
+            answer = " ".join(" ".join(said).split()) if isinstance(output, list) else said[0] if said else None
             result = Result(item.name, verdict.ok, verdict.reason, answer)
             self._results[item.name] = result
             lines.append(json.dumps(asdict(result), ensure_ascii=False) + "\n")

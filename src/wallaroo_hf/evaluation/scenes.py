@@ -59,8 +59,8 @@ def evaluate_scenes(
         num_items_per_task: of the benchmark; default 300.
         split: of the benchmark: "test" (default), "validation" or "train".
         seed: of the items and of the noise that drawings are sampled with.
-        tasks: some of "reconstruction", "generation", "understanding" and "editing"; default all, or all that the prompts
-            have (which is never "reconstruction").
+        tasks: some of "reconstruction", "generation", "understanding", "editing" and "chat"; default all, or all that the
+            prompts have (which is never "reconstruction" or "chat").
         batch_size: items at a time.
         guidance_scale: of drawings and edits; default the generation config's `image_guidance_scale`.
         temperature: likewise, `image_temperature`.
@@ -88,12 +88,14 @@ def evaluate_scenes(
 
 def check_tasks(model: Any, processor: WallarooProcessor, items: Mapping[str, Sequence[Item]]) -> None:
     """Raises ValueError if a checkpoint cannot do one of some tasks, so that none is begun."""
-    if "editing" in items and not model.config.has_editing:
-        others = ",".join(task for task in items if task != "editing") or "generation"
+    edits = [task for task in ("editing", "chat") if task in items]
+    if edits and not model.config.has_editing:
+        others = ",".join(task for task in items if task not in edits) or "generation"
         raise ValueError(
-            f"This checkpoint has no editing parts (it was trained up to stage 3); leave editing out (--tasks {others})."
+            "This checkpoint has no editing parts (it was trained up to stage 3); leave "
+            f"{' and '.join(edits)} out (--tasks {others})."
         )
-    drawn = (item for task in ("generation", "editing") for item in items.get(task, ()))
+    drawn = (item for task in ("generation", "editing", "chat") for item in items.get(task, ()))
     uneven = next((item.size for item in drawn if item.height != item.width), None)
     if uneven is not None and not processor.line_breaks:
         raise ValueError(

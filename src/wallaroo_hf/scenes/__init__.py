@@ -2,19 +2,21 @@
 
 - `render.py`, `scene.py`, `shapes.py`, `palette.py`: what a picture shows, and the picture
 - `tasks.py`: rows; `captions.py`, `questions.py` and `edits.py` plan them and put them into words
+- `chats.py`: chats of several turns, and the judge of their last answers; `talk.py`: their small talk
 - `splits.py`: train, validation and test by held-out combinations
 - `dataset.py`: the data set
 - `verify.py`: the judge; `reading.py` reads pictures, `answers.py` texts, `specs.py` says what is judged
 - `prompts.py`: benchmark prompts and their file format
 """
 
+from .chats import check_reply, make_chat
 from .dataset import SceneDataset, build_dataset
 from .prompts import Prompt, read_prompts
 from .reading import ReadObject, ReadScene, read_scene
 from .render import render, render_array
 from .scene import Scene, SceneObject, random_scene
 from .specs import AnswerSpec, CaptionSpec, EditSpec, ObjectSpec, Selector
-from .tasks import make_row, render_row, row_scenes
+from .tasks import Row, make_row, render_row, row_scenes
 from .verify import Verdict, check_answer, check_caption, check_edit
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "Prompt",
     "ReadObject",
     "ReadScene",
+    "Row",
     "Scene",
     "SceneDataset",
     "SceneObject",
@@ -34,6 +37,8 @@ __all__ = [
     "check_answer",
     "check_caption",
     "check_edit",
+    "check_reply",
+    "make_chat",
     "make_row",
     "random_scene",
     "read_prompts",

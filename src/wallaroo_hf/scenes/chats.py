@@ -1,7 +1,8 @@
 """Chats of one to four turns in auto mode: draw, change what was drawn, ask about it, talk; and the judge of answers.
 
 A row is what a chat feeds the model when it is to answer the last turn (`wallaroo_hf.Conversation`): a picture that was
-drawn stands in the user's next turn, and not in the answer that drew it.
+drawn stands in the user's next turn, and not in the answer that drew it. The picture comes first and its description after
+it, so that codes follow the same tokens as in a drawing or an edit without a chat; what was learned there holds here.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .scene import MAX_OBJECTS, Scene, random_scene, random_size
 from .specs import AnswerSpec, ObjectSpec
 from .splits import OPERATIONS, QUESTIONS, Combination, admits, split_of
 from .talk import TALK, is_reply
-from .tasks import HERE_IS, HERE_IS_EDITED, Row, turn
+from .tasks import Row, turn
 from .verify import Picture, Verdict, check_answer, check_caption, check_edit
 from .words import LANGUAGES
 
@@ -198,13 +199,9 @@ def _say(turns: Sequence[_Turn], speaker: Speaker) -> tuple[list[dict[str, Any]]
         seen = drawn if drawn is not None else one.scene if not shown else None
         messages.append(turn("user", *(() if seen is None else (None,)), _ask(one, speaker)))
         shown += [] if seen is None else [seen]
-        said, drawn = _answer(one, speaker), one.after
-        if drawn is None:
-            messages.append(turn("assistant", *said))
-        elif number == len(turns) - 1:
-            messages.append(turn("assistant", said[0], None, said[1]))
-        else:
-            messages.append(turn("assistant", "".join(said)))
+        drawn = one.after
+        is_drawn_now = drawn is not None and number == len(turns) - 1
+        messages.append(turn("assistant", *((None,) if is_drawn_now else ()), _answer(one, speaker.language)))
     return messages, shown
 
 
@@ -216,15 +213,11 @@ def _ask(one: _Turn, speaker: Speaker) -> str:
     return say_edit(one.plan.spec, speaker) if one.kind == "edit" else speaker.sentence(one.plan.ask(speaker))
 
 
-def _answer(one: _Turn, speaker: Speaker) -> list[str]:
-    """The words of an answer; two pieces where a picture stands between them."""
-    language = speaker.language
+def _answer(one: _Turn, language: str) -> str:
+    """The words of an answer, without its picture."""
     if one.after is not None:
-        openings = HERE_IS if one.kind == "draw" else HERE_IS_EDITED
-        return [speaker.pick(openings[language]), describe(one.after, language)]
-    if one.scene is None:
-        return [TALK[one.plan.kind][language][1]]
-    return [answer(one.plan.spec, one.scene, language)]
+        return describe(one.after, language)
+    return TALK[one.plan.kind][language][1] if one.scene is None else answer(one.plan.spec, one.scene, language)
 
 
 # ------------------------------------------------------------------------------------------------------------- judge

@@ -42,11 +42,11 @@ _MAX_TRIES = 10_000
 
 Row = dict[str, Any]
 _IMAGE = {"type": "image"}
-HERE_IS = {
+_HERE_IS = {
     "en": ("Here is your picture:\n", "Here you are:\n", "Sure, here it is:\n"),
     "zh": ("这是你要的图片：\n", "给你：\n", "好的，画好了：\n"),
 }
-HERE_IS_EDITED = {
+_HERE_IS_EDITED = {
     "en": ("Here is the edited picture:\n", "Here you are:\n", "Sure, done:\n"),
     "zh": ("这是修改后的图片：\n", "给你：\n", "好的，改好了：\n"),
 }
@@ -213,15 +213,15 @@ def _say(draft: _Draft, task: str, category: str, speaker: Speaker) -> tuple[lis
     after = describe(draft.target or plan.scene, language)
     if category == "draw":
         request = say_caption(plan.spec, speaker, request=True)
-        return [turn("user", request), turn("assistant", speaker.pick(HERE_IS[language]), None, after)], spec
+        return [turn("user", request), turn("assistant", speaker.pick(_HERE_IS[language]), None, after)], spec
     history = []
     if category == "follow_up":
         # a picture of an earlier turn is not kept in its place but shown again, see `processing.chat.continue_chat`
         first = say_caption(_full_spec(plan.scene), speaker, request=True)
-        said = speaker.pick(HERE_IS[language]) + describe(plan.scene, language)
+        said = speaker.pick(_HERE_IS[language]) + describe(plan.scene, language)
         history = [turn("user", first), turn("assistant", said)]
     edit = turn("user", None, say_edit(plan.spec, speaker))
-    return [*history, edit, turn("assistant", speaker.pick(HERE_IS_EDITED[language]), None, after)], spec
+    return [*history, edit, turn("assistant", speaker.pick(_HERE_IS_EDITED[language]), None, after)], spec
 
 
 def _full_spec(scene: Scene) -> CaptionSpec:

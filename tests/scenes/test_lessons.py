@@ -12,6 +12,7 @@ from wallaroo_hf.scenes import render
 from wallaroo_hf.scenes.lessons import (
     SIZE,
     make_edit_lesson,
+    make_hard_edit_lesson,
     make_large_edit_lesson,
     make_large_lesson,
     make_lesson,
@@ -171,3 +172,14 @@ def test_two_step_lessons_show_changes_that_are_held_out_in_their_usual_words():
         usual = Combination(new.shape, new.colour, row["category"])
         held_out[row["category"]] += split_of(usual) != "train"
     assert min(held_out[name] for name in ("recolour", "replace", "move")) > 10
+
+
+def test_hard_edits_are_mostly_moves_and_replacements_among_several_objects():
+    rows = [make_hard_edit_lesson(0, index) for index in range(200)]
+    assert rows[7] == make_hard_edit_lesson(0, 7) != make_hard_edit_lesson(1, 7)
+    counts = Counter(row["category"] for row in rows)
+    assert counts["move"] > counts["replace"] > counts["add"] and "background" not in counts
+    for row in rows:
+        assert 2 <= len(row["scene"]["objects"]) <= 4
+        assert check_edit(row["scene"], render(Scene.from_dict(row["target_scene"])), row["spec"]), row
+        assert all(split_of(Combination(*one)) == "train" for one in row["combinations"]["main"])

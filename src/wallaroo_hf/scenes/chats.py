@@ -26,7 +26,7 @@ from .verify import Picture, Verdict, check_answer, check_caption, check_edit
 from .words import LANGUAGES
 
 CHAT_TURNS = ("draw", "edit", "question", "talk")
-_LAST_SHARES = (0.35, 0.3, 0.22, 0.13)
+_LAST_SHARES = (0.28, 0.28, 0.22, 0.22)
 _LATER_SHARES = (0.1, 0.4, 0.3, 0.2)
 _FIRST_SHARES = (0.8, 0.0, 0.0, 0.2)
 # how many turns come before the last one; about a picture that nobody drew the user shows it

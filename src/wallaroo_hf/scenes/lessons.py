@@ -35,6 +35,7 @@ _SMALL_RATE = 0.3  # of position lessons
 _CROWD = 6  # objects in a large picture to edit, at most
 _LARGE_OPERATIONS = {"recolour": 1.5, "replace": 1.5, "move": 1.5, "remove": 1.2, "add": 0.8, "background": 0.5}
 _SELECTION_OPERATIONS = {"recolour": 3.0, "replace": 3.0, "move": 2.0, "add": 0.5, "remove": 0.3}
+_HARD_OPERATIONS = {"move": 4.0, "replace": 3.0, "add": 1.5, "recolour": 1.0, "remove": 0.5}
 _AS_REMOVAL_RATE = 0.3
 _TWO_STEPS = {"recolour": 1.0, "replace": 1.0, "move": 1.0}
 _AS_REPLACEMENT_RATE = 0.4  # of recolourings among them
@@ -147,6 +148,12 @@ def make_selection_lesson(seed: int, index: int) -> Row:
     """
     rng = random.Random(f"{seed}/{index}/selection-lesson")
     return _edit_lesson(rng, _SELECTION_OPERATIONS, random_size(rng), MAX_OBJECTS, 2, _AS_REMOVAL_RATE)
+
+
+def make_hard_edit_lesson(seed: int, index: int) -> Row:
+    """One editing row of the split "train", of one of `scene.SIZES`: moves and replacements among two to four objects."""
+    rng = random.Random(f"{seed}/{index}/hard-edit-lesson")
+    return _edit_lesson(rng, _HARD_OPERATIONS, random_size(rng), MAX_OBJECTS, 2)
 
 
 def _edit_lesson(

@@ -15,7 +15,7 @@ from wallaroo_hf.training.trainer import WallarooTrainer
 
 def test_recipe_follows_the_paper():
     steps = SceneRecipe().training()
-    assert [step.stage.name for step in steps] == ["0", "1", "2", "3a", "3b", *["4"] * 7]
+    assert [step.stage.name for step in steps] == ["0", "1", "2", "3a", "3b", *["4"] * 8]
     ratios = {step.name: dict(step.stage.task_ratio) for step in steps}
     assert ratios["stage-2"] == {"understanding": 1, "generation": 4}
     assert ratios["stage-3b"] == {"understanding": 1, "generation": 2}
@@ -27,7 +27,7 @@ def test_recipe_follows_the_paper():
     for step in steps:
         folders = {folder for shares in step.folders.values() for folder in shares}
         assert folders <= SceneRecipe().encoded_rows.keys() and step.folders.keys() <= step.stage.task_ratio.keys()
-    assert [step.num_hidden_layers for step in steps] == [None] * 8 + [8] * 4
+    assert [step.num_hidden_layers for step in steps] == [None] * 8 + [8] * 5
     assert steps[0].question_weights is None and steps[-1].question_weights["where"] > 1
     assert not any(step.stage.is_trained("model.visual.blocks.0.norm1.weight") for step in steps[1:])
     assert not any(step.stage.is_trained("model.vq_model.quantize.embedding.weight") for step in steps)
@@ -58,6 +58,7 @@ def test_a_run_that_is_stopped_again_and_again_finishes(finished):
         "stage-4-deep",
         "stage-4-places",
         "stage-4-selection",
+        "stage-4-objects",
         "stage-4",
     }
     assert {"vq", "rows", "stage-0", *fourth} <= set(record["parts"])

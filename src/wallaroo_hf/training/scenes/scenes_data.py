@@ -10,6 +10,7 @@ from ...scenes.chats import make_chat
 from ...scenes.conversations import make_conversation
 from ...scenes.lessons import (
     make_edit_lesson,
+    make_hard_edit_lesson,
     make_large_edit_lesson,
     make_large_lesson,
     make_lesson,
@@ -33,6 +34,7 @@ LESSONS = {
     "edit_lessons": make_edit_lesson,
     "large_edit_lessons": make_large_edit_lesson,
     "selection_lessons": make_selection_lesson,
+    "hard_edit_lessons": make_hard_edit_lesson,
     "two_step_lessons": make_two_step_lesson,
     "chats": make_chat,
 }

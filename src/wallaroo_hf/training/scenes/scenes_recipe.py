@@ -46,7 +46,8 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "4-deep": _LATE,
     "4-places": {**_LAST, "learning_rate": 1e-3},
     "4-selection": {**_LAST, "learning_rate": 8e-4, "lr_scheduler_type": "constant_with_warmup"},
-    "4": {**_LAST, "learning_rate": 7e-4},
+    "4-objects": {**_LAST, "learning_rate": 7e-4},
+    "4": {**_LAST, "learning_rate": 1e-3},
 }
 _RATIOS: dict[str, dict[str, float]] = {
     "4-lessons": {"understanding": 1, "generation": 1, "editing": 3},
@@ -55,7 +56,8 @@ _RATIOS: dict[str, dict[str, float]] = {
     "4-deep": {"understanding": 1.5, "generation": 2, "editing": 3.5, "interleaved": 0.25},
     "4-places": {"understanding": 2.5, "generation": 1.3, "editing": 4.2, "interleaved": 0.2},
     "4-selection": {"understanding": 0.6, "generation": 0.5, "editing": 6},
-    "4": {"understanding": 1.5, "generation": 1.1, "editing": 5, "interleaved": 0.05},
+    "4-objects": {"understanding": 1.5, "generation": 1.1, "editing": 5, "interleaved": 0.05},
+    "4": {"understanding": 1.6, "generation": 2, "editing": 5, "interleaved": 3},
 }
 _LAST_DRAWING: dict[str, float] = {"position_lessons": 2, "large_lessons": 1, "generation": 1}
 _FOLDERS: dict[str, dict[str, dict[str, float]]] = {
@@ -82,12 +84,17 @@ _FOLDERS: dict[str, dict[str, dict[str, float]]] = {
         "generation": _LAST_DRAWING,
         "editing": {"selection_lessons": 5, "editing": 0.5},
     },
-    "4": {
+    "4-objects": {
         "generation": _LAST_DRAWING,
         "editing": {"selection_lessons": 3.3, "editing": 1.4, "large_edit_lessons": 0.3},
     },
+    "4": {
+        "generation": {"position_lessons": 2, "place_lessons": 2, "large_lessons": 1, "generation": 0.7},
+        "editing": {"hard_edit_lessons": 6.5, "two_step_lessons": 5, "editing": 2.5},
+        "interleaved": {"chats": 1},
+    },
 }
-_DEEP = ("4-deep", "4-places", "4-selection", "4")  # with all layers, and twice as many rows a step
+_DEEP = ("4-deep", "4-places", "4-selection", "4-objects", "4")  # with all layers, and twice as many rows a step
 _LATE_QUESTIONS = {"where": 8.0, "yes_no": 2.0, "how_many": 1.5, "what": 2.0, "describe": 0.7, "which_colour": 0.3}
 
 
@@ -125,12 +132,12 @@ class SceneRecipe:
         questions: about one picture in an understanding row, at most.
         question_weights: how often each kind is asked after stage 0, 1 if not named; some are learned last, as their
             answers are short and not in the pixels of any patch.
-        late_question_weights: the same, in the last four steps.
+        late_question_weights: the same, in the last five steps.
         encoded_rows: rows whose pictures are encoded ahead, per folder: tasks, and the lessons of `scenes_data.LESSONS`;
             drawing and editing repeat them, with other templates and masks each time.
-        num_hidden_layers: of the language model in the last four steps, an even number; before, it has half of them, which
+        num_hidden_layers: of the language model in the last five steps, an even number; before, it has half of them, which
             takes less time.
-        global_batch_size: rows per optimizer step; stage 0 and the last four steps take twice as many.
+        global_batch_size: rows per optimizer step; stage 0 and the last five steps take twice as many.
         per_device_batch_size: rows in one forward; rows of like length are together.
         steps: optimizer steps of each step of training.
         previewed: validation rows of each task that each look at the model shows.
@@ -150,6 +157,7 @@ class SceneRecipe:
             "4-deep": {"where": 5.0, "yes_no": 2.0, "how_many": 1.5, "what": 1.5},
             "4-places": _LATE_QUESTIONS,
             "4-selection": _LATE_QUESTIONS,
+            "4-objects": _LATE_QUESTIONS,
             "4": _LATE_QUESTIONS,
         }
     )
@@ -164,6 +172,10 @@ class SceneRecipe:
             "edit_lessons": 10000,
             "large_edit_lessons": 16000,
             "selection_lessons": 18000,
+            "hard_edit_lessons": 8000,
+            "two_step_lessons": 6000,
+            "place_lessons": 4000,
+            "chats": 6000,
         }
     )
     num_hidden_layers: int = 8
@@ -182,7 +194,8 @@ class SceneRecipe:
             "4-deep": 3150,
             "4-places": 2640,
             "4-selection": 2700,
-            "4": 3400,
+            "4-objects": 3400,
+            "4": 3300,
         }
     )
     previewed: int = 5
@@ -197,8 +210,9 @@ class SceneRecipe:
         edit, goes on with small and large ones, then with large ones, while the learning rate falls. Then the language
         model gets twice the layers, and learns what takes them: which place in one picture is which in another, and what
         words say about places. There sources are no longer masked, as they are not when a model is used: a small one that
-        has only seen masked sources does not find its way in whole ones. The last step goes on with more questions for
-        places and more edits that make another object of one.
+        has only seen masked sources does not find its way in whole ones. It goes on with more questions for places and
+        more edits that make another object of one, and ends with chats, places said of every object, and changes said in
+        words of other operations.
         """
         steps: list[SceneStep] = []
         before = None
@@ -226,6 +240,7 @@ def tiny_recipe() -> SceneRecipe:
         encoded_rows={
             **dict.fromkeys(("lessons", "large_lessons", "position_lessons", "generation"), 12),
             **dict.fromkeys(("editing", "interleaved", "edit_lessons", "large_edit_lessons", "selection_lessons"), 4),
+            **dict.fromkeys(("hard_edit_lessons", "two_step_lessons", "place_lessons", "chats"), 4),
         },
         global_batch_size=8,
         per_device_batch_size=8,

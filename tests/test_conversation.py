@@ -84,7 +84,11 @@ def test_guidance_of_what_is_drawn(built_in):
     """As in `generate`; settings of the checkpoint where none are given."""
     drawn = [
         next(piece for piece in Conversation(*built_in, 1, **guidance).say("Draw: a red circle") if _is_image(piece))
-        for guidance in ({}, {"guidance_scale": 5.0}, {"guidance_scale": 5.0, "guidance_min_p": 1.0})
+        for guidance in (
+            {},
+            {"guidance_scale": 9.0, "guidance_min_p": 0.0},
+            {"guidance_scale": 9.0, "guidance_min_p": 1.0},
+        )
     ]
     assert len({image.tobytes() for image in drawn}) == 3
     with pytest.raises(ValueError, match="`guidance_min_p` is 2, but must be a number"):
@@ -106,7 +110,7 @@ def test_text_can_be_stopped_too(built_in):
     """What is there stays, and the chat goes on."""
     conversation = Conversation(*built_in, seed=1)
     said = []
-    answer = conversation.say("Draw a red circle.", on_text=lambda bit: said.append(bit) or False)
+    answer = conversation.say("What can you do?", on_text=lambda bit: said.append(bit) or False)
     assert answer == ["".join(said)] and len(said) <= 2 and not conversation.partial
     assert conversation.say("Draw a red circle.", on_row=lambda _, rows, of: rows < 2)[-1].size == (96, 32)
     assert conversation.partial

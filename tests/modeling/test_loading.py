@@ -151,6 +151,9 @@ def test_offloaded_weights_are_looked_at_in_their_files(compact, with_nan, tmp_p
     refusal(lambda: load_model(WallarooForConditionalGeneration, with_nan, **arguments), with_nan, words)
 
 
+NEEDED = {"app": ("gradio",), "serve": ("uvicorn",)}  # extras that `make test-newest` goes without
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -174,6 +177,8 @@ def test_offloaded_weights_are_looked_at_in_their_files(compact, with_nan, tmp_p
 )
 def test_every_command_refuses(with_nan, rows, tmp_path, command):
     """What refuses numbers refuses what is missing, which is looked at before."""
+    for package in NEEDED.get(command[0], ()):
+        pytest.importorskip(package)
     (tmp_path / "prompts.txt").write_text("a cat\n", encoding="utf-8")
     line = {"tag": "single_object", "include": [{"class": "cat", "count": 1}], "prompt": "a photo of a cat"}
     (tmp_path / "geneval.jsonl").write_text(json.dumps(line), encoding="utf-8")
@@ -203,6 +208,7 @@ def test_the_look_at_every_weight_can_be_left_out(compact, with_nan, no_head, ro
 
 
 def test_the_server_is_not_started(no_head, monkeypatch):
+    pytest.importorskip("uvicorn")
     monkeypatch.setattr(serve, "_name", lambda model: "name")
     assert "is missing" in run("serve", "--port", 0, "-m", no_head, code=1).replace("\n", " ")
 

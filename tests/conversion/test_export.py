@@ -103,3 +103,16 @@ def test_only_wallaroo_is_exported(exported, tmp_path):
         export_qwen(exported, tmp_path / "out")
     with pytest.raises(ValueError, match="does not exist"):
         export_qwen("nowhere", tmp_path / "out")
+
+
+def test_stock_transformers_writes_what_ours_writes(compact, exported):
+    """Also where a drawing token would be the likeliest: both suppress the same ids."""
+    stock = Qwen2_5_VLForConditionalGeneration.from_pretrained(exported).eval()
+    assert sorted(compact.model.config.drawing_token_ids) == stock.generation_config.suppress_tokens
+    prompts = compact.processor(text=["hi", "a red fox"], return_tensors="pt", padding=True)
+    options = {"do_sample": False, "max_new_tokens": 12, "min_new_tokens": 12}
+    answers = [
+        model.generate(input_ids=prompts["input_ids"], attention_mask=prompts["attention_mask"], **options)
+        for model in (stock, compact.model)
+    ]
+    assert torch.equal(*answers)

@@ -133,7 +133,7 @@ def test_words_are_stopped_too(engine):
     """A chat's and an answer's."""
     question = "Describe everything in this picture."
     for tab, words, begin in (
-        ("chat", lambda pieces: pieces[0], lambda: engine.say("me", engine.conversation(1), "Draw a circle.", [])),
+        ("chat", lambda pieces: pieces[0], lambda: engine.say("me", engine.conversation(1), "What can you do?", [])),
         ("ask", lambda said: said, lambda: engine.ask("me", picture(1, 96, 96), question)),
     ):
         whole = words(list(begin())[-1])

@@ -330,9 +330,10 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
             raise ValueError("Video input is not supported yet; pass single frames as images.")
         if source_pixel_values is not None and input_ids is None:
             raise ValueError("`source_pixel_values` needs `input_ids`, which say where the source blocks are.")
-        text_config = self.config.get_text_config()
-        if cache is None and (text_config.use_cache if use_cache is None else use_cache):
-            cache = DynamicCache(config=text_config)  # as the language model would; positions are kept with it
+        if cache is None:  # not in steps: asking for the text's configuration takes time
+            text_config = self.config.get_text_config()
+            if text_config.use_cache if use_cache is None else use_cache:
+                cache = DynamicCache(config=text_config)  # as the language model would; positions are kept with it
         if input_ids is not None and inputs_embeds is None:
             masks = None
             # A step that continues a cache says which codes are edits; asking the cache would wait for the device.

@@ -14,16 +14,17 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "wallaroo_hf"
 FILES = sorted(SOURCE.rglob("*.py"))
 # room -> rooms it may import from (itself always)
-_CORE = {"files", "layout", "processing", "generation", "modeling"}
+_CORE = {"files", "families", "layout", "processing", "generation", "modeling"}
 ALLOWED = {
     "files": {"_version"},
-    "layout": set(),
+    "families": {"files"},
+    "layout": {"files", "families"},
     "scenes": {"files"},
-    "processing": {"layout"},
-    "generation": {"layout"},
-    "modeling": {"layout", "generation"},
+    "processing": {"files", "families", "layout"},
+    "generation": {"families", "layout"},
+    "modeling": {"files", "families", "layout", "generation"},
     "conversion": _CORE - {"generation"},
-    "pipelines": _CORE - {"files"},
+    "pipelines": _CORE,
     "conversation": {"generation", "processing"},
     "training": {*_CORE, "_version", "scenes"},
     "evaluation": {*_CORE, "_version", "scenes", "training"},
@@ -38,7 +39,8 @@ ALLOWED = {
     "__init__": {*_CORE, "_registration", "_requirements", "_version", "pipelines"},
     "__main__": {"cli"},
 }
-HEAVY = {"layout": {"torch", "transformers", "numpy", "PIL"}, "files": {"torch", "transformers", "numpy"}}
+_LIGHT = {"torch", "transformers", "numpy", "PIL", "safetensors"}
+HEAVY = {"layout": _LIGHT, "files": {"torch", "transformers", "numpy"}, "families": _LIGHT}
 OUTSIDE_OF_SCENES = {"numpy", "PIL", "datasets"}  # beside the standard library
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from wallaroo_hf import WallarooForConditionalGeneration
 from wallaroo_hf.conversion import sources
 from wallaroo_hf.conversion.sources import find_file, load_tensors
-from wallaroo_hf.modeling.loading import load_model
+from wallaroo_hf.families.loading import load_model
 
 TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.ones(1000)}
 

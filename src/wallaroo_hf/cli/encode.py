@@ -98,12 +98,12 @@ def _encode(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from .. import _registration  # noqa: F401  the command line postpones it
+    from ..families.loading import to_device
     from ..layout.stage import stage_record
     from ..processing.processor import WallarooProcessor
     from ..training.datasets import load_rows, require_datasets
     from ..training.encode import encode_rows
     from ..training.image_tokenizer import load_vq_model
-    from .running import to_device
 
     require_datasets().disable_progress_bars()
     vq_model = to_device(load_vq_model(model, check_weights), device)

@@ -18,18 +18,18 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Say what a checkpoint can do, its sizes, parameters and memory. Reads no weights."""
+    from ..families.description import describe
     from ..files.checkpoint_files import find_checkpoint
-    from ..files.checkpoint_info import describe
 
     name = model or named
-    facts = describe(name, find_checkpoint(name, revision))
+    facts, shown = describe(name, find_checkpoint(name, revision))
     if as_json:
         typer.echo(json.dumps(facts, ensure_ascii=False))
     else:
-        _show(facts)
+        _show(facts, shown)
 
 
-def _show(facts: dict[str, Any]) -> None:
+def _show(facts: dict[str, Any], shown: dict[str, str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -40,12 +40,11 @@ def _show(facts: dict[str, Any]) -> None:
     total = parameters.pop("total")
     rows = {
         "checkpoint": facts["folder"],
-        "training stage": facts["stage"] or "not said",
+        "family": facts["family"],
         "does": ", ".join(facts["tasks"]),
         "languages": ", ".join(facts["languages"]),
         "sizes": _sizes(facts),
-        "image tokens": f"{facts['codebook_size']:,} codes, {facts['image_token_size']}x{facts['image_token_size']} "
-        "pixels each",
+        **shown,
         "positions": f"{facts['positions']:,}",
         "parameters": f"{_short(total)}: " + ", ".join(f"{part} {_short(n)}" for part, n in parameters.items()),
         "weights": f"{_bytes(facts['weights_bytes'])} ("

@@ -11,7 +11,7 @@ from typing import Any
 from ..files.checkpoint_files import checkpoint_digest, find_checkpoint
 from ..files.parsing import parse_json
 from ..files.whole import new_file
-from ..layout.whole_text import printable
+from ..files.whole_text import printable
 
 MANIFEST = "prompts.json"
 _SHOWN = 60  # characters of an entry that messages quote

@@ -14,12 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TextStreamer
 
 from .. import _registration  # noqa: F401  the command line postpones it
+from ..families.registry import Checkpoint
+from ..families.registry import load as load_checkpoint  # noqa: F401  for the commands
 from ..files.saved_pictures import save_png, slug
 from ..generation.logits_processors import check_guidance_min_p
-from ..modeling.loading import load_model, reading_checkpoint
-from ..modeling.model import WallarooForConditionalGeneration
 from ..pipelines import WallarooPipeline
-from ..processing.processor import WallarooProcessor
 from .given import is_picture_file
 
 
@@ -69,15 +68,6 @@ def images_at_once(options: DrawingOptions, batch_size: int) -> int:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A loaded model with its processor."""
-
-    name: str
-    model: WallarooForConditionalGeneration
-    processor: WallarooProcessor
-
-
-@dataclass(frozen=True)
 class Drawn:
     """One image that was saved."""
 
@@ -93,45 +83,6 @@ class Drawn:
         if as_json:
             return json.dumps({**asdict(self), "path": str(self.path)}, ensure_ascii=False)
         return f"{self.path} (seed {self.seed})"
-
-
-def load_checkpoint(name: str, device: str | None, dtype: str, check_weights: bool = True) -> Checkpoint:
-    """Loads a converted checkpoint onto one device (default: an accelerator if there is one).
-
-    Args:
-        name: folder or Hub id.
-        device: where to; see [`to_device`].
-        dtype: of the weights, or "auto".
-        check_weights: whether to look for weights that are not finite.
-
-    Raises:
-        ValueError: if there is no such checkpoint, if it is damaged, if there is no such device, or if its memory is too
-            small.
-    """
-    with reading_checkpoint(name):
-        processor = WallarooProcessor.from_pretrained(name)
-    model = load_model(WallarooForConditionalGeneration, name, check_weights, dtype=dtype)
-    return Checkpoint(name, to_device(model, device).eval(), processor)
-
-
-def to_device(model: Any, device: str | None) -> Any:
-    """Moves a model to a device, by default to an accelerator if there is one.
-
-    Raises:
-        ValueError: if there is no such device, or the model does not fit into its memory.
-    """
-    if device is None:
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        device = accelerator.type if accelerator is not None else "cpu"
-    try:
-        return model.to(device)
-    except torch.OutOfMemoryError as error:
-        raise ValueError(
-            f"The checkpoint does not fit into the memory of the device '{device}', as far as it is free; free some, or "
-            "choose another device."
-        ) from error
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"The device '{device}' cannot be used ({str(error).splitlines()[0][:200]}).") from error
 
 
 def draw_images(

@@ -182,8 +182,8 @@ def _look_at_rows(options: RunOptions, sources: dict[str, Any], chosen: Stage) -
     """Validates all rows that the stage trains on; broken ones make the exit code 1."""
     from rich.console import Console
 
+    from ..families.loading import reading_checkpoint
     from ..modeling.configuration import WallarooConfig
-    from ..modeling.loading import reading_checkpoint
     from ..processing.processor import WallarooProcessor
     from ..training.preparation import prepare_processor
     from ..training.run import count_rows, validate

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
+from ..families.loading import reading_checkpoint, refuse, stored_faults
 from ..files.checkpoint_files import weight_files
 from ..modeling.configuration import WallarooConfig
-from ..modeling.loading import reading_checkpoint, refuse, stored_faults
 from ..modeling.model import WallarooForConditionalGeneration
 
 __all__ = ["check_stored"]

@@ -13,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AddedToken, AutoConfig, AutoTokenizer, GenerationConfig, Qwen2_5_VLConfig
 from transformers.utils import cached_file
 
+from ..families.loading import some
 from ..files.whole import new_folder, require_new
 from ..layout.special_tokens import (
     CONFIG_TOKEN_IDS,
@@ -25,7 +26,6 @@ from ..layout.special_tokens import (
 )
 from ..layout.stage import StageRecord, stage_record
 from ..modeling.configuration import WallarooConfig, WallarooVQConfig
-from ..modeling.loading import some
 from ..modeling.model import WallarooForConditionalGeneration
 from ..modeling.vq import WallarooVQModel
 from ..processing.image_processor import WallarooImageProcessor

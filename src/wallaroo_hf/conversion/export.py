@@ -10,10 +10,10 @@ from safetensors import SafetensorError, safe_open
 from transformers import GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from ..families.loading import key_faults, reading_checkpoint, some
 from ..files.checkpoint_files import find_checkpoint, weight_files
 from ..files.whole import new_folder
 from ..modeling.configuration import WallarooConfig
-from ..modeling.loading import key_faults, reading_checkpoint, some
 from ..processing.processor import WallarooProcessor
 from .convert import DTYPES
 from .writing import write_shards

@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HTTPError
 
-from ..modeling.loading import some
+from ..families.loading import some
 from .archives import Checksums, damaged_record
 
 # What libraries raise while they read files that they cannot make sense of.

@@ -8,8 +8,8 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
+from ..families.loading import NOT_FINITE, is_finite, refuse
 from ..files.whole import give_usual_modes
-from ..modeling.loading import NOT_FINITE, is_finite, refuse
 
 
 def write_shards(

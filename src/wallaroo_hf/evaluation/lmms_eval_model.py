@@ -14,9 +14,9 @@ from accelerate import Accelerator
 from lmms_eval.api.model import lmms
 from PIL import Image
 
+from ..families.loading import load_model, reading_checkpoint
 from ..files.built_in import FOLDER
 from ..files.whole import new_file
-from ..modeling.loading import load_model, reading_checkpoint
 from ..modeling.model import WallarooForConditionalGeneration
 from ..processing.image_processor import open_image
 from ..processing.processor import WallarooProcessor

@@ -44,7 +44,7 @@ def find_checkpoint(name: str | Path, revision: str | None = None, weights: bool
         weights: whether the weights are needed too.
 
     Raises:
-        ValueError: if there is no Wallaroo checkpoint of that name.
+        ValueError: if there is no checkpoint of that name.
     """
     folder = Path(name)
     if folder.is_file():
@@ -67,9 +67,6 @@ def find_checkpoint(name: str | Path, revision: str | None = None, weights: bool
         raise ValueError(
             f"'{name}' holds no checkpoint (no config.json); give a folder that `wallaroo convert` wrote."
         )
-    kind = read_json(folder / "config.json").get("model_type")
-    if kind != "wallaroo":
-        raise ValueError(f"'{name}' holds a model of type '{kind}', but this needs a Wallaroo checkpoint.")
     return folder
 
 

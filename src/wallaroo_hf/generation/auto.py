@@ -1,5 +1,6 @@
 """`generation_mode="auto"`: the text head decides when to draw; text and images alternate over one cache."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from transformers import DynamicCache, GenerationConfig, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-from .drawing import DrawingJob
+from .drawing import DrawingArguments, DrawingJob
 from .inputs import guidance_branches, look_up, take_branch
 from .plan import plan_drawing
 from .rows import Branch, split_rows
@@ -51,11 +52,7 @@ class _Relay(BaseStreamer):
 def generate_auto(
     model: Any,
     generation_config: GenerationConfig | None,
-    guidance_scale: float,
-    guidance_min_p: float,
-    line_breaks: bool,
-    generator: torch.Generator | Sequence[torch.Generator] | None,
-    window: int | str,
+    arguments: DrawingArguments,
     kwargs: dict[str, Any],
 ) -> torch.LongTensor:
     """Continues each row with text and images until the text ends.
@@ -67,9 +64,8 @@ def generate_auto(
     Args:
         model: the model.
         generation_config: as given to `generate`; text segments follow it, images its `image_` entries.
-        guidance_scale, guidance_min_p, line_breaks: for images.
-        generator: one for all rows or one per row; images only (text draws from torch's global generator).
-        window: for images.
+        arguments: of images; `generator` one for all rows or one per row, images only (text draws from torch's global
+            generator).
         kwargs: the tensors of `processor(..., generation_mode="auto")`, and settings for the text segments, the caller's
             logits processors and stopping criteria among them. `max_new_tokens` counts text tokens.
 
@@ -105,6 +101,7 @@ def generate_auto(
     )
     rows = split_rows(model, conditional)
     negatives: Sequence[Branch | None] = [None] * len(rows) if negative is None else split_rows(model, negative)
+    generator = arguments.generator
     generators = generator if isinstance(generator, Sequence) else [generator] * len(rows)
     if len(generators) != len(rows):
         raise ValueError(
@@ -113,7 +110,7 @@ def generate_auto(
     answers = []
     for row, null, grid, own in zip(rows, negatives, torch.as_tensor(grids).tolist(), generators, strict=True):
         size = int(grid[0]), int(grid[1])
-        story = _Story(model, row, null, size, guidance_scale, guidance_min_p, line_breaks, own, window)
+        story = _Story(model, row, null, size, dataclasses.replace(arguments, generator=own))
         answers.append(story.tell(budget, generation_config, kwargs, relay)[row.input_ids.shape[1] :])
     if streamer is not None:
         streamer.end()
@@ -132,15 +129,10 @@ class _Story:
         row: Branch,
         negative: Branch | None,
         grid: tuple[int, int],
-        guidance_scale: float,
-        guidance_min_p: float,
-        line_breaks: bool,
-        generator: torch.Generator | None,
-        window: int | str,
+        arguments: DrawingArguments,
     ) -> None:
         self.model, self.row, self.negative = model, row, negative
-        self.grid, self.guidance_scale, self.line_breaks = grid, guidance_scale, line_breaks
-        self.generator, self.window, self.guidance_min_p = generator, window, guidance_min_p
+        self.grid, self.arguments = grid, arguments
         self.ids = row.input_ids  # (1, T)
         self.cache = DynamicCache(config=model.config.get_text_config())
 
@@ -201,10 +193,10 @@ class _Story:
         """A segment of codes, behind the `<|generate_start|>` that was just said."""
         config = self.model.config
         conditional = Branch(self.ids, torch.ones_like(self.ids), image_grid_thw=self.row.image_grid_thw)
-        branches, scales = guidance_branches(conditional, self.negative, None, self.guidance_scale, None)
+        branches, scales = guidance_branches(conditional, self.negative, None, self.arguments.guidance_scale, None)
         plan = plan_drawing(
             [self.grid],
-            self.line_breaks,
+            self.arguments.line_breaks,
             config.end_of_line_token_id,
             config.generate_end_token_id,
             self.model._pad_token_id(kwargs),
@@ -216,10 +208,10 @@ class _Story:
             plan,
             [edit],
             False,
-            self.generator,
+            self.arguments.generator,
             resumes=True,
-            window=self.window,
-            guidance_min_p=self.guidance_min_p,
+            window=self.arguments.window,
+            guidance_min_p=self.arguments.guidance_min_p,
         )
         settings = {name: value for name, value in kwargs.items() if value is not None}
-        self.ids = self.model._draw(job, generation_config, {**settings, "cache": self.cache})
+        self.ids = self.model._run(job, generation_config, {**settings, "cache": self.cache}).finish()

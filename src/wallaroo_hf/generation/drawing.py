@@ -1,6 +1,6 @@
 """The one decoding method that draws: plugged into `generate()` through its `custom_generate` hook."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,20 @@ from .sampling import NoiseAhead
 from .windows import WindowDrawing, auto_window
 
 logger = logging.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class DrawingArguments:
+    """What `generate` takes for drawing beside transformers' own arguments; see there. None = not given."""
+
+    guidance_scale: float | None = None
+    source_guidance_scale: float | None = None
+    guidance_min_p: float | None = None
+    generator: torch.Generator | Sequence[torch.Generator] | None = None
+    line_breaks: bool | None = None
+    attend_padding: bool | None = None
+    null_prompt_cache: NullPromptCache | None = None
+    window: int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,19 +65,8 @@ class DrawingJob:
     guidance_min_p: float = 0.0
 
 
-def draw(
-    model: Any,
-    input_ids: torch.LongTensor,
-    logits_processor: LogitsProcessorList,
-    stopping_criteria: StoppingCriteriaList,
-    generation_config: GenerationConfig,
-    *,
-    job: DrawingJob,
-    drawing_streamer: BaseStreamer | None = None,
-    synced: bool = False,
-    **model_kwargs: Any,
-) -> DrawingOutput | torch.LongTensor:
-    """Draws one image per row.
+class DrawingRun:
+    """A drawing of one image per row that `generate` has prepared; it goes on forward by forward.
 
     A forward runs only when some row has a code to decide, over all tokens decided since the last one; forced tokens
     cost none by themselves. With a window it runs over guesses too, see [`WindowDrawing`]. The text head is never computed.
@@ -76,94 +79,117 @@ def draw(
             attribute `stopped` ends the drawing by setting it.
         synced: whether other processes must run as many forwards (FSDP, ZeRO-3).
 
-    Returns:
-        `(B, L + N)` ids, or [`DrawingOutput`] if `return_dict_in_generate`. `scores` are what a code is chosen
-        from (guided, processed), `logits` the raw conditional ones, all `(B, vocab_size + codebook_size)`, one entry per
-        new token; forced tokens have all their weight on themselves.
-
     Raises:
         ValueError: if the drawing cannot be done with the window that was asked for.
     """
-    plan = job.plan.to(input_ids.device)
-    window = _window(model, job, logits_processor, model_kwargs, len(input_ids))
-    decoder = PairedDecoder(
-        model,
-        job.branches,
-        job.edits,
-        len(input_ids) // len(job.edits),
-        model_kwargs["cache"],
-        plan.length,
-        job.attend_padding,
-        generation_config,
-        job.null_prompt_cache,
-        {name: True for name in ("output_hidden_states", "output_attentions") if model_kwargs.get(name)},
-    )
-    record = Record(generation_config, len(input_ids))
-    rules = ScoreRules(model, job.guidance_scales, logits_processor, job.guidance_min_p)
-    pad = generation_config._pad_token_tensor
-    delivery = Delivery(input_ids, plan.length, pad, drawing_streamer, stopping_criteria)
-    gave_up_at = None
-    if window == 1:
-        choose = Chooser(rules, plan, job.generator, generation_config, record, input_ids.shape[1])
-        _draw_code_by_code(model, job, plan, decoder, choose, record, delivery, synced)
-    else:
+
+    def __init__(
+        self,
+        model: Any,
+        input_ids: torch.LongTensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        *,
+        job: DrawingJob,
+        drawing_streamer: BaseStreamer | None = None,
+        synced: bool = False,
+        **model_kwargs: Any,
+    ) -> None:
+        self.model, self.job, self.synced = model, job, synced
+        self.generation_config, self.cache = generation_config, model_kwargs["cache"]
+        self.plan = job.plan.to(input_ids.device)
+        self.window = _window(model, job, logits_processor, model_kwargs, len(input_ids))
+        self.decoder = PairedDecoder(
+            model,
+            job.branches,
+            job.edits,
+            len(input_ids) // len(job.edits),
+            self.cache,
+            self.plan.length,
+            job.attend_padding,
+            generation_config,
+            job.null_prompt_cache,
+            {name: True for name in ("output_hidden_states", "output_attentions") if model_kwargs.get(name)},
+        )
+        self.record = Record(generation_config, len(input_ids))
+        self.rules = ScoreRules(model, job.guidance_scales, logits_processor, job.guidance_min_p)
+        pad = generation_config._pad_token_tensor
+        self.delivery = Delivery(input_ids, self.plan.length, pad, drawing_streamer, stopping_criteria)
+        self.gave_up_at: int | None = None
+        self._forwards = self._code_by_code(input_ids) if self.window == 1 else self._by_windows(input_ids)
+
+    @torch.no_grad()
+    def advance(self) -> bool:
+        """One forward, and all that follows from it; returns whether there is more to come."""
+        return next(self._forwards, None) is not None
+
+    def finish(self) -> DrawingOutput | torch.LongTensor:
+        """Draws what is left.
+
+        Returns:
+            `(B, L + N)` ids, or [`DrawingOutput`] if `return_dict_in_generate`. `scores` are what a code is chosen
+            from (guided, processed), `logits` the raw conditional ones, all `(B, vocab_size + codebook_size)`, one entry
+            per new token; forced tokens have all their weight on themselves.
+        """
+        while self.advance():
+            pass
+        self.decoder.give_back()
+        sequences = self.delivery.so_far
+        device = sequences.device
+        while self.synced and self.model._has_unfinished_sequences(True, self.synced, device=device):
+            self.model(input_ids=sequences[:1, :1].to(self.model.device), use_cache=False, edit_mask=False)
+        self.delivery.end()
+        if self.generation_config.return_dict_in_generate:
+            return self.record.result(sequences, self.cache, self.window, self.gave_up_at)
+        return sequences
+
+    def _code_by_code(self, input_ids: torch.LongTensor) -> Iterator[bool]:
+        """One position after the other; a turn ends behind each forward and the forced tokens that follow it."""
+        delivery, model = self.delivery, self.model
+        choose = Chooser(
+            self.rules, self.plan, self.job.generator, self.generation_config, self.record, input_ids.shape[1]
+        )
+        fed = delivery.length
+        for position, draws_code in enumerate(self.plan.draws_code):
+            image_logits = None
+            if any(draws_code):
+                if position > 0:
+                    yield True
+                so_far = delivery.so_far
+                model._has_unfinished_sequences(False, self.synced, device=so_far.device)
+                if position == 0:
+                    outputs = self.decoder.resume() if self.job.resumes else self.decoder.prefill()
+                else:
+                    outputs = self.decoder.step(so_far[:, fed:].to(model.device))
+                fed = delivery.length
+                self.record.forward(outputs, draws_code)
+                image_logits = outputs.image_logits[:, -1].to(device=so_far.device, dtype=torch.float32)
+            if delivery.put(choose(delivery.so_far, image_logits, position), self.record.scores):
+                break
+
+    def _by_windows(self, input_ids: torch.LongTensor) -> Iterator[bool]:
+        """Several positions at a time; what goes wrong leaves the caller's cache as it should be."""
+        job, model, delivery = self.job, self.model, self.delivery
         noise = None
-        if generation_config.do_sample:
-            reach = 2 * window + 2  # guesses, and those of the window behind it
-            noise = NoiseAhead(job.generator, rules.codebook_size, input_ids.device, plan.draws_code, reach)
+        if self.generation_config.do_sample:
+            reach = 2 * self.window + 2  # guesses, and those of the window behind it
+            noise = NoiseAhead(job.generator, self.rules.codebook_size, input_ids.device, self.plan.draws_code, reach)
         gives_up = job.window == "auto"
-        drawing = WindowDrawing(decoder, rules, plan, input_ids, window, noise, record, gives_up)
-        _draw_by_windows(model, job, drawing, delivery, synced)
-        gave_up_at = drawing.gave_up_at
-    decoder.give_back()
-    sequences = delivery.so_far
-    while synced and model._has_unfinished_sequences(True, synced, device=input_ids.device):
-        model(input_ids=sequences[:1, :1].to(model.device), use_cache=False, edit_mask=False)
-    delivery.end()
-    if generation_config.return_dict_in_generate:
-        return record.result(sequences, model_kwargs["cache"], window, gave_up_at)
-    return sequences
-
-
-def _draw_code_by_code(
-    model: Any,
-    job: DrawingJob,
-    plan: DrawingPlan,
-    decoder: PairedDecoder,
-    choose: Chooser,
-    record: Record,
-    delivery: Delivery,
-    synced: bool,
-) -> None:
-    """One position after the other."""
-    fed = delivery.length
-    for position, draws_code in enumerate(plan.draws_code):
-        so_far = delivery.so_far
-        image_logits = None
-        if any(draws_code):
-            model._has_unfinished_sequences(False, synced, device=so_far.device)
-            if position == 0:
-                outputs = decoder.resume() if job.resumes else decoder.prefill()
-            else:
-                outputs = decoder.step(so_far[:, fed:].to(model.device))
-            fed = delivery.length
-            record.forward(outputs, draws_code)
-            image_logits = outputs.image_logits[:, -1].to(device=so_far.device, dtype=torch.float32)
-        if delivery.put(choose(so_far, image_logits, position), record.scores):
-            break
-
-
-def _draw_by_windows(model: Any, job: DrawingJob, drawing: WindowDrawing, delivery: Delivery, synced: bool) -> None:
-    """Several positions at a time; what goes wrong leaves the caller's cache as it should be."""
-    device, prompt_length = delivery.so_far.device, delivery.length
-    try:
-        model._has_unfinished_sequences(False, synced, device=device)
-        drawing.begin(resumes=job.resumes)
-        while not drawing.deliver(delivery) and not drawing.complete:
-            model._has_unfinished_sequences(False, synced, device=device)
-            drawing.advance()
-    finally:
-        drawing.end(delivery.length - prompt_length)
+        drawing = WindowDrawing(
+            self.decoder, self.rules, self.plan, input_ids, self.window, noise, self.record, gives_up
+        )
+        device, prompt_length = delivery.so_far.device, delivery.length
+        try:
+            model._has_unfinished_sequences(False, self.synced, device=device)
+            drawing.begin(resumes=job.resumes)
+            while not drawing.deliver(delivery) and not drawing.complete:
+                yield True
+                model._has_unfinished_sequences(False, self.synced, device=device)
+                drawing.advance()
+        finally:
+            drawing.end(delivery.length - prompt_length)
+            self.gave_up_at = drawing.gave_up_at
 
 
 def _window(

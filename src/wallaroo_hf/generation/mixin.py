@@ -16,7 +16,7 @@ from .attention import static_cache_length
 from .auto import generate_auto
 from .cache import roomy_cache
 from .decoding import decode_rows, last_image_spans
-from .drawing import DrawingJob, draw
+from .drawing import DrawingArguments, DrawingJob, DrawingRun
 from .inputs import (
     IMAGE_SAMPLING,
     check_window,
@@ -127,37 +127,20 @@ class WallarooGenerationMixin(TextPositionsMixin):
             raise ValueError(f"`generation_mode` is {generation_mode!r}, but must be one of {GENERATION_MODES}.")
         check_window(window)
         if generation_mode in ("image", "auto"):
-            lookup = functools.partial(look_up, generation_config, self.generation_config)
             kwargs["input_ids"] = inputs if inputs is not None else kwargs.get("input_ids")
-            refuse_impossible(kwargs, lookup)
-            for config in (self.generation_config, generation_config):
-                refuse_unknown_entries(config)
-            scale = lookup("image_guidance_scale", guidance_scale, DEFAULT_GUIDANCE_SCALE)
-            min_p = lookup("image_guidance_min_p", guidance_min_p, 0.0)
-            breaks = lookup("line_breaks", line_breaks, True)
-            check_guidance_min_p(min_p)
-            if generation_mode == "auto":
-                unread = {
-                    "source_guidance_scale": source_guidance_scale,
-                    "attend_padding": attend_padding,
-                    "null_prompt_cache": null_prompt_cache,
-                }
-                for name in [name for name, given in unread.items() if given is not None]:
-                    raise ValueError(f"`{name}` cannot be used with generation_mode='auto'; leave it out.")
-                return generate_auto(self, generation_config, scale, min_p, breaks, generator, window or 1, kwargs)
-            job = self._drawing_job(
-                kwargs,
-                int(lookup("num_return_sequences", kwargs.get("num_return_sequences"), 1)),
-                scale,
+            arguments = DrawingArguments(
+                guidance_scale,
                 source_guidance_scale,
-                breaks,
-                lookup("attend_padding", attend_padding, False),
+                guidance_min_p,
                 generator,
+                line_breaks,
+                attend_padding,
+                null_prompt_cache,
+                window,
             )
-            job = dataclasses.replace(
-                job, null_prompt_cache=null_prompt_cache, window=window or 1, guidance_min_p=min_p
-            )
-            return self._draw(job, generation_config, kwargs)
+            if generation_mode == "image":
+                return self._begin_drawing(arguments, generation_config, kwargs).finish()
+            return self._alternate(arguments, generation_config, kwargs)
         for name, value in (
             ("source_guidance_scale", source_guidance_scale),
             ("guidance_min_p", guidance_min_p),
@@ -201,15 +184,55 @@ class WallarooGenerationMixin(TextPositionsMixin):
 
     # ----------------------------------------------------------------------------------------------------- drawing
 
+    def _complete(
+        self, arguments: DrawingArguments, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
+    ) -> DrawingArguments:
+        """What was asked for, with the generation configs' entries and the defaults where nothing was."""
+        lookup = functools.partial(look_up, generation_config, self.generation_config)
+        refuse_impossible(kwargs, lookup)
+        for config in (self.generation_config, generation_config):
+            refuse_unknown_entries(config)
+        min_p = lookup("image_guidance_min_p", arguments.guidance_min_p, 0.0)
+        check_guidance_min_p(min_p)
+        return dataclasses.replace(
+            arguments,
+            guidance_scale=lookup("image_guidance_scale", arguments.guidance_scale, DEFAULT_GUIDANCE_SCALE),
+            guidance_min_p=min_p,
+            line_breaks=lookup("line_breaks", arguments.line_breaks, True),
+            window=arguments.window or 1,
+        )
+
+    def _alternate(
+        self, arguments: DrawingArguments, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
+    ) -> Any:
+        """`generation_mode="auto"`."""
+        for name in ("source_guidance_scale", "attend_padding", "null_prompt_cache"):
+            if getattr(arguments, name) is not None:
+                raise ValueError(f"`{name}` cannot be used with generation_mode='auto'; leave it out.")
+        return generate_auto(self, generation_config, self._complete(arguments, generation_config, kwargs), kwargs)
+
+    def _begin_drawing(
+        self, arguments: DrawingArguments, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
+    ) -> DrawingRun:
+        """A drawing that is prepared and not begun.
+
+        Args:
+            arguments: as given to `generate`.
+            generation_config: as given to `generate`.
+            kwargs: the processor's tensors, and further arguments of `generate`.
+        """
+        arguments = self._complete(arguments, generation_config, kwargs)
+        lookup = functools.partial(look_up, generation_config, self.generation_config)
+        copies = int(lookup("num_return_sequences", kwargs.get("num_return_sequences"), 1))
+        attend_padding = lookup("attend_padding", arguments.attend_padding, False)
+        job = self._drawing_job(kwargs, copies, dataclasses.replace(arguments, attend_padding=attend_padding))
+        return self._run(job, generation_config, kwargs)
+
     def _drawing_job(
         self,
         kwargs: dict[str, Any],
         copies: int,
-        guidance_scale: float,
-        source_guidance_scale: float | None,
-        line_breaks: bool,
-        attend_padding: bool,
-        generator: torch.Generator | Sequence[torch.Generator] | None,
+        arguments: DrawingArguments,
     ) -> DrawingJob:
         """Takes the processor's tensors out of `kwargs` and checks that they can be drawn from."""
         conditional = take_branch(kwargs, "")
@@ -232,12 +255,14 @@ class WallarooGenerationMixin(TextPositionsMixin):
                 "This checkpoint has no editing parts (it was trained up to stage 3); convert or load a stage 4 "
                 "checkpoint to edit images."
             )
-        if attend_padding and is_flash_attention_requested(self.config):
+        if arguments.attend_padding and is_flash_attention_requested(self.config):
             raise ValueError(
                 "`attend_padding=True` needs a mask that flash attention cannot take; load the model with "
                 'attn_implementation="sdpa".'
             )
-        branches, scales = guidance_branches(conditional, negative, unprompted, guidance_scale, source_guidance_scale)
+        branches, scales = guidance_branches(
+            conditional, negative, unprompted, arguments.guidance_scale, arguments.source_guidance_scale
+        )
         num_grids = [(int(rows), int(cols)) for rows, cols in torch.as_tensor(grids).tolist()]
         if len(num_grids) != len(edits):
             raise ValueError(
@@ -245,7 +270,7 @@ class WallarooGenerationMixin(TextPositionsMixin):
             )
         plan = plan_drawing(
             [grid for grid in num_grids for _ in range(copies)],
-            line_breaks,
+            arguments.line_breaks,
             self.config.end_of_line_token_id,
             self.config.generate_end_token_id,
             self._pad_token_id(kwargs),
@@ -258,9 +283,19 @@ class WallarooGenerationMixin(TextPositionsMixin):
                 )
         branches = equal_lengths(branches, self._pad_token_id(kwargs))
         branches = [branch.to(self.device) for branch in branches]
-        return DrawingJob(branches, scales, plan, edits, attend_padding, generator)
+        return DrawingJob(
+            branches,
+            scales,
+            plan,
+            edits,
+            arguments.attend_padding,
+            arguments.generator,
+            null_prompt_cache=arguments.null_prompt_cache,
+            window=arguments.window,
+            guidance_min_p=arguments.guidance_min_p,
+        )
 
-    def _draw(self, job: DrawingJob, generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> Any:
+    def _run(self, job: DrawingJob, generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> DrawingRun:
         """Calls transformers' `generate` with the drawing method and with settings that concern images only."""
         for name in ("max_new_tokens", "max_length"):
             prompt_length = job.branches[0].input_ids.shape[1] if name == "max_length" else 0
@@ -287,7 +322,7 @@ class WallarooGenerationMixin(TextPositionsMixin):
         synced = kwargs.pop("synced_gpus", None)
         if synced is None:
             synced = needs_sync(self)
-        method = functools.partial(draw, job=job, drawing_streamer=streamer, synced=synced)
+        method = functools.partial(DrawingRun, job=job, drawing_streamer=streamer, synced=synced)
         return super().generate(
             custom_generate=method,
             streamer=streamer,

@@ -6,8 +6,19 @@ Sizes are always `(height, width)` in pixels and grids `(rows, cols)` in image t
 import math
 from collections.abc import Sequence
 
+from ..families.sizes import nearest_bucket, parse_aspect_ratio
 from .special_tokens import END_OF_LINE
-from .whole_text import printable
+
+__all__ = [
+    "BUCKETS_512",
+    "check_size",
+    "contain_and_pad",
+    "cover_and_crop",
+    "nearest_bucket",
+    "nearest_indicator",
+    "parse_aspect_ratio",
+    "render_rows",
+]
 
 # The 19 sizes around 512x512 of the released multi-size stages. A bucket's ratio (height / width, rounded to two
 # digits) is the key by which the released code looks it up; ties take the first bucket.
@@ -37,37 +48,9 @@ BUCKETS_512 = (
 MAX_IMAGE_TOKENS = 2**16
 
 
-def nearest_bucket(height: float, width: float, buckets: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """The listed `(height, width)` whose rounded ratio is nearest to that of `height` x `width`; ties take the first."""
-    ratio = height / width
-    return min(buckets, key=lambda bucket: abs(round(bucket[0] / bucket[1], 2) - ratio))
-
-
 def nearest_indicator(size: int, indicator_sizes: Sequence[int]) -> int:
     """The listed edge length nearest to `size` pixels; ties take the smaller one."""
     return min(sorted(indicator_sizes), key=lambda listed: abs(listed - size))
-
-
-def parse_aspect_ratio(aspect_ratio: str | float) -> float:
-    """Turns `"16:9"` or `1.78` (width to height) into width / height.
-
-    Raises:
-        ValueError: if it is neither a positive number nor two positive numbers with a colon.
-    """
-    try:
-        if isinstance(aspect_ratio, str):
-            width, _, height = aspect_ratio.partition(":")
-            ratio = float(width) / float(height or 1)
-        else:
-            ratio = float(aspect_ratio)
-    except (ValueError, TypeError, OverflowError, ZeroDivisionError):
-        ratio = math.nan
-    if not (math.isfinite(ratio) and ratio > 0):
-        raise ValueError(
-            f"`aspect_ratio` is {printable(repr(aspect_ratio), 60)}, but must be width to height, such as '16:9' or 1.78; "
-            "or pass `height` and `width` in pixels."
-        )
-    return ratio
 
 
 def check_size(height: int, width: int, factor: int, plain_grid: bool) -> tuple[int, int]:

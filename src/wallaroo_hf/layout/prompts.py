@@ -9,6 +9,7 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..files.whole_text import printable
 from .special_tokens import (
     GENERATE_END,
     GENERATE_START,
@@ -20,7 +21,6 @@ from .special_tokens import (
     VISION_END,
     VISION_START,
 )
-from .whole_text import printable
 
 SYSTEM_PROMPT = "You are a helpful assistant."
 LAYOUTS = ("trained", "published_eval")

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import AutoModelForMultimodalLM, Pipeline
 
-from ..modeling.loading import find_faults, refuse
+from ..families.loading import find_faults, refuse
 
 __all__ = ["PipelineModel", "RefusingMixin"]
 
@@ -19,7 +19,7 @@ class PipelineModel:
 
     @classmethod
     def from_pretrained(cls, name: str | Path, check_weights: bool = True, **arguments: Any) -> Any:
-        """The model; see [`wallaroo_hf.modeling.loading.find_faults`]."""
+        """The model; see [`wallaroo_hf.families.loading.find_faults`]."""
         model, faults = find_faults(AutoModelForMultimodalLM, name, check_weights, **arguments)
         model.loading_faults = faults
         return model

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs
 
+from ..files.whole_text import refuse_halves
 from ..layout import grid, prompts
 from ..layout.special_tokens import END_OF_LINE, IMAGE_PAD, RELEASED_INDICATOR_SIZES, added_tokens
-from ..layout.whole_text import refuse_halves
 from .agreement import check_folder_agreement, read_model_config, take_first_image_token_id
 from .auto import AutoPreparationMixin
 from .batch import WallarooBatchFeature

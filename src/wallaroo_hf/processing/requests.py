@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..families import sizes
 from ..layout import prompts
-from ..layout.grid import nearest_bucket, parse_aspect_ratio
 from ..layout.special_tokens import IM_START, IMAGE_PAD, VISION_END, VISION_START
 from .image_processor import flatten_images, open_image
 from .words import refuse_in_rendered, refuse_special_tokens
@@ -226,12 +226,12 @@ def read_auto_rows(
             "(`processor.apply_chat_template` writes one per image)."
         )
     queue = iter(flat)
-    sizes = {name: as_rows(value, len(texts), name) for name, value in size_options.items()}
+    asked = {name: as_rows(value, len(texts), name) for name, value in size_options.items()}
     negatives = as_rows(negative_prompt, len(texts), "negative_prompt")
     rows = []
     for index, (text, count) in enumerate(zip(texts, counts, strict=True)):
         own = [next(queue) for _ in range(count)]
-        height, width, ratio = (sizes[name][index] for name in ("height", "width", "aspect_ratio"))
+        height, width, ratio = (asked[name][index] for name in ("height", "width", "aspect_ratio"))
         size = pick_chat_size(buckets, height, width, ratio, own if has_editing else ())
         negative = (negatives[index] or "").strip()
         refuse_special_tokens("negative prompt", negative, special_tokens)
@@ -312,17 +312,7 @@ def pick_size(
                 f"{encoded_size[0]}x{encoded_size[1]}; leave the size out, or encode the image at that size."
             )
         return encoded_size
-    if (height is None) != (width is None):
-        raise ValueError("Give both `height` and `width`, or neither (an `aspect_ratio` picks a listed size).")
-    if height is not None and width is not None:
-        if aspect_ratio is not None:
-            raise ValueError("Give either `height` and `width`, or `aspect_ratio`, not both.")
-        return height, width
-    if aspect_ratio is not None:
-        return nearest_bucket(1.0, parse_aspect_ratio(aspect_ratio), buckets)
-    if like is not None:
-        return nearest_bucket(like.height, like.width, buckets)
-    return nearest_bucket(1, 1, buckets)
+    return sizes.pick_size(buckets, height, width, aspect_ratio, like)
 
 
 def pick_chat_size(

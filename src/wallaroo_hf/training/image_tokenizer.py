@@ -7,8 +7,8 @@ import torch
 from safetensors import safe_open
 from transformers import AutoConfig
 
+from ..families.loading import fill_model, load_model, reading_checkpoint, weights_of
 from ..modeling.configuration import WallarooConfig, WallarooVQConfig
-from ..modeling.loading import fill_model, load_model, reading_checkpoint, weights_of
 from ..modeling.vq import WallarooVQModel
 
 __all__ = ["load_vq_model", "tokenizer_hash"]

@@ -13,9 +13,9 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import BitsAndBytesConfig, GenerationConfig
 
+from ..families.loading import load_model, reading_checkpoint, refuse, stored_faults
 from ..files.whole import new_folder, require_new
 from ..modeling.configuration import WallarooConfig
-from ..modeling.loading import load_model, reading_checkpoint, refuse, stored_faults
 from ..modeling.model import WallarooForConditionalGeneration
 from ..processing.processor import WallarooProcessor
 from .checkpoints import ADAPTER_SETTINGS, find_last_complete_checkpoint

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..modeling.loading import reading_checkpoint, refuse, stored_faults, weights_of
+from ..families.loading import reading_checkpoint, refuse, stored_faults, weights_of
 
 __all__ = ["check_resumed"]
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from numbers import Integral
 from typing import Any
 
-from ..layout.whole_text import printable
+from ..files.whole_text import printable
 
 UNDERSTANDING, GENERATION, EDITING, INTERLEAVED = "understanding", "generation", "editing", "interleaved"
 TASKS = (UNDERSTANDING, GENERATION, EDITING, INTERLEAVED)

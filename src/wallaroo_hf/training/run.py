@@ -8,9 +8,9 @@ from typing import Any
 
 from transformers import AutoConfig, PrinterCallback, TrainerCallback
 
+from ..families.loading import load_model, reading_checkpoint
 from ..files.whole import new_folder
 from ..modeling.configuration import WallarooConfig
-from ..modeling.loading import load_model, reading_checkpoint
 from ..modeling.model import WallarooForConditionalGeneration
 from ..processing.processor import WallarooProcessor
 from .arguments import WallarooTrainingArguments

@@ -9,7 +9,7 @@ import gradio as gr
 from PIL import Image
 
 from ..conversation import Conversation
-from ..layout.whole_text import refuse_halves
+from ..files.whole_text import refuse_halves
 from . import app_style as style
 from .app_engine import Engine
 from .app_parts import EVENT, Part, Words, answers, noted, stopper, tab

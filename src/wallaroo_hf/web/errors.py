@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from ..layout.whole_text import printable
+from ..files.whole_text import printable
 
 _given = reprlib.Repr()  # of what was given: short, however long or deep it is
 _given.maxstring = _given.maxother = 60

@@ -14,8 +14,8 @@ import torch
 from huggingface_hub.utils import WeakFileLock
 
 from ..._version import __version__
+from ...families.loading import load_model, reading_checkpoint
 from ...files.built_in import default_checkpoint
-from ...modeling.loading import load_model, reading_checkpoint
 from ...modeling.model import WallarooForConditionalGeneration
 from ...processing.processor import WallarooProcessor
 from ...scenes.dataset import DATA_VERSION

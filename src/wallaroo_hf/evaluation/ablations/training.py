@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ...families.loading import load_model, reading_checkpoint
 from ...layout.stage import STAGES
-from ...modeling.loading import load_model, reading_checkpoint
 from ...modeling.model import WallarooForConditionalGeneration
 from ...processing.processor import WallarooProcessor
 from ...training.arguments import WallarooTrainingArguments

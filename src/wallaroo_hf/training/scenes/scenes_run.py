@@ -13,8 +13,8 @@ import transformers
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..._version import __version__
+from ...families.loading import load_model
 from ...files.whole import new_file, new_folder
-from ...modeling.loading import load_model
 from ...modeling.model import WallarooForConditionalGeneration
 from ...modeling.vq import WallarooVQModel
 from ...processing.processor import WallarooProcessor

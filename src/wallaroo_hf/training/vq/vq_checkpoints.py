@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from ...families.loading import fill_model, reading_checkpoint
 from ...files.whole import new_folder
-from ...modeling.loading import fill_model, reading_checkpoint
 from ...modeling.vq import WallarooVQModel
 
 __all__ = ["newest_checkpoint", "read_checkpoint", "remove_partial", "write_checkpoint", "write_model"]

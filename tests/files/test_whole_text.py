@@ -2,7 +2,7 @@
 
 import pytest
 
-from wallaroo_hf.layout.whole_text import printable, refuse_halves
+from wallaroo_hf.files.whole_text import printable, refuse_halves
 
 HALF = "\ud83d"
 

@@ -16,7 +16,7 @@ from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file, find_adapter_config_file
 
-from ..layout.whole_text import printable
+from ..files.whole_text import printable
 
 __all__ = [
     "NOT_FINITE",
@@ -29,6 +29,7 @@ __all__ = [
     "refuse",
     "some",
     "stored_faults",
+    "to_device",
     "weights_of",
 ]
 
@@ -83,6 +84,26 @@ def load_model(
         model, faults = find_faults(model_class, name, check_weights, **arguments)
     refuse(faults, f"{what} '{name}'")
     return model
+
+
+def to_device(model: Any, device: str | None) -> Any:
+    """Moves a model to a device, by default to an accelerator if there is one.
+
+    Raises:
+        ValueError: if there is no such device, or the model does not fit into its memory.
+    """
+    if device is None:
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        device = accelerator.type if accelerator is not None else "cpu"
+    try:
+        return model.to(device)
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"The checkpoint does not fit into the memory of the device '{device}', as far as it is free; free some, or "
+            "choose another device."
+        ) from error
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"The device '{device}' cannot be used ({str(error).splitlines()[0][:200]}).") from error
 
 
 def fill_model(

@@ -17,8 +17,8 @@ from helpers import picture
 from wallaroo_hf import WallarooForConditionalGeneration, WallarooVQModel
 from wallaroo_hf.cli import serve
 from wallaroo_hf.evaluation.ablations import AblationSettings, run_ablation
-from wallaroo_hf.modeling import loading
-from wallaroo_hf.modeling.loading import is_finite, load_model, weights_of
+from wallaroo_hf.families import loading
+from wallaroo_hf.families.loading import is_finite, load_model, weights_of
 from wallaroo_hf.pipelines import WallarooAnyToAnyPipeline, WallarooPipeline
 from wallaroo_hf.training.image_tokenizer import load_vq_model
 from wallaroo_hf.training.lora import add_lora, merge_adapter

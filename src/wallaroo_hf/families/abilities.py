@@ -1,0 +1,170 @@
+"""What a checkpoint can do, told by its configurations alone."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .settings import Setting, check_settings, sensible_notices
+from .sizes import Sized, pick_size
+from .vocabulary import KnownWords, unknown_notice, unknown_words
+
+__all__ = ["EDITING", "GENERATION", "UNDERSTANDING", "Abilities"]
+
+UNDERSTANDING, GENERATION, EDITING = "understanding", "text-to-image", "image-editing"
+# Far beyond what any training row had; longer prompts would only fill memory.
+MAX_PROMPT_CHARACTERS = 20_000
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a checkpoint can do. A family may inherit, to say more about its sizes and prompts.
+
+    Attributes:
+        family: its name for people, such as "Wallaroo".
+        tasks: of "understanding", "text-to-image", "image-editing", "inpainting", "interleaved", "video".
+        sizes: the listed `(height, width)` in pixels.
+        size_multiple: every edge is a multiple of that many pixels.
+        any_size: whether other sizes than the listed ones can be drawn.
+        max_positions: of prompt and picture together.
+        languages: of prompts, such as ("en", "zh").
+        settings: its knobs.
+        negative_prompt: whether it takes one.
+        progress_unit: what a drawing's progress is counted in: "row" or "step".
+        special_tokens: tokens that users' words must not spell, known where a tokenizer is at hand.
+        known_words: the only words that it learned, see [`wallaroo_hf.families.vocabulary`]; empty = any.
+    """
+
+    family: str
+    tasks: tuple[str, ...]
+    sizes: tuple[tuple[int, int], ...]
+    size_multiple: int
+    any_size: bool
+    max_positions: int
+    languages: tuple[str, ...]
+    settings: tuple[Setting, ...]
+    negative_prompt: bool = True
+    progress_unit: str = "step"
+    special_tokens: tuple[str, ...] = ()
+    known_words: KnownWords = dataclasses.field(default_factory=dict)
+
+    @property
+    def edits(self) -> bool:
+        """Whether it edits pictures."""
+        return EDITING in self.tasks
+
+    @property
+    def draws(self) -> bool:
+        """Whether it draws."""
+        return GENERATION in self.tasks
+
+    def setting(self, name: str) -> Setting | None:
+        """The knob of a name, or None."""
+        return next((setting for setting in self.settings if setting.name == name), None)
+
+    # ---------------------------------------------------------------------------------------------------------- sizes
+
+    def pick_size(
+        self,
+        height: int | None = None,
+        width: int | None = None,
+        aspect_ratio: str | float | None = None,
+        like: Sized | None = None,
+    ) -> tuple[int, int]:
+        """The `(height, width)` to draw: as given, else by aspect ratio, else like a picture, else the most square one.
+
+        Raises:
+            ValueError: see [`wallaroo_hf.families.sizes.pick_size`].
+        """
+        return pick_size(self.sizes, height, width, aspect_ratio, like)
+
+    def image_tokens(self, height: int, width: int) -> int:
+        """How many tokens a picture of a size in pixels has."""
+        return (height // self.size_multiple) * (width // self.size_multiple)
+
+    def image_positions(self, height: int, width: int) -> int:
+        """How many of its positions such a picture takes, marks in and around it included."""
+        return self.image_tokens(height, width) + 2
+
+    def check_size(self, height: int, width: int) -> None:
+        """Refuses sizes in pixels that cannot be drawn.
+
+        Raises:
+            ValueError: in one sentence.
+        """
+        for name, value in (("height", height), ("width", width)):
+            if value <= 0 or value % self.size_multiple:
+                below = max(self.size_multiple, value // self.size_multiple * self.size_multiple)
+                raise ValueError(
+                    f"`{name}` is {value}, but must be a positive multiple of {self.size_multiple} pixels; try {below} or "
+                    f"{below + self.size_multiple}."
+                )
+        if not self.any_size and (height, width) not in self.sizes:
+            listed = ", ".join(f"{one[0]}x{one[1]}" for one in self.sizes)
+            raise ValueError(
+                f"A size of {height}x{width} (height x width) was asked for, but this checkpoint draws {listed} only."
+            )
+        needed = self.image_positions(height, width)
+        if needed > self.max_positions:
+            raise ValueError(
+                f"A size of {height}x{width} (height x width) needs {needed:,} positions, but the model has "
+                f"{self.max_positions:,}; ask for a smaller image."
+            )
+
+    # ---------------------------------------------------------------------------------------------- prompts, settings
+
+    def check_prompt(self, prompt: str, what: str = "prompt") -> None:
+        """Refuses words that cannot be drawn from.
+
+        Args:
+            prompt: the words.
+            what: what they are called in the message.
+
+        Raises:
+            ValueError: if they are empty, too long, no whole characters, or spell a token of the chat.
+        """
+        if what == "prompt" and not prompt.strip():
+            raise ValueError("The prompt is empty; say what to draw.")
+        if len(prompt) > MAX_PROMPT_CHARACTERS:
+            raise ValueError(
+                f"The {what} has {len(prompt):,} characters, but at most {MAX_PROMPT_CHARACTERS:,} can be drawn from; "
+                "shorten it."
+            )
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"The {what} holds half of a character ({error.reason}); give whole text.") from error
+        for token in self.special_tokens:
+            if token in prompt:
+                raise ValueError(
+                    f"The {what} contains the special token {token}, which would break the turn; remove it."
+                )
+
+    def check_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What was given, without what is None.
+
+        Args:
+            given: settings by name; None = the checkpoint's default.
+
+        Raises:
+            UnknownSettingError: for one that this checkpoint does not have, naming those that it has.
+            ValueError: for a value that cannot be.
+        """
+        return check_settings(given, self.settings, f"This {self.family} checkpoint")
+
+    def notices(self, given: Mapping[str, Any] | None = None, prompt: str = "") -> list[str]:
+        """What somebody should know who asks for this: a sentence each; nothing of it is an error.
+
+        Args:
+            given: settings by name.
+            prompt: the words to draw or edit from.
+        """
+        notices = sensible_notices(given or {}, self.settings)
+        unknown = self.unknown_words(prompt)
+        if unknown:
+            notices.append(unknown_notice(unknown, self.known_words))
+        return notices
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """The words of a prompt that a checkpoint of few words never learned, in order; [] for one that knows any."""
+        return unknown_words(prompt, self.known_words) if self.known_words else []

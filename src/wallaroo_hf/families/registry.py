@@ -1,0 +1,213 @@
+"""The families that there are, by name: importing this imports none of them, and no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ..files.checkpoint_files import find_checkpoint, read_json
+from .abilities import Abilities
+from .contract import DrawingModel, DrawingProcessor
+
+__all__ = ["FAMILIES", "Checkpoint", "Family", "abilities_of", "family_of", "find_family", "load", "register_family"]
+
+_GIVE_ONE = "give a folder that `wallaroo convert` wrote, or a Hub id"
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of models. Everything but names is an address, "module:Name", that is imported when it is needed.
+
+    Attributes:
+        model_type: of its `config.json`.
+        title: its name for people.
+        config, model, processor, image_processor: its classes.
+        abilities: `abilities(config, generation_config, processor_config) -> Abilities`, from three JSON objects.
+        description: `describe(config, processor_config, tensors) -> dict`: facts for `wallaroo info` that only it has.
+        parts: its parts by the beginnings of their tensors' names.
+        backbone: the class behind `AutoModel`, if there is one.
+        codec_config, codec: of its image codec, where that is registered by itself.
+        kit: its training kit.
+        converter: `convert(...)`, from released files.
+        recognises: beginnings of keys in released files that are its own.
+        recipes: settings of published scores, by benchmark.
+        built_in: a folder of the package, if a checkpoint of it ships.
+        export_language_model: what gives its language model to a family that needs one.
+    """
+
+    model_type: str
+    title: str
+    config: str
+    model: str
+    processor: str
+    abilities: str
+    image_processor: str | None = None
+    description: str | None = None
+    parts: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    backbone: str | None = None
+    codec_config: str | None = None
+    codec: str | None = None
+    kit: str | None = None
+    converter: str | None = None
+    recognises: tuple[str, ...] = ()
+    recipes: str | None = None
+    built_in: str | None = None
+    export_language_model: str | None = None
+
+    def resolve(self, attribute: str) -> Any:
+        """What an address of it leads to.
+
+        Args:
+            attribute: such as "model".
+
+        Raises:
+            ValueError: if this family has no such thing.
+        """
+        address = getattr(self, attribute)
+        if address is None:
+            raise ValueError(f"{self.title} has no {attribute.replace('_', ' ')}.")
+        module, _, name = address.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+_ROOT = __name__.rsplit(".", 2)[0]
+_WALLAROO = Family(
+    model_type="wallaroo",
+    title="Wallaroo",
+    config=f"{_ROOT}.modeling.configuration:WallarooConfig",
+    model=f"{_ROOT}.modeling.model:WallarooForConditionalGeneration",
+    processor=f"{_ROOT}.processing.processor:WallarooProcessor",
+    image_processor=f"{_ROOT}.processing.image_processor:WallarooImageProcessor",
+    abilities=f"{_ROOT}.layout.abilities:wallaroo_abilities",
+    description=f"{_ROOT}.layout.abilities:describe_wallaroo",
+    parts={
+        "language model": ("model.language_model.", "lm_head."),
+        "vision tower": ("model.visual.",),
+        "image tokenizer": ("model.vq_model.",),
+        "drawing": ("model.generation_adapter.", "generation_head."),
+        "editing": ("model.source_adapter.", "model.edit_adapter.", "edit_head."),
+    },
+    backbone=f"{_ROOT}.modeling.backbone:WallarooModel",
+    codec_config=f"{_ROOT}.modeling.configuration:WallarooVQConfig",
+    codec=f"{_ROOT}.modeling.vq:WallarooVQModel",
+    kit=f"{_ROOT}.modeling.training_kit:KIT",
+    converter=f"{_ROOT}.conversion:convert_checkpoint",
+    recognises=("visual_ar_projector", "visual_ar_head"),
+    recipes=f"{_ROOT}.evaluation.recipes:RECIPES",
+    built_in="built_in",
+    export_language_model=f"{_ROOT}.conversion:export_qwen",
+)
+_families: dict[str, Family] = {_WALLAROO.model_type: _WALLAROO}
+FAMILIES: Mapping[str, Family] = MappingProxyType(_families)
+
+
+def register_family(family: Family) -> None:
+    """Adds a family, so that every door takes its checkpoints.
+
+    Raises:
+        ValueError: if another one has its `model_type`.
+    """
+    if _families.setdefault(family.model_type, family) != family:
+        raise ValueError(
+            f"The model type '{family.model_type}' belongs to {FAMILIES[family.model_type].title} already; choose another."
+        )
+
+
+def family_of(model_type: str | None, name: str | Path) -> Family:
+    """The family of a model type.
+
+    Args:
+        model_type: of a configuration.
+        name: whose it is, for the message.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if model_type not in _families:
+        known = " or ".join(f"a {family.title}" for family in _families.values())
+        raise ValueError(f"'{name}' holds a model of type '{model_type}', but this needs {known} checkpoint.")
+    return _families[model_type]
+
+
+def find_family(name: str | Path) -> Family:
+    """The family of a checkpoint, from its `config.json` alone.
+
+    Args:
+        name: folder or Hub id.
+
+    Raises:
+        ValueError: if there is no checkpoint of that name, or none of a family.
+    """
+    folder = find_checkpoint(name, weights=False)
+    return family_of(read_json(folder / "config.json").get("model_type"), name)
+
+
+def read_abilities(folder: Path) -> Abilities:
+    """What the checkpoint in a folder can do, from its JSON files.
+
+    Raises:
+        ValueError: if one of them is missing or damaged.
+    """
+    config, processor = (read_json(folder / f"{what}.json") for what in ("config", "processor_config"))
+    generation_path = folder / "generation_config.json"
+    generation = read_json(generation_path) if generation_path.is_file() else {}
+    family = family_of(config.get("model_type"), folder)
+    return family.resolve("abilities")(config, generation, processor)
+
+
+def abilities_of(model: DrawingModel, processor: DrawingProcessor) -> Abilities:
+    """What a loaded checkpoint can do, its special tokens included.
+
+    Raises:
+        ValueError: if it belongs to no family.
+    """
+    family = family_of(getattr(model.config, "model_type", None), type(model).__name__)
+    dicts = (model.config.to_dict(), model.generation_config.to_dict(), processor.to_dict())  # type: ignore[attr-defined]
+    return dataclasses.replace(family.resolve("abilities")(*dicts), special_tokens=processor.special_words)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model with all that belongs to it.
+
+    Attributes:
+        name: what it was called.
+        model: in evaluation mode, on its device.
+        processor: its processor.
+        family: what it is.
+        abilities: what it can do.
+    """
+
+    name: str
+    model: DrawingModel
+    processor: DrawingProcessor
+    family: Family
+    abilities: Abilities
+
+
+def load(name: str | Path, device: str | None = None, dtype: str = "auto", check_weights: bool = True) -> Checkpoint:
+    """Loads a checkpoint of any family onto one device.
+
+    Args:
+        name: folder or Hub id.
+        device: where to; default: an accelerator if there is one.
+        dtype: of the weights, or "auto".
+        check_weights: whether to look for weights that are not finite.
+
+    Raises:
+        ValueError: if there is no such checkpoint, if it is damaged, if there is no such device, or if its memory is too
+            small.
+    """
+    from .loading import load_model, reading_checkpoint, to_device
+
+    family = find_family(name)
+    with reading_checkpoint(name):
+        processor = family.resolve("processor").from_pretrained(name)
+    model = load_model(family.resolve("model"), name, check_weights, dtype=dtype)
+    model = to_device(model, device).eval()
+    return Checkpoint(str(name), model, processor, family, abilities_of(model, processor))

@@ -1,0 +1,177 @@
+"""What a Wallaroo checkpoint can do, from its three JSON files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..families.abilities import EDITING, GENERATION, UNDERSTANDING, Abilities
+from ..families.settings import Setting
+from .grid import check_size
+
+__all__ = ["WallarooAbilities", "describe_wallaroo", "wallaroo_abilities"]
+
+DEFAULT_GUIDANCE_SCALE = 3.0  # paper section 4
+_TOKEN_SIZE = 16  # pixels, of the released tokenizer
+_SAMPLING = (
+    *("image_guidance_scale", "image_guidance_min_p", "image_temperature", "image_top_k"),
+    *("line_breaks", "attend_padding"),
+)
+
+
+@dataclass(frozen=True)
+class WallarooAbilities(Abilities):
+    """Pictures are rows of codes; without line breaks they are square, and of any size otherwise."""
+
+    def image_positions(self, height: int, width: int) -> int:
+        """Codes, and a line break or the picture's end behind each row."""
+        rows = height // self.size_multiple
+        return self.image_tokens(height, width) + rows
+
+    def check_size(self, height: int, width: int) -> None:
+        """Refuses sizes in pixels that cannot be drawn; see [`wallaroo_hf.layout.grid.check_size`]."""
+        rows, cols = check_size(height, width, self.size_multiple, plain_grid=not self.any_size)
+        if (rows + 1) * (cols + 1) > self.max_positions:
+            raise ValueError(
+                f"A size of {height}x{width} (height x width) is {rows}x{cols} codes, but the model has only "
+                f"{self.max_positions} positions; ask for a smaller image."
+            )
+
+
+def wallaroo_abilities(
+    config: Mapping[str, Any], generation_config: Mapping[str, Any], processor_config: Mapping[str, Any]
+) -> WallarooAbilities:
+    """What a checkpoint can do.
+
+    Args:
+        config, generation_config, processor_config: contents of its files of these names.
+    """
+    edits = bool(config.get("has_editing", True))
+    templates = processor_config.get("prompt_templates") or {}
+    return WallarooAbilities(
+        family="Wallaroo",
+        tasks=(UNDERSTANDING, GENERATION, *((EDITING,) if edits else ())),
+        sizes=tuple((int(height), int(width)) for height, width in processor_config.get("buckets", ())),
+        size_multiple=int(processor_config.get("image_token_size", _TOKEN_SIZE)),
+        any_size=bool(processor_config.get("line_breaks", True)),
+        max_positions=int((config.get("text_config") or {}).get("max_position_embeddings") or 0),
+        languages=tuple(sorted(templates.get("generation", {}))),
+        settings=_settings(generation_config, edits),
+        progress_unit="row",
+        known_words=processor_config.get("known_words") or {},
+    )
+
+
+def _settings(generation_config: Mapping[str, Any], edits: bool) -> tuple[Setting, ...]:
+    def own(entry: str, default: Any) -> Any:
+        value = generation_config.get(f"image_{entry}")
+        return default if value is None else value
+
+    sensible = {name: tuple(ends) for name, ends in (generation_config.get("sensible_ranges") or {}).items()}
+    of_edits = (
+        Setting(
+            "source_guidance_scale",
+            float,
+            "both",
+            None,
+            "Second scale, for keeping to the source; untrained by the released recipe.",
+            minimum=0,
+            maximum=100,
+        ),
+        Setting(
+            "source_fit",
+            str,
+            "prepare",
+            "pad",
+            "pad keeps the whole source and its size; crop cuts it to a listed size, as in training.",
+            choices=("pad", "crop"),
+        ),
+        Setting(
+            "null_prompt_cache",
+            object,
+            "draw",
+            None,
+            "Keeps the null prompt's prefill from call to call, see NullPromptCache.",
+        ),
+    )
+    return (
+        Setting(
+            "guidance_scale",
+            float,
+            "draw",
+            own("guidance_scale", DEFAULT_GUIDANCE_SCALE),
+            "Classifier-free guidance: how closely the picture keeps to the words; off at 1 and below.",
+            minimum=0,
+            maximum=100,
+            sensible=sensible.get("guidance_scale"),
+        ),
+        Setting(
+            "guidance_min_p",
+            float,
+            "draw",
+            own("guidance_min_p", 0.0),
+            "Guide only to codes at least this share as likely as the likeliest, 0 to 1; 0 guides to all.",
+            minimum=0,
+            maximum=1,
+            sensible=sensible.get("guidance_min_p"),
+        ),
+        Setting(
+            "temperature",
+            float,
+            "draw",
+            own("temperature", 1.0),
+            "Sampling temperature; 0 takes the likeliest codes.",
+            minimum=0,
+            maximum=10,
+            sensible=sensible.get("temperature"),
+        ),
+        Setting("top_k", int, "draw", own("top_k", 0), "Sample from the k likeliest codes; 0 = all.", minimum=0),
+        Setting(
+            "top_p",
+            float,
+            "draw",
+            own("top_p", 1.0),
+            "Sample from the likeliest codes that make up this probability.",
+            minimum=0,
+            maximum=1,
+            above_minimum=True,
+        ),
+        Setting("do_sample", bool, "draw", True, "Whether codes are sampled; without it the likeliest are taken."),
+        Setting(
+            "window",
+            int,
+            "draw",
+            1,
+            "Codes a forward may decide: a number, or auto; the same picture in fewer forwards.",
+            minimum=1,
+            choices=("auto",),
+        ),
+        Setting("prompt_template", str, "prepare", "0", "Index of a template, or text with {prompt} in it."),
+        Setting("published_eval", bool, "both", False, "Token layout and padding of the released evaluation scripts."),
+        *(of_edits if edits else of_edits[:0]),
+    )
+
+
+def describe_wallaroo(
+    config: Mapping[str, Any], generation_config: Mapping[str, Any], processor_config: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What `wallaroo info` says of a Wallaroo checkpoint alone.
+
+    Args:
+        config, generation_config, processor_config: contents of its files of these names.
+
+    Returns:
+        Facts by name, and lines of its table.
+    """
+    size, codes = int(processor_config.get("image_token_size", _TOKEN_SIZE)), config.get("codebook_size")
+    sampling = {key: generation_config[key] for key in _SAMPLING if key in generation_config}
+    facts = {
+        "stage": config.get("stage"),
+        "image_token_size": size,
+        "codebook_size": codes,
+        "sampling": sampling,
+    }
+    shown = {
+        "training stage": config.get("stage") or "not said",
+        "image tokens": f"{codes or 0:,} codes, {size}x{size} pixels each",
+    }
+    return facts, shown

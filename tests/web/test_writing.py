@@ -7,7 +7,7 @@ import torch
 
 import running_server  # noqa: F401  skips where the server's packages are missing
 from helpers import generators
-from wallaroo_hf.web.sampling import SeededChoice
+from wallaroo_hf.generation.seeded_text import SeededChoice
 from wallaroo_hf.web.writing import TextDecoder
 
 

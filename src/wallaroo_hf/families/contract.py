@@ -165,6 +165,9 @@ class DrawingModel(Protocol):
     def dtype(self) -> torch.dtype:
         """Of its weights."""
 
+    def generate(self, *arguments: Any, **keywords: Any) -> Any:
+        """transformers' own; with `generation_mode="text"` it answers."""
+
     def draw(
         self,
         batch: Mapping[str, Any],
@@ -233,6 +236,15 @@ class DrawingProcessor(Protocol):
 
     def apply_chat_template(self, conversation: Any, **arguments: Any) -> Any:
         """Writes chats out and prepares them."""
+
+    def post_process_image_text_to_text(self, generated_outputs: Any) -> list[str]:
+        """Ids `(B, T)` as text."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its settings, as `processor_config.json` has them."""
+
+    def count_tokens(self, messages: Sequence[dict[str, Any]], may_draw: bool = False) -> int:
+        """How many tokens a chat has at least, its pictures included, told without preparing them."""
 
     def collate(self, rows: Sequence[BatchFeature]) -> BatchFeature:
         """Prepared rows, of one mode, as one batch."""

@@ -167,7 +167,7 @@ def abilities_of(model: DrawingModel, processor: DrawingProcessor) -> Abilities:
         ValueError: if it belongs to no family.
     """
     family = family_of(getattr(model.config, "model_type", None), type(model).__name__)
-    dicts = (model.config.to_dict(), model.generation_config.to_dict(), processor.to_dict())  # type: ignore[attr-defined]
+    dicts = (model.config.to_dict(), model.generation_config.to_dict(), processor.to_dict())
     return dataclasses.replace(family.resolve("abilities")(*dicts), special_tokens=processor.special_words)
 
 

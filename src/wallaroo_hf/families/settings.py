@@ -72,7 +72,7 @@ class Setting:
         value: Any = text
         try:
             if self.is_number:
-                value = self.type(text)
+                value = float(text) if self.type is float else int(text)
         except ValueError:
             pass
         if self.type is bool and text.lower() in ("true", "false"):
@@ -106,11 +106,12 @@ class Setting:
             return self.choices is None and isinstance(value, int) and not isinstance(value, bool)
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             return False
-        if not math.isfinite(value) or (self.type is int and value != int(value)):
+        number = float(value)
+        if not math.isfinite(number) or (self.type is int and number != int(number)):
             return False
-        if self.minimum is not None and (value < self.minimum or (self.above_minimum and value == self.minimum)):
+        if self.minimum is not None and (number < self.minimum or (self.above_minimum and number == self.minimum)):
             return False
-        return self.maximum is None or value <= self.maximum
+        return self.maximum is None or number <= self.maximum
 
 
 def check_settings(given: Mapping[str, Any], settings: Sequence[Setting], who: str) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def sensible_notices(given: Mapping[str, Any], settings: Sequence[Setting]) -> l
     notices = []
     for setting in settings:
         value = given.get(setting.name)
-        if setting.sensible is None or not isinstance(value, numbers.Real):
+        if setting.sensible is None or not isinstance(value, (int, float)):
             continue
         low, high = setting.sensible
         if not low <= value <= high:

@@ -1,14 +1,14 @@
 """`generation_mode="auto"`: the text head decides when to draw; text and images alternate over one cache."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from transformers import DynamicCache, GenerationConfig, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-from .drawing import DrawingArguments, DrawingJob
+from .drawing import DrawingJob, DrawingSettings
 from .inputs import guidance_branches, look_up, take_branch
 from .plan import plan_drawing
 from .rows import Branch, split_rows
@@ -52,8 +52,9 @@ class _Relay(BaseStreamer):
 def generate_auto(
     model: Any,
     generation_config: GenerationConfig | None,
-    arguments: DrawingArguments,
+    settings: DrawingSettings,
     kwargs: dict[str, Any],
+    image_sampling: Mapping[str, Any] | None = None,
 ) -> torch.LongTensor:
     """Continues each row with text and images until the text ends.
 
@@ -64,10 +65,13 @@ def generate_auto(
     Args:
         model: the model.
         generation_config: as given to `generate`; text segments follow it, images its `image_` entries.
-        arguments: of images; `generator` one for all rows or one per row, images only (text draws from torch's global
+        settings: of images; `generator` one for all rows or one per row, images only (text draws from torch's global
             generator).
         kwargs: the tensors of `processor(..., generation_mode="auto")`, and settings for the text segments, the caller's
             logits processors and stopping criteria among them. `max_new_tokens` counts text tokens.
+
+        image_sampling: `temperature`, `top_k`, `top_p`, `do_sample` of images; default: the generation config's entries
+            and the text's `do_sample`.
 
     Returns:
         `(B, T)` ids, prompts and all that came after them, right-padded.
@@ -101,7 +105,7 @@ def generate_auto(
     )
     rows = split_rows(model, conditional)
     negatives: Sequence[Branch | None] = [None] * len(rows) if negative is None else split_rows(model, negative)
-    generator = arguments.generator
+    generator = settings.generator
     generators = generator if isinstance(generator, Sequence) else [generator] * len(rows)
     if len(generators) != len(rows):
         raise ValueError(
@@ -110,7 +114,7 @@ def generate_auto(
     answers = []
     for row, null, grid, own in zip(rows, negatives, torch.as_tensor(grids).tolist(), generators, strict=True):
         size = int(grid[0]), int(grid[1])
-        story = _Story(model, row, null, size, dataclasses.replace(arguments, generator=own))
+        story = _Story(model, row, null, size, dataclasses.replace(settings, generator=own), image_sampling or {})
         answers.append(story.tell(budget, generation_config, kwargs, relay)[row.input_ids.shape[1] :])
     if streamer is not None:
         streamer.end()
@@ -129,10 +133,11 @@ class _Story:
         row: Branch,
         negative: Branch | None,
         grid: tuple[int, int],
-        arguments: DrawingArguments,
+        settings: DrawingSettings,
+        image_sampling: Mapping[str, Any],
     ) -> None:
         self.model, self.row, self.negative = model, row, negative
-        self.grid, self.arguments = grid, arguments
+        self.grid, self.settings, self.image_sampling = grid, settings, image_sampling
         self.ids = row.input_ids  # (1, T)
         self.cache = DynamicCache(config=model.config.get_text_config())
 
@@ -151,7 +156,9 @@ class _Story:
             budget -= self.ids.shape[1] - length
             if int(self.ids[0, -1]) != start or (relay is not None and relay.stopped):
                 break
-            self._draw(generation_config, {"do_sample": kwargs.get("do_sample"), "streamer": relay})
+            self._draw(
+                generation_config, {"do_sample": kwargs.get("do_sample"), "streamer": relay} | self.image_sampling
+            )
             if relay is not None and relay.stopped:
                 break
         return self.ids[0]
@@ -193,10 +200,10 @@ class _Story:
         """A segment of codes, behind the `<|generate_start|>` that was just said."""
         config = self.model.config
         conditional = Branch(self.ids, torch.ones_like(self.ids), image_grid_thw=self.row.image_grid_thw)
-        branches, scales = guidance_branches(conditional, self.negative, None, self.arguments.guidance_scale, None)
+        branches, scales = guidance_branches(conditional, self.negative, None, self.settings.guidance_scale, None)
         plan = plan_drawing(
             [self.grid],
-            self.arguments.line_breaks,
+            self.settings.line_breaks,
             config.end_of_line_token_id,
             config.generate_end_token_id,
             self.model._pad_token_id(kwargs),
@@ -208,10 +215,10 @@ class _Story:
             plan,
             [edit],
             False,
-            self.arguments.generator,
+            self.settings.generator,
             resumes=True,
-            window=self.arguments.window,
-            guidance_min_p=self.arguments.guidance_min_p,
+            window=self.settings.window,
+            guidance_min_p=self.settings.guidance_min_p,
         )
         settings = {name: value for name, value in kwargs.items() if value is not None}
         self.ids = self.model._run(job, generation_config, {**settings, "cache": self.cache}).finish()

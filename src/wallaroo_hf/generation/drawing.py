@@ -1,6 +1,6 @@
 """The one decoding method that draws: plugged into `generate()` through its `custom_generate` hook."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from .windows import WindowDrawing, auto_window
 
 logger = logging.get_logger(__name__)
 
+_SAMPLING = ("do_sample", "temperature", "top_k", "top_p")
+
 
 @dataclass(frozen=True)
 class DrawingArguments:
@@ -34,6 +36,43 @@ class DrawingArguments:
     attend_padding: bool | None = None
     null_prompt_cache: NullPromptCache | None = None
     window: int | str | None = None
+
+    @classmethod
+    def read(
+        cls, settings: Mapping[str, Any], generator: torch.Generator | Sequence[torch.Generator] | None
+    ) -> tuple["DrawingArguments", dict[str, Any]]:
+        """Settings of doors as `generate` takes them: these arguments, and transformers' own.
+
+        Temperature 0 takes the likeliest codes; the published evaluation attends left padding.
+
+        Raises:
+            ValueError: for a name that is no setting of drawing.
+        """
+        given = {name: value for name, value in settings.items() if value is not None}
+        if given.get("temperature") == 0:
+            given |= {"temperature": None, "do_sample": False}
+        sampling = {name: given.pop(name) for name in _SAMPLING if name in given}
+        if given.pop("published_eval", False):
+            given["attend_padding"] = True
+        unknown = sorted(given.keys() - cls.__dataclass_fields__.keys())
+        if unknown:
+            known = sorted({*cls.__dataclass_fields__, *_SAMPLING, "published_eval"} - {"generator"})
+            raise ValueError(f"`{unknown[0]}` is no setting of drawing; there are {', '.join(known)}.")
+        return cls(**given, generator=generator), sampling
+
+
+@dataclass(frozen=True)
+class DrawingSettings:
+    """The same with entries of the generation configs and defaults where nothing was given."""
+
+    guidance_scale: float
+    source_guidance_scale: float | None
+    guidance_min_p: float
+    generator: torch.Generator | Sequence[torch.Generator] | None
+    line_breaks: bool
+    attend_padding: bool
+    null_prompt_cache: NullPromptCache | None
+    window: int | str
 
 
 @dataclass(frozen=True)
@@ -124,6 +163,11 @@ class DrawingRun:
         """One forward, and all that follows from it; returns whether there is more to come."""
         return next(self._forwards, None) is not None
 
+    def stop(self) -> None:
+        """Ends it where it is; [`~DrawingRun.finish`] then gives what there is."""
+        self._forwards.close()
+
+    @torch.no_grad()
     def finish(self) -> DrawingOutput | torch.LongTensor:
         """Draws what is left.
 
@@ -144,7 +188,7 @@ class DrawingRun:
             return self.record.result(sequences, self.cache, self.window, self.gave_up_at)
         return sequences
 
-    def _code_by_code(self, input_ids: torch.LongTensor) -> Iterator[bool]:
+    def _code_by_code(self, input_ids: torch.LongTensor) -> Generator[bool, None, None]:
         """One position after the other; a turn ends behind each forward and the forced tokens that follow it."""
         delivery, model = self.delivery, self.model
         choose = Chooser(
@@ -168,7 +212,7 @@ class DrawingRun:
             if delivery.put(choose(delivery.so_far, image_logits, position), self.record.scores):
                 break
 
-    def _by_windows(self, input_ids: torch.LongTensor) -> Iterator[bool]:
+    def _by_windows(self, input_ids: torch.LongTensor) -> Generator[bool, None, None]:
         """Several positions at a time; what goes wrong leaves the caller's cache as it should be."""
         job, model, delivery = self.job, self.model, self.delivery
         noise = None

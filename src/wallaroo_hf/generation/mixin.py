@@ -1,9 +1,8 @@
 """`generate()` for answering, drawing and editing: text goes the stock way, images through [`draw`]."""
 
-import dataclasses
 import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,11 +11,13 @@ from transformers.generation.configuration_utils import ALL_STATIC_CACHE_IMPLEME
 from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import is_flash_attention_requested
 
+from ..layout.abilities import DEFAULT_GUIDANCE_SCALE
 from .attention import static_cache_length
 from .auto import generate_auto
 from .cache import roomy_cache
 from .decoding import decode_rows, last_image_spans
-from .drawing import DrawingArguments, DrawingJob, DrawingRun
+from .doors import DoorsMixin
+from .drawing import DrawingArguments, DrawingJob, DrawingRun, DrawingSettings
 from .inputs import (
     IMAGE_SAMPLING,
     check_window,
@@ -36,7 +37,6 @@ from .rows import NullPromptCache
 __all__ = ["WallarooGenerationMixin"]
 
 GENERATION_MODES = ("text", "image", "auto")
-DEFAULT_GUIDANCE_SCALE = 3.0  # paper section 4
 # Entries of a generation config that mean the same for text and images; the others there are about text, and count in
 # image mode only as arguments.
 _SHARED_ENTRIES = {
@@ -58,7 +58,7 @@ _SHARED_ENTRIES = {
 }
 
 
-class WallarooGenerationMixin(TextPositionsMixin):
+class WallarooGenerationMixin(DoorsMixin, TextPositionsMixin):
     """Adds `generation_mode="image"` to transformers' `generate`, and the way back from ids to pixels."""
 
     @deprecate_kwarg("past_key_values", "6.0.0", new_name="cache")
@@ -186,7 +186,7 @@ class WallarooGenerationMixin(TextPositionsMixin):
 
     def _complete(
         self, arguments: DrawingArguments, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
-    ) -> DrawingArguments:
+    ) -> DrawingSettings:
         """What was asked for, with the generation configs' entries and the defaults where nothing was."""
         lookup = functools.partial(look_up, generation_config, self.generation_config)
         refuse_impossible(kwargs, lookup)
@@ -194,22 +194,30 @@ class WallarooGenerationMixin(TextPositionsMixin):
             refuse_unknown_entries(config)
         min_p = lookup("image_guidance_min_p", arguments.guidance_min_p, 0.0)
         check_guidance_min_p(min_p)
-        return dataclasses.replace(
-            arguments,
-            guidance_scale=lookup("image_guidance_scale", arguments.guidance_scale, DEFAULT_GUIDANCE_SCALE),
-            guidance_min_p=min_p,
-            line_breaks=lookup("line_breaks", arguments.line_breaks, True),
-            window=arguments.window or 1,
+        return DrawingSettings(
+            lookup("image_guidance_scale", arguments.guidance_scale, DEFAULT_GUIDANCE_SCALE),
+            arguments.source_guidance_scale,
+            min_p,
+            arguments.generator,
+            lookup("line_breaks", arguments.line_breaks, True),
+            lookup("attend_padding", arguments.attend_padding, False),
+            arguments.null_prompt_cache,
+            arguments.window or 1,
         )
 
     def _alternate(
-        self, arguments: DrawingArguments, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
+        self,
+        arguments: DrawingArguments,
+        generation_config: GenerationConfig | None,
+        kwargs: dict[str, Any],
+        image_sampling: Mapping[str, Any] | None = None,
     ) -> Any:
-        """`generation_mode="auto"`."""
+        """`generation_mode="auto"`; see [`generate_auto`]."""
         for name in ("source_guidance_scale", "attend_padding", "null_prompt_cache"):
             if getattr(arguments, name) is not None:
                 raise ValueError(f"`{name}` cannot be used with generation_mode='auto'; leave it out.")
-        return generate_auto(self, generation_config, self._complete(arguments, generation_config, kwargs), kwargs)
+        settings = self._complete(arguments, generation_config, kwargs)
+        return generate_auto(self, generation_config, settings, kwargs, image_sampling)
 
     def _begin_drawing(
         self, arguments: DrawingArguments, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
@@ -221,18 +229,16 @@ class WallarooGenerationMixin(TextPositionsMixin):
             generation_config: as given to `generate`.
             kwargs: the processor's tensors, and further arguments of `generate`.
         """
-        arguments = self._complete(arguments, generation_config, kwargs)
+        settings = self._complete(arguments, generation_config, kwargs)
         lookup = functools.partial(look_up, generation_config, self.generation_config)
         copies = int(lookup("num_return_sequences", kwargs.get("num_return_sequences"), 1))
-        attend_padding = lookup("attend_padding", arguments.attend_padding, False)
-        job = self._drawing_job(kwargs, copies, dataclasses.replace(arguments, attend_padding=attend_padding))
-        return self._run(job, generation_config, kwargs)
+        return self._run(self._drawing_job(kwargs, copies, settings), generation_config, kwargs)
 
     def _drawing_job(
         self,
         kwargs: dict[str, Any],
         copies: int,
-        arguments: DrawingArguments,
+        settings: DrawingSettings,
     ) -> DrawingJob:
         """Takes the processor's tensors out of `kwargs` and checks that they can be drawn from."""
         conditional = take_branch(kwargs, "")
@@ -255,13 +261,13 @@ class WallarooGenerationMixin(TextPositionsMixin):
                 "This checkpoint has no editing parts (it was trained up to stage 3); convert or load a stage 4 "
                 "checkpoint to edit images."
             )
-        if arguments.attend_padding and is_flash_attention_requested(self.config):
+        if settings.attend_padding and is_flash_attention_requested(self.config):
             raise ValueError(
                 "`attend_padding=True` needs a mask that flash attention cannot take; load the model with "
                 'attn_implementation="sdpa".'
             )
         branches, scales = guidance_branches(
-            conditional, negative, unprompted, arguments.guidance_scale, arguments.source_guidance_scale
+            conditional, negative, unprompted, settings.guidance_scale, settings.source_guidance_scale
         )
         num_grids = [(int(rows), int(cols)) for rows, cols in torch.as_tensor(grids).tolist()]
         if len(num_grids) != len(edits):
@@ -270,7 +276,7 @@ class WallarooGenerationMixin(TextPositionsMixin):
             )
         plan = plan_drawing(
             [grid for grid in num_grids for _ in range(copies)],
-            arguments.line_breaks,
+            settings.line_breaks,
             self.config.end_of_line_token_id,
             self.config.generate_end_token_id,
             self._pad_token_id(kwargs),
@@ -288,11 +294,11 @@ class WallarooGenerationMixin(TextPositionsMixin):
             scales,
             plan,
             edits,
-            arguments.attend_padding,
-            arguments.generator,
-            null_prompt_cache=arguments.null_prompt_cache,
-            window=arguments.window,
-            guidance_min_p=arguments.guidance_min_p,
+            settings.attend_padding,
+            settings.generator,
+            null_prompt_cache=settings.null_prompt_cache,
+            window=settings.window,
+            guidance_min_p=settings.guidance_min_p,
         )
 
     def _run(self, job: DrawingJob, generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> DrawingRun:

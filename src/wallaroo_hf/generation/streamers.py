@@ -93,16 +93,22 @@ class ImageStreamer(BaseStreamer):
         """`(rows, cols)` of an image when it is complete."""
         return self.grids[image // self._copies]
 
-    def preview(self, image: int = 0) -> Image.Image | None:
-        """The complete rows of an image so far as a picture, or None before the first one."""
+    def pixels(self, image: int = 0) -> torch.Tensor | None:
+        """The complete rows of an image so far, `(3, H, W)` float32 around [-1, 1], or None before the first one."""
         cols = self.grid(image)[1]
-        rows = len(self.codes[image]) // cols
+        rows = len(self.codes[image]) // cols if self.codes else 0
         if rows == 0:
             return None
         codes = torch.tensor(self.codes[image][: rows * cols], device=self.model.device).view(1, rows, cols)
         with torch.no_grad():
-            pixels = self.model.vq_model.decode(codes)
-        return self.processor.post_process_multimodal_output(pixels, generation_mode="image")[0]
+            return self.model.vq_model.decode(codes)[0]
+
+    def preview(self, image: int = 0) -> Image.Image | None:
+        """The complete rows of an image so far as a picture, or None before the first one."""
+        pixels = self.pixels(image)
+        if pixels is None:
+            return None
+        return self.processor.post_process_multimodal_output(pixels[None], generation_mode="image")[0]
 
 
 class StreamerStopped(StoppingCriteria):

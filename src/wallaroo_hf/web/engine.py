@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
+from ..generation.seeded_text import SeededChoice
 from ..pipelines import WallarooPipeline
 from .batching import Job
 from .requests import Drawing, Picture, Preview
-from .sampling import SeededChoice
 from .writing import RowsFinished, RowsStreamer, writers
 
 

@@ -1,5 +1,7 @@
 """What a Wallaroo checkpoint can do, from its three JSON files."""
 
+import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +14,7 @@ __all__ = ["WallarooAbilities", "describe_wallaroo", "wallaroo_abilities"]
 
 DEFAULT_GUIDANCE_SCALE = 3.0  # paper section 4
 _TOKEN_SIZE = 16  # pixels, of the released tokenizer
-_SAMPLING = (
+_SHOWN = (
     *("image_guidance_scale", "image_guidance_min_p", "image_temperature", "image_top_k"),
     *("line_breaks", "attend_padding"),
 )
@@ -62,93 +64,83 @@ def wallaroo_abilities(
 
 
 def _settings(generation_config: Mapping[str, Any], edits: bool) -> tuple[Setting, ...]:
-    def own(entry: str, default: Any) -> Any:
-        value = generation_config.get(f"image_{entry}")
-        return default if value is None else value
+    settings = (*_GUIDANCE, *_SAMPLING, *_LAYOUT, *(_OF_EDITS if edits else ()))
+    sensible = generation_config.get("sensible_ranges") or {}
+    told = []
+    for setting in settings:
+        own = generation_config.get(f"image_{setting.name}")
+        ends = sensible.get(setting.name)
+        told.append(
+            dataclasses.replace(
+                setting,
+                default=setting.default if own is None else own,
+                sensible=None if ends is None else (float(ends[0]), float(ends[1])),
+            )
+        )
+    return tuple(told)
 
-    sensible = {name: tuple(ends) for name, ends in (generation_config.get("sensible_ranges") or {}).items()}
-    of_edits = (
-        Setting(
-            "source_guidance_scale",
-            float,
-            "both",
-            None,
-            "Second scale, for keeping to the source; untrained by the released recipe.",
-            minimum=0,
-            maximum=100,
-        ),
-        Setting(
-            "source_fit",
-            str,
-            "prepare",
-            "pad",
-            "pad keeps the whole source and its size; crop cuts it to a listed size, as in training.",
-            choices=("pad", "crop"),
-        ),
-        Setting(
-            "null_prompt_cache",
-            object,
-            "draw",
-            None,
-            "Keeps the null prompt's prefill from call to call, see NullPromptCache.",
-        ),
-    )
-    return (
-        Setting(
-            "guidance_scale",
-            float,
-            "draw",
-            own("guidance_scale", DEFAULT_GUIDANCE_SCALE),
-            "Classifier-free guidance: how closely the picture keeps to the words; off at 1 and below.",
-            minimum=0,
-            maximum=100,
-            sensible=sensible.get("guidance_scale"),
-        ),
-        Setting(
-            "guidance_min_p",
-            float,
-            "draw",
-            own("guidance_min_p", 0.0),
-            "Guide only to codes at least this share as likely as the likeliest, 0 to 1; 0 guides to all.",
-            minimum=0,
-            maximum=1,
-            sensible=sensible.get("guidance_min_p"),
-        ),
-        Setting(
-            "temperature",
-            float,
-            "draw",
-            own("temperature", 1.0),
-            "Sampling temperature; 0 takes the likeliest codes.",
-            minimum=0,
-            maximum=10,
-            sensible=sensible.get("temperature"),
-        ),
-        Setting("top_k", int, "draw", own("top_k", 0), "Sample from the k likeliest codes; 0 = all.", minimum=0),
-        Setting(
-            "top_p",
-            float,
-            "draw",
-            own("top_p", 1.0),
-            "Sample from the likeliest codes that make up this probability.",
-            minimum=0,
-            maximum=1,
-            above_minimum=True,
-        ),
-        Setting("do_sample", bool, "draw", True, "Whether codes are sampled; without it the likeliest are taken."),
-        Setting(
-            "window",
-            int,
-            "draw",
-            1,
-            "Codes a forward may decide: a number, or auto; the same picture in fewer forwards.",
-            minimum=1,
-            choices=("auto",),
-        ),
-        Setting("prompt_template", str, "prepare", "0", "Index of a template, or text with {prompt} in it."),
-        Setting("published_eval", bool, "both", False, "Token layout and padding of the released evaluation scripts."),
-        *(of_edits if edits else of_edits[:0]),
-    )
+
+# The model takes what concerns drawing, the processor the layout; defaults are those where the checkpoint says nothing.
+_NUMBER = functools.partial(Setting, type=float, stage="draw", minimum=0)
+_GUIDANCE = (
+    _NUMBER(
+        "guidance_scale",
+        default=DEFAULT_GUIDANCE_SCALE,
+        help="Classifier-free guidance: how closely the picture keeps to the words; off at 1 and below.",
+        maximum=100,
+    ),
+    _NUMBER(
+        "guidance_min_p",
+        default=0.0,
+        help="Guide only to codes at least this share as likely as the likeliest, 0 to 1; 0 guides to all.",
+        maximum=1,
+    ),
+)
+_SAMPLING = (
+    _NUMBER("temperature", default=1.0, help="Sampling temperature; 0 takes the likeliest codes.", maximum=10),
+    Setting("top_k", int, "draw", 0, "Sample from the k likeliest codes; 0 = all.", minimum=0),
+    _NUMBER(
+        "top_p",
+        default=1.0,
+        help="Sample from the likeliest codes that make up this probability.",
+        maximum=1,
+        above_minimum=True,
+    ),
+    Setting("do_sample", bool, "draw", True, "Whether codes are sampled; without it the likeliest are taken."),
+    Setting(
+        "window",
+        int,
+        "draw",
+        1,
+        "Codes a forward may decide: a number, or auto; the same picture in fewer forwards.",
+        minimum=1,
+        choices=("auto",),
+    ),
+)
+_LAYOUT = (
+    Setting("prompt_template", str, "prepare", "0", "Index of a template, or text with {prompt} in it."),
+    Setting("published_eval", bool, "both", False, "Token layout and padding of the released evaluation scripts."),
+)
+_OF_EDITS = (
+    _NUMBER(
+        "source_guidance_scale",
+        stage="both",
+        default=None,
+        help="Second scale, for keeping to the source; untrained by the released recipe.",
+        maximum=100,
+    ),
+    Setting(
+        "source_fit",
+        str,
+        "prepare",
+        "pad",
+        "pad keeps the whole source and its size; crop cuts it to a listed size, as in training.",
+        choices=("pad", "crop"),
+    ),
+    Setting(
+        "null_prompt_cache", object, "draw", None, "Keeps null prompts' prefills from call to call: a NullPromptCache."
+    ),
+)
 
 
 def describe_wallaroo(
@@ -163,7 +155,7 @@ def describe_wallaroo(
         Facts by name, and lines of its table.
     """
     size, codes = int(processor_config.get("image_token_size", _TOKEN_SIZE)), config.get("codebook_size")
-    sampling = {key: generation_config[key] for key in _SAMPLING if key in generation_config}
+    sampling = {key: generation_config[key] for key in _SHOWN if key in generation_config}
     facts = {
         "stage": config.get("stage"),
         "image_token_size": size,

@@ -100,9 +100,9 @@ def _encode(
     from .. import _registration  # noqa: F401  the command line postpones it
     from ..layout.stage import stage_record
     from ..processing.processor import WallarooProcessor
+    from ..training.data.encoding import encode_rows
     from ..training.datasets import load_rows, require_datasets
-    from ..training.encode import encode_rows
-    from ..training.image_tokenizer import load_vq_model
+    from ..training.vq.vq_loading import load_vq_model
     from .running import to_device
 
     require_datasets().disable_progress_bars()

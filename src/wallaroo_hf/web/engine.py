@@ -8,10 +8,10 @@ from PIL import Image
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from ..pipelines import WallarooPipeline
+from .answer_writers import RowsFinished, RowsStreamer, writers
 from .batching import Job
 from .requests import Drawing, Picture, Preview
-from .sampling import SeededChoice
-from .writing import RowsFinished, RowsStreamer, writers
+from .seeded_choice import SeededChoice
 
 
 class Engine:

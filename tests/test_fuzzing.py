@@ -6,7 +6,7 @@ import pytest
 
 from fuzz_kinds import KINDS, make_kind
 from wallaroo_hf.conversion import archives
-from wallaroo_hf.processing import preparation, processor
+from wallaroo_hf.processing import processor, row_preparation
 
 ROUNDS = {"converter": 20}
 MORE = 60  # rounds of the others
@@ -37,7 +37,7 @@ def _finds(kind, rounds):
 def test_it_would_find_words_that_are_tokens(compact, tmp_path, monkeypatch):
     monkeypatch.setattr(processor, "refuse_in_chats", lambda *_: None)
     monkeypatch.setattr(processor, "refuse_in_rendered", lambda *_: None)
-    monkeypatch.setattr(preparation, "refuse_special_tokens", lambda *_: None)
+    monkeypatch.setattr(row_preparation, "refuse_special_tokens", lambda *_: None)
     _finds(make_kind("chats", compact, tmp_path), MORE)
 
 

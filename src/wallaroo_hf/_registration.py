@@ -15,8 +15,8 @@ from .modeling.backbone import WallarooModel
 from .modeling.configuration import WallarooConfig, WallarooVQConfig
 from .modeling.model import WallarooForConditionalGeneration
 from .modeling.vq import WallarooVQModel
-from .pipelines.drawing import WallarooPipeline
-from .pipelines.loading import PipelineModel
+from .pipelines.drawing_pipeline import WallarooPipeline
+from .pipelines.pipeline_model import PipelineModel
 from .processing.image_processor import WallarooImageProcessor
 from .processing.processor import WallarooProcessor
 

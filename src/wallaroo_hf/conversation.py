@@ -8,7 +8,7 @@ from PIL import Image
 
 from .generation import ImageStreamer
 from .generation.logits_processors import check_guidance_min_p
-from .processing.words import refused_tokens, without_special_tokens
+from .processing.refused_words import refused_tokens, without_special_tokens
 
 __all__ = ["Conversation"]
 

@@ -7,7 +7,7 @@ import zipfile
 import pytest
 import torch
 
-from wallaroo_hf.conversion.sources import load_tensors
+from wallaroo_hf.conversion.released_files import load_tensors
 
 TENSORS = {
     "shared": torch.arange(4000.0).view(40, 100),

@@ -22,7 +22,7 @@ from wallaroo_hf import (
     WallarooProcessor,
     WallarooVQModel,
 )
-from wallaroo_hf.conversion import convert, sources, writing
+from wallaroo_hf.conversion import convert, released_files, shards
 from wallaroo_hf.conversion.convert import convert_checkpoint, convert_vq
 from wallaroo_hf.conversion.key_map import CHECKPOINT_PREFIXES, checkpoint_key, vq_key
 from wallaroo_hf.layout.special_tokens import CONFIG_TOKEN_IDS, DRAWING_TOKENS, added_tokens, indicator_token
@@ -159,7 +159,7 @@ def test_checkpoint_and_vq_come_from_the_hub(workshop, monkeypatch):
         asked.append((repo, filename, revision))
         return str(files[filename])
 
-    monkeypatch.setattr(sources, "hf_hub_download", download)
+    monkeypatch.setattr(released_files, "hf_hub_download", download)
     workshop.checkpoint, workshop.vq = "org/wallaroo/checkpoint.ckpt@v1", "org/llamagen/vq_ds16_t2i.pt"
     workshop.convert()
     assert asked == [("org/wallaroo", "checkpoint.ckpt", "v1"), ("org/llamagen", "vq_ds16_t2i.pt", None)]
@@ -772,7 +772,7 @@ def test_empty_output_folder_is_taken(workshop):
 
 def test_failure_while_writing_leaves_nothing(workshop, monkeypatch):
     """The disk fills up at the third shard."""
-    real, calls = writing.save_file, []
+    real, calls = shards.save_file, []
 
     def full_disk(*args, **kwargs):
         calls.append(args)
@@ -780,7 +780,7 @@ def test_failure_while_writing_leaves_nothing(workshop, monkeypatch):
             raise OSError("No space left on device")
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(writing, "save_file", full_disk)
+    monkeypatch.setattr(shards, "save_file", full_disk)
     before = workshop.left_behind()
     with pytest.raises(OSError, match=r"No space is left for .*; make room there"):
         workshop.convert(max_shard_size="200KB")

@@ -10,8 +10,8 @@ from PIL import Image
 from examinees import blank
 from wallaroo_hf.evaluation import TASKS, evaluate_scenes, scene_items
 from wallaroo_hf.evaluation.identity import checkpoint_hash
+from wallaroo_hf.evaluation.item_outputs import read_sampling
 from wallaroo_hf.evaluation.items import Item
-from wallaroo_hf.evaluation.outputs import read_sampling
 from wallaroo_hf.scenes import Prompt, render
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wallaroo_hf.evaluation.items import scene_items
-from wallaroo_hf.evaluation.reports import scores_table
+from wallaroo_hf.evaluation.scene_reports import scores_table
 from wallaroo_hf.evaluation.scores import SceneScores, mean_score, score_task
 
 

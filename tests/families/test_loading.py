@@ -20,10 +20,10 @@ from wallaroo_hf.evaluation.ablations import AblationSettings, run_ablation
 from wallaroo_hf.families import loading
 from wallaroo_hf.families.loading import is_finite, load_model, weights_of
 from wallaroo_hf.pipelines import WallarooAnyToAnyPipeline, WallarooPipeline
-from wallaroo_hf.training.image_tokenizer import load_vq_model
 from wallaroo_hf.training.lora import add_lora, merge_adapter
 from wallaroo_hf.training.run import RunOptions, build_trainer, fine_tuning, load_training_data
 from wallaroo_hf.training.vq.vq_checkpoints import read_checkpoint, write_checkpoint
+from wallaroo_hf.training.vq.vq_loading import load_vq_model
 
 
 @pytest.fixture(scope="module", params=DAMAGES)

@@ -14,9 +14,9 @@ from wallaroo_hf.evaluation.imgedit import read_imgedit
 from wallaroo_hf.files.checkpoint_files import read_json
 from wallaroo_hf.files.parsing import MAX_NESTING, NestingError, parse_json, parse_yaml
 from wallaroo_hf.scenes.prompts import read_prompts as read_scene_prompts
+from wallaroo_hf.training.data.training_rows import check_row
 from wallaroo_hf.training.datasets import load_rows
 from wallaroo_hf.training.previews import read_previews
-from wallaroo_hf.training.rows import check_row
 from wallaroo_hf.training.sources import read_data_config
 from wallaroo_hf.training.stages import read_overrides
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from golden import GoldenSet
-from wallaroo_hf.processing.words import refused_tokens
+from wallaroo_hf.processing.refused_words import refused_tokens
 
 
 class Refused(Exception):

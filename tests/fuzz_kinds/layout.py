@@ -6,9 +6,9 @@ import math
 import random
 import re
 
-from wallaroo_hf.layout import grid, prompts
+from wallaroo_hf.layout import grid, prompt_texts
 from wallaroo_hf.layout.special_tokens import IMAGE_PAD
-from wallaroo_hf.processing.rows import expand_vision
+from wallaroo_hf.processing.token_rows import expand_vision
 
 from .kind import Kind, attempt
 from .made_up import ROLES, some_ratio, some_side, some_words
@@ -28,16 +28,16 @@ class Layout(Kind):
             said = ["x"] * len(roles)
         text = "".join(f"<|im_start|>{role}\n{words}<|im_end|>\n" for role, words in zip(roles, said))
         answers = [words for role, words in zip(roles, said) if role == "assistant"]
-        spans = prompts.answer_spans(text)
+        spans = prompt_texts.answer_spans(text)
         assert [text[start:end] for start, end in spans] == [f"{words}<|im_end|>\n" for words in answers]
-        assert prompts.said(text) == "".join(f"{role}\n{words}\n" for role, words in zip(roles, said))
+        assert prompt_texts.said(text) == "".join(f"{role}\n{words}\n" for role, words in zip(roles, said))
         mess = some_words(rng)
-        assert all(0 <= start <= end <= len(mess) for start, end in prompts.answer_spans(mess))
-        prompts.said(mess)
+        assert all(0 <= start <= end <= len(mess) for start, end in prompt_texts.answer_spans(mess))
+        prompt_texts.said(mess)
         lengths = [rng.randint(0, 3) for _ in range(mess.count(IMAGE_PAD))]
         assert expand_vision(mess, lengths).count(IMAGE_PAD) == sum(lengths)
         given = rng.choice((text, mess))
-        history, prompt = attempt(prompts.split_chat, given)
+        history, prompt = attempt(prompt_texts.split_chat, given)
         head = f"{history}<|im_start|>user\n{prompt}"
         assert given.startswith(head)
         assert not re.sub(r"<\|im_end\|>|<\|im_start\|>assistant", "", given[len(head) :]).strip(), given
@@ -45,9 +45,9 @@ class Layout(Kind):
     def _templates(self, rng: random.Random) -> None:
         template = rng.choice((some_words(rng), rng.randint(-2, 12), f"{some_words(rng)}{{prompt}}{{target_w}}"))
         words, height, width = some_words(rng), rng.randint(1, 999), rng.randint(1, 999)
-        templates = prompts.PROMPT_TEMPLATES["generation"]
+        templates = prompt_texts.PROMPT_TEMPLATES["generation"]
         filled = attempt(
-            prompts.fill_template, template, templates, prompts.prompt_language(words), words, height, width
+            prompt_texts.fill_template, template, templates, prompt_texts.prompt_language(words), words, height, width
         )
         assert words in filled
 

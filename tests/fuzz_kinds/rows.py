@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from golden import GoldenSet
-from wallaroo_hf.training.adapters import FORMATS, adapt_row
 from wallaroo_hf.training.collator import WallarooDataCollator
-from wallaroo_hf.training.rows import check_row
+from wallaroo_hf.training.data.record_formats import FORMATS, adapt_row
+from wallaroo_hf.training.data.training_rows import check_row
 
 from .kind import Kind, attempt
 from .made_up import quieted, some_chat, some_image, some_junk, some_side, some_words

@@ -10,9 +10,9 @@ from PIL import Image
 from helpers import picture
 from training.conftest import answer_row, drawing_row
 from wallaroo_hf.modeling.losses import LOSS_NAMES
-from wallaroo_hf.training.adapters import adapt_row
 from wallaroo_hf.training.collator import Numbered, WallarooDataCollator
-from wallaroo_hf.training.rows import RowError
+from wallaroo_hf.training.data.record_formats import adapt_row
+from wallaroo_hf.training.data.training_rows import RowError
 from wallaroo_hf.training.stages import stage
 
 

@@ -17,9 +17,9 @@ import pytest
 from torch.utils.data import DataLoader
 
 from helpers import picture
+from wallaroo_hf.training.data.training_rows import check_row, row_task
 from wallaroo_hf.training.datasets import load_rows
 from wallaroo_hf.training.pictures import open_picture
-from wallaroo_hf.training.rows import check_row, row_task
 
 
 def png(seed):

@@ -13,8 +13,8 @@ from PIL import Image
 import hostile
 from helpers import picture
 from wallaroo_hf.processing.image_processor import open_image
+from wallaroo_hf.training.data.training_rows import RowError
 from wallaroo_hf.training.pictures import MAX_PIXELS, check_picture, open_picture, stored_picture
-from wallaroo_hf.training.rows import RowError
 
 
 def png(image):

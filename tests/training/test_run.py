@@ -6,9 +6,9 @@ import datasets
 import pytest
 
 from helpers import training_rows
-from wallaroo_hf.training.mixing import Source, TaskMixture
+from wallaroo_hf.training.data.mixing import Source, TaskMixture
+from wallaroo_hf.training.data.stream_mixing import StreamMixture
 from wallaroo_hf.training.run import RunOptions, build_trainer, fine_tuning
-from wallaroo_hf.training.streaming import StreamMixture
 
 
 def _stream(task):

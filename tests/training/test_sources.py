@@ -10,10 +10,10 @@ import datasets
 import pytest
 
 from helpers import training_rows
-from wallaroo_hf.training.mixing import TaskMixture
-from wallaroo_hf.training.rows import row_task
+from wallaroo_hf.training.data.mixing import TaskMixture
+from wallaroo_hf.training.data.stream_mixing import StreamMixture
+from wallaroo_hf.training.data.training_rows import row_task
 from wallaroo_hf.training.sources import DataEntry, load_sources, mix_rows, named_rows, read_data_config
-from wallaroo_hf.training.streaming import StreamMixture
 from wallaroo_hf.training.validation import validate_rows
 
 

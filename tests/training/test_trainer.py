@@ -14,7 +14,7 @@ from wallaroo_hf.modeling.losses import LOSS_NAMES
 from wallaroo_hf.training.arguments import WallarooTrainingArguments
 from wallaroo_hf.training.callbacks import StageCallback
 from wallaroo_hf.training.collator import Numbered, WallarooDataCollator
-from wallaroo_hf.training.rows import row_task
+from wallaroo_hf.training.data.training_rows import row_task
 from wallaroo_hf.training.sources import mix_rows
 from wallaroo_hf.training.stages import stage
 from wallaroo_hf.training.trainer import NonFiniteLossError, WallarooTrainer

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from helpers import picture, training_rows
+from wallaroo_hf.training.data.training_rows import RowError, row_task
 from wallaroo_hf.training.datasets import load_rows
-from wallaroo_hf.training.rows import RowError, row_task
 from wallaroo_hf.training.validation import ValidationReport, valid_rows, validate_rows
 
 

@@ -15,8 +15,8 @@ from helpers import picture
 from running_server import data_uri, picture_in, png
 from wallaroo_hf.generation import ImageStreamer
 from wallaroo_hf.generation.streamers import BaseStreamer
+from wallaroo_hf.web.answer_writers import RowsStreamer
 from wallaroo_hf.web.requests import Text
-from wallaroo_hf.web.writing import RowsStreamer
 
 DRAWING = {"prompt": "a cat", "size": "32x32", "seed": 1}
 

@@ -11,7 +11,7 @@ import torch
 from ..files.saved_pictures import save_png
 from ..files.whole import require_folder
 from ..pipelines import WallarooPipeline
-from ..processing.words import refuse_special_tokens, refused_tokens
+from ..processing.refused_words import refuse_special_tokens, refused_tokens
 from .given import is_picture_file
 from .processes import place_in_world
 from .prompt_files import PromptJob, check_manifest, plan_batches, read_prompts

@@ -101,9 +101,9 @@ def _encode(
     from ..families.loading import to_device
     from ..layout.stage import stage_record
     from ..processing.processor import WallarooProcessor
+    from ..training.data.encoding import encode_rows
     from ..training.datasets import load_rows, require_datasets
-    from ..training.encode import encode_rows
-    from ..training.image_tokenizer import load_vq_model
+    from ..training.vq.vq_loading import load_vq_model
 
     require_datasets().disable_progress_bars()
     vq_model = to_device(load_vq_model(model, check_weights), device)

@@ -104,7 +104,7 @@ def scenes(
     own_prompts = None if prompts is None else read_prompts(prompts)
     checkpoint = _load(model, device, dtype, check_weights)
     from ..evaluation import evaluate_scenes
-    from ..evaluation.reports import SCORES_FILE, scores_table
+    from ..evaluation.scene_reports import SCORES_FILE, scores_table
 
     with _progress_bar(output) as bar:
         scores = evaluate_scenes(

@@ -97,7 +97,7 @@ def export(
 def _export_qwen(model: str, output: Path, revision: str | None, max_shard_size: str, check_weights: bool) -> None:
     from rich.progress import Progress
 
-    from ..conversion.export import export_qwen
+    from ..conversion.qwen_export import export_qwen
 
     with Progress(transient=True) as bar:
         task = bar.add_task("Writing weights", total=None)

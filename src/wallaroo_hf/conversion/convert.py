@@ -31,8 +31,8 @@ from ..modeling.vq import WallarooVQModel
 from ..processing.image_processor import WallarooImageProcessor
 from ..processing.processor import WallarooProcessor
 from .key_map import EDITING_PREFIXES, VQ_IGNORED, VQ_PREFIX, checkpoint_key, vq_key
-from .sources import LOADING_ERRORS, find_file, load_tensors, one_line
-from .writing import write_shards
+from .released_files import LOADING_ERRORS, find_file, load_tensors, one_line
+from .shards import write_shards
 
 __all__ = ["convert_checkpoint", "convert_vq"]
 

@@ -3,8 +3,8 @@
 
 Of the scenes:
 
-- `items.py`: what is asked; `outputs.py`: what a model makes of it; `results.py`: the file of verdicts
-- `scores.py`: from verdicts to numbers; `reports.py`: numbers and pictures for people
+- `items.py`: what is asked; `item_outputs.py`: what a model makes of it; `results.py`: the file of verdicts
+- `scores.py`: from verdicts to numbers; `scene_reports.py`: numbers and pictures for people
 - `model_card.py`: the card of the built-in checkpoint
 
 Of the paper's benchmarks:

@@ -13,15 +13,15 @@ from PIL import Image
 
 from ..files.whole import new_file
 from ..layout.grid import check_size, nearest_bucket
-from ..layout.prompts import fill_template, prompt_language
+from ..layout.prompt_texts import fill_template, prompt_language
 from ..processing.image_processor import open_image
 from ..processing.processor import WallarooProcessor
-from ..processing.words import refuse_special_tokens, refused_tokens
+from ..processing.refused_words import refuse_special_tokens, refused_tokens
 from .drawing_files import missing_samples, publish, sample_path
 from .drawing_manifest import IMAGES, Drawing, Manifest, digest
 from .drawing_plans import Plan
 from .identity import checkpoint_hash, versions
-from .outputs import evaluation_mode
+from .item_outputs import evaluation_mode
 from .recipes import Recipe
 from .shares import cut_batches
 

@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from ..files.whole import new_file
-from .reports import SCORES_FILE, write_json
+from .scene_reports import SCORES_FILE, write_json
 
 RUN_FILE = "run.json"
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..generation.logits_processors import check_guidance_min_p
-from ..layout.prompts import prompt_language
+from ..layout.prompt_texts import prompt_language
 
 RANDOM_TEMPLATE = "random"
 

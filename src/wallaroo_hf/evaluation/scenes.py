@@ -11,10 +11,10 @@ from .._version import __version__
 from ..processing.processor import WallarooProcessor
 from ..scenes import Prompt
 from ..scenes.dataset import DATA_VERSION
-from . import reports
+from . import scene_reports
 from .identity import checkpoint_hash, versions
+from .item_outputs import Subject, evaluation_mode, make_outputs, read_sampling
 from .items import TASKS, Item, items_hash, prompt_items, scene_items
-from .outputs import Subject, evaluation_mode, make_outputs, read_sampling
 from .results import ResultsFile
 from .scores import SceneScores, score_task
 
@@ -144,15 +144,15 @@ def judge_items(
     }
     results = ResultsFile(folder, settings, resume)
     if any(item.name not in results for chosen in items.values() for item in chosen):
-        reports.remove_reports(folder)
+        scene_reports.remove_reports(folder)
     with evaluation_mode(subject.model):
         for chosen in items.values():
             _judge_task(subject, chosen, results, batch_size, progress)
     good = {name: result.ok for name, result in results.items()}
     scores = SceneScores(settings, versions(), {task: score_task(chosen, good) for task, chosen in items.items()})
     for task, chosen in items.items():
-        reports.write_sheet(chosen, results, folder / f"{task}.png")
-    reports.write_json(scores.to_dict(), folder / reports.SCORES_FILE)
+        scene_reports.write_sheet(chosen, results, folder / f"{task}.png")
+    scene_reports.write_json(scores.to_dict(), folder / scene_reports.SCORES_FILE)
     return scores
 
 

@@ -14,9 +14,9 @@ from rich.table import Table
 
 from ..processing.processor import WallarooProcessor
 from .identity import checkpoint_hash
+from .item_outputs import Subject, read_sampling
 from .items import scene_items
-from .outputs import Subject, read_sampling
-from .reports import write_json
+from .scene_reports import write_json
 from .scenes import MAX_NEW_TOKENS, Progress, check_tasks, judge_items
 from .scores import Score
 

@@ -156,9 +156,8 @@ class _Story:
             budget -= self.ids.shape[1] - length
             if int(self.ids[0, -1]) != start or (relay is not None and relay.stopped):
                 break
-            self._draw(
-                generation_config, {"do_sample": kwargs.get("do_sample"), "streamer": relay} | self.image_sampling
-            )
+            settings: dict[str, Any] = {"do_sample": kwargs.get("do_sample"), "streamer": relay}
+            self._draw(generation_config, settings | dict(self.image_sampling))
             if relay is not None and relay.stopped:
                 break
         return self.ids[0]

@@ -31,8 +31,8 @@ from .inputs import (
 )
 from .logits_processors import check_guidance_min_p
 from .plan import plan_drawing
-from .positions import TextPositionsMixin
 from .rows import NullPromptCache
+from .text_positions import TextPositionsMixin
 
 __all__ = ["WallarooGenerationMixin"]
 

@@ -6,7 +6,7 @@ import torch
 from transformers import Cache, Qwen2_5_VLModel
 from transformers.utils.deprecation import deprecate_kwarg
 
-from ..generation.positions import positions_behind, remember_rope_deltas, rope_deltas
+from ..generation.text_positions import positions_behind, remember_rope_deltas, rope_deltas
 from .adapters import token_masks
 from .configuration import WallarooConfig
 

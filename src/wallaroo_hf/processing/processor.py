@@ -13,16 +13,16 @@ from PIL import Image
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs
 
 from ..files.whole_text import refuse_halves
-from ..layout import grid, prompts
+from ..layout import grid, prompt_texts
 from ..layout.special_tokens import END_OF_LINE, IMAGE_PAD, RELEASED_INDICATOR_SIZES, added_tokens
 from .agreement import check_folder_agreement, read_model_config, take_first_image_token_id
-from .auto import AutoPreparationMixin
+from .auto_preparation import AutoPreparationMixin
 from .batch import WallarooBatchFeature
-from .chat import continue_chat
+from .drawing_requests import check_mode_arguments, read_requests
 from .image_processor import WallarooImageProcessor, check_fit, open_image
+from .next_turn import continue_chat
 from .pieces import split_pieces
-from .requests import check_mode_arguments, read_requests
-from .words import refuse_in_chats, refuse_in_rendered, refused_tokens
+from .refused_words import refuse_in_chats, refuse_in_rendered, refused_tokens
 
 __all__ = ["WallarooProcessor"]
 
@@ -87,7 +87,7 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
         self.indicator_sizes = [int(size) for size in indicator_sizes]
         self.size_indicators = size_indicators
         self.line_breaks = line_breaks
-        source = prompt_templates if prompt_templates is not None else prompts.PROMPT_TEMPLATES
+        source = prompt_templates if prompt_templates is not None else prompt_texts.PROMPT_TEMPLATES
         self.prompt_templates = {
             task: {language: list(texts) for language, texts in by_language.items()}
             for task, by_language in source.items()
@@ -145,7 +145,7 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
 
         Raises:
             ValueError: if a text spells a special token, alone or together with what it stands beside: it would end its
-                turn, or pass for an image. See [`wallaroo_hf.processing.words`] for which tokens those are.
+                turn, or pass for an image. See [`wallaroo_hf.processing.refused_words`] for which tokens those are.
         """
         render = functools.partial(super().apply_chat_template, chat_template=chat_template)
         said = {"conversation": conversation, "tools": tools, "documents": documents}
@@ -246,8 +246,8 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
             return self._prepare_interleaved(texts, images, target_images, size, merged, return_labels)
         if generation_mode == "auto":
             return self._prepare_auto(texts, images, size, negative_prompt, merged)
-        if layout not in prompts.LAYOUTS:
-            raise ValueError(f"`layout` is {layout!r}, but must be one of {prompts.LAYOUTS}.")
+        if layout not in prompt_texts.LAYOUTS:
+            raise ValueError(f"`layout` is {layout!r}, but must be one of {prompt_texts.LAYOUTS}.")
         check_fit(source_fit)
         requests = read_requests(
             texts,
@@ -335,7 +335,7 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
 
     @property
     def special_words(self) -> tuple[str, ...]:
-        """The tokens that users' words must not spell; see [`wallaroo_hf.processing.words.refused_tokens`]."""
+        """The tokens that users' words must not spell; see [`wallaroo_hf.processing.refused_words.refused_tokens`]."""
         return refused_tokens(self.tokenizer)
 
     def collate(self, rows: Sequence[WallarooBatchFeature]) -> WallarooBatchFeature:
@@ -370,7 +370,7 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
     ) -> list[dict[str, Any]]:
         """A chat with the answer just given and the user's next words; an image just drawn becomes their source.
 
-        See [`wallaroo_hf.processing.chat.continue_chat`].
+        See [`wallaroo_hf.processing.next_turn.continue_chat`].
         """
         return continue_chat(messages, pieces, prompt)
 

@@ -5,7 +5,7 @@
 - `chats.py`: chats of several turns, and the judge of their last answers; `talk.py`: their small talk
 - `splits.py`: train, validation and test by held-out combinations
 - `dataset.py`: the data set
-- `verify.py`: the judge; `reading.py` reads pictures, `answers.py` texts, `specs.py` says what is judged
+- `verify.py`: the judge; `reading.py` reads pictures, `answer_values.py` texts, `specs.py` says what is judged
 - `prompts.py`: benchmark prompts and their file format
 """
 

@@ -51,7 +51,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files.parsing import parse_json
-from .answers import language_of
+from .answer_values import language_of
 from .scene import Scene
 from .shapes import SLOT
 from .specs import AnswerSpec, CaptionSpec, EditSpec

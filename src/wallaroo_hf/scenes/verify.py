@@ -1,7 +1,7 @@
 """The exact judge of scenes: does a picture show what a caption says, does an answer hold, did an edit do just its job?
 
-Nothing in it is learned: `reading.read_scene` reads the picture by palette and shape templates, `answers` reads words, and
-this module compares them with a specification (`specs.py`).
+Nothing in it is learned: `reading.read_scene` reads the picture by palette and shape templates, `answer_values` reads
+words, and this module compares them with a specification (`specs.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from . import answers
+from . import answer_values
 from .geometry import Point, holds, is_at
 from .reading import ReadObject, ReadScene, read_scene
 from .scene import Scene, SceneObject
@@ -77,7 +77,7 @@ def check_caption(image: Picture, spec: CaptionSpec | Mapping[str, Any]) -> Verd
 
 
 def check_answer(text: str, spec: AnswerSpec | Mapping[str, Any]) -> Verdict:
-    """Whether an answer says the right thing, in whatever words `answers` understands.
+    """Whether an answer says the right thing, in whatever words `answer_values` understands.
 
     Case, punctuation, articles and word order around the point do not matter; a second, different value of the kind asked
     for does, and so do a word that has no meaning here and, unless the question is one of yes or no, a denial ("not red").
@@ -90,12 +90,12 @@ def check_answer(text: str, spec: AnswerSpec | Mapping[str, Any]) -> Verdict:
         ValueError: for a bad specification.
     """
     spec = spec if isinstance(spec, AnswerSpec) else AnswerSpec.from_dict(spec)
-    if spec.language is not None and answers.language_of(text) != spec.language and not text.strip().isdecimal():
+    if spec.language is not None and answer_values.language_of(text) != spec.language and not text.strip().isdecimal():
         return Verdict(False, f"the answer {text!r} is not in the language {spec.language!r}")
     if spec.kind == "objects":
         return _check_listing(text, spec)
     kind = {"place": "part", "direction": "part", "exists": "yes_no"}.get(spec.kind, spec.kind)
-    said = answers.values(text, kind)
+    said = answer_values.values(text, kind)
     if said is None:
         return Verdict(False, f"the answer {text!r} is not understood")
     if kind == "yes_no":
@@ -179,7 +179,7 @@ def _check_change(
 
 
 def _check_listing(text: str, spec: AnswerSpec) -> Verdict:
-    said = answers.listing(text)
+    said = answer_values.listing(text)
     if said is None:
         return Verdict(False, f"the answer {text!r} is not understood")
     expected: Counter[tuple[str | None, str | None]] = Counter()

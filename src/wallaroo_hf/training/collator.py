@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..layout.prompts import prompt_language
+from ..layout.prompt_texts import prompt_language
 from ..processing.processor import WallarooProcessor
-from ..processing.rows import pad
-from ..processing.words import refuse_special_tokens, refused_tokens
+from ..processing.refused_words import refuse_special_tokens, refused_tokens
+from ..processing.token_rows import pad
+from .data.training_rows import RowError, one_line, refuse_media
 from .pictures import open_picture
-from .rows import RowError, one_line, refuse_media
 from .stages import Stage
 
 __all__ = ["WallarooDataCollator"]

@@ -11,10 +11,10 @@ from types import ModuleType
 from typing import Any
 
 from ..files.whole import FullDiskError, no_space_sentence, require_cache
-from .adapters import FORMATS, adapt_row
-from .local_paths import has_scheme, local_path, refuse_remote_files
-from .readers import DATA_SUFFIXES, PICTURE_SUFFIXES, RECORD_VERSION, parse_record, read_records, record_features
-from .rows import TASKS, Row, RowError
+from .data.local_paths import has_scheme, local_path, refuse_remote_files
+from .data.readers import DATA_SUFFIXES, PICTURE_SUFFIXES, RECORD_VERSION, parse_record, read_records, record_features
+from .data.record_formats import FORMATS, adapt_row
+from .data.training_rows import TASKS, Row, RowError
 
 __all__ = ["load_rows", "require_datasets"]
 
@@ -48,7 +48,7 @@ def load_rows(
     image_folder: str | os.PathLike[str] | None = None,
     streaming: bool = False,
 ) -> Any:
-    """Reads rows (see [`wallaroo_hf.training.rows`]) from a file, a folder, the Hub or a data set.
+    """Reads rows (see [`wallaroo_hf.training.data.training_rows`]) from a file, a folder, the Hub or a data set.
 
     Pictures stay files or bytes until they are used. A record that cannot be read does not stop the others: it becomes
     a row with `name` and `error`, which the checks report and training refuses. Only local files are opened: paths with a
@@ -61,7 +61,7 @@ def load_rows(
         task: what all rows must be; others then fail the checks.
         split: of the Hub or a saved `DatasetDict`; default `"train"`.
         config: configuration of a data set on the Hub.
-        columns: what columns are called, ours -> theirs; see [`wallaroo_hf.training.adapters.adapt_row`].
+        columns: what columns are called, ours -> theirs; see [`wallaroo_hf.training.data.record_formats.adapt_row`].
         image_folder: where relative paths of images begin; default: the folder of the file that holds them (`.parquet`
             files in several folders need it, or paths that are absolute).
         streaming: read from the beginning as needed, instead of into `datasets`' cache on disk.

@@ -9,8 +9,8 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from ..processing.opening import FORMATS, MAX_PIXELS, UNREADABLE, ImageError, decode_image, open_header, open_image
-from .local_paths import local_path
-from .rows import Row, RowError
+from .data.local_paths import local_path
+from .data.training_rows import Row, RowError
 
 IMAGE_FORMATS = FORMATS
 _FILES = (str, os.PathLike, bytes, bytearray, memoryview, Mapping)  # what stands for a file

@@ -16,7 +16,7 @@ from transformers.integrations import TensorBoardCallback, WandbCallback
 from ..files.parsing import parse_json
 from ..processing.image_processor import open_image
 from ..processing.processor import WallarooProcessor
-from ..processing.words import refuse_special_tokens, refused_tokens
+from ..processing.refused_words import refuse_special_tokens, refused_tokens
 from .reports import contact_sheet
 
 __all__ = ["Preview", "PreviewCallback", "read_previews"]

@@ -17,9 +17,9 @@ from .arguments import WallarooTrainingArguments
 from .callbacks import StageCallback
 from .checkpoints import find_last_complete_checkpoint
 from .collator import WallarooDataCollator
+from .data.encoding import check_encoded, is_encoded
+from .data.local_paths import local_path
 from .devices import training_device
-from .encode import check_encoded, is_encoded
-from .local_paths import local_path
 from .pictures import open_pictures
 from .preparation import prepare_for_stage
 from .previews import Preview, PreviewCallback

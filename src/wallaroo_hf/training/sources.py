@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..files.parsing import parse_yaml
+from .data.local_paths import local_path
+from .data.mixing import Source, TaskMixture
+from .data.stream_mixing import StreamMixture
+from .data.training_rows import TASKS, Row, RowError, row_task
 from .datasets import load_rows, require_datasets
-from .local_paths import local_path
-from .mixing import Source, TaskMixture
-from .rows import TASKS, Row, RowError, row_task
-from .streaming import StreamMixture
 
 __all__ = ["DataEntry", "are_map_style", "load_sources", "mix_rows", "named_rows", "read_data_config"]
 
@@ -147,11 +147,11 @@ def mix_rows(
     """Mixes rows by task: `mix_rows({"generation": a, "understanding": b}, ratio={"generation": 4, "understanding": 1})`.
 
     Args:
-        rows: task -> rows, or a list of [`wallaroo_hf.training.mixing.Source`] as [`load_sources`] gives.
+        rows: task -> rows, or a list of [`wallaroo_hf.training.data.mixing.Source`] as [`load_sources`] gives.
         ratio: task -> share of rows; 0 leaves a task out. Default: the tasks' numbers of rows.
         seed: of the order.
-        options: for [`wallaroo_hf.training.mixing.TaskMixture`], or, where any source is streamed, for
-            [`wallaroo_hf.training.streaming.StreamMixture`].
+        options: for [`wallaroo_hf.training.data.mixing.TaskMixture`], or, where any source is streamed, for
+            [`wallaroo_hf.training.data.stream_mixing.StreamMixture`].
     """
     sources = {task: _as_sources(task, found) for task, found in rows.items()}
     kind = TaskMixture if are_map_style(sources, ratio) else StreamMixture

@@ -19,11 +19,11 @@ from ..modeling.model import WallarooForConditionalGeneration
 from ..processing.processor import WallarooProcessor
 from .arguments import WallarooTrainingArguments
 from .checkpoints import ADAPTER_SETTINGS, AtomicCheckpointMixin, find_last_complete_checkpoint
+from .data.stream_mixing import StreamMixture
 from .optimizers import muon_adamw
 from .previews import PreviewCallback
 from .resuming_weights import check_resumed
 from .sharding import adjust_fsdp, encode_images, hide_image_tokenizer, image_tokenizer_weights
-from .streaming import StreamMixture
 
 __all__ = ["NonFiniteLossError", "WallarooTrainer"]
 

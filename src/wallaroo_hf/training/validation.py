@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
-from .parallel import in_order
+from .data.training_rows import REASONS, TASKS, Row, RowError, check_row, row_name, row_task
+from .data.worker_threads import in_order
 from .pictures import check_picture
-from .rows import REASONS, TASKS, Row, RowError, check_row, row_name, row_task
 
 __all__ = ["Problem", "TaskCount", "ValidationReport", "valid_rows", "validate_rows"]
 

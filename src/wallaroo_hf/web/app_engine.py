@@ -20,7 +20,7 @@ from ..files.saved_pictures import save_png, slug
 from ..generation.streamers import StreamerStopped
 from ..pipelines import WallarooPipeline
 from ..processing.opening import FORMATS, MAX_PIXELS, open_image
-from .decoding import Decoders
+from .picture_decoders import Decoders
 
 __all__ = ["Drawing", "Engine", "Settings", "on_canvas"]
 

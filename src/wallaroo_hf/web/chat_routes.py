@@ -13,11 +13,11 @@ from PIL import Image
 from .batching import Job
 from .bodies import TextRoute
 from .errors import ApiError
+from .event_stream import sse, stream
 from .images import RequestImages, data_uri, encode
 from .requests import Answer, Ending, Picture, Text, TextSettings
 from .schemas import ChatBody, ImagePart, Message, TextPart
 from .service import Service, client_of, first_seed, make_jobs, size_options
-from .streaming import sse, stream
 
 DEFAULT_NEW_TOKENS = 512
 _CHARS_PER_TOKEN = 8  # text with more characters than this per allowed token is not even tokenized

@@ -1,7 +1,7 @@
 """The process that decodes pictures for a server or page: files come in, pixels or a sentence go out.
 
 It is a process because no thread can be stopped inside of a decoder. It imports little, so that a new one is there at once.
-Run by [`wallaroo_hf.web.decoding`]; ends when nobody speaks to it any more.
+Run by [`wallaroo_hf.web.picture_decoders`]; ends when nobody speaks to it any more.
 """
 
 import json

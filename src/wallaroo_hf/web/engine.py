@@ -9,9 +9,9 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from ..generation.seeded_text import SeededChoice
 from ..pipelines import WallarooPipeline
+from .answer_writers import RowsFinished, RowsStreamer, writers
 from .batching import Job
 from .requests import Drawing, Picture, Preview
-from .writing import RowsFinished, RowsStreamer, writers
 
 
 class Engine:

@@ -14,11 +14,11 @@ from starlette.responses import Response
 from .batching import Job
 from .bodies import TextRoute, check_charset
 from .errors import ApiError, from_validation
+from .event_stream import sse, stream
 from .images import encode
 from .requests import Picture, Preview
 from .schemas import EditBody, GenerationBody, ImageOptions
 from .service import Service, client_of
-from .streaming import sse, stream
 
 _MAX_FILES, _MAX_FIELDS = 2, 40
 

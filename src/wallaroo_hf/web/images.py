@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from ..processing.opening import read_data_url
-from .decoding import Decoders
 from .errors import ApiError
 from .fetching import UrlFetcher
+from .picture_decoders import Decoders
 from .settings import ServerSettings
 from .turns import Turns
 

@@ -12,8 +12,8 @@ from PIL import Image
 from starlette.requests import Request
 
 from ..layout.grid import check_size
-from ..processing.requests import DrawingRequest, pick_size
-from ..processing.words import refuse_special_tokens, refused_tokens
+from ..processing.drawing_requests import DrawingRequest, pick_size
+from ..processing.refused_words import refuse_special_tokens, refused_tokens
 from .batching import Batcher, Job, events
 from .engine import Engine
 from .errors import ApiError, client_gone, timed_out

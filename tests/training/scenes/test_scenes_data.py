@@ -12,8 +12,8 @@ from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor, def
 from wallaroo_hf.conversation import Conversation
 from wallaroo_hf.scenes.chats import make_chat
 from wallaroo_hf.training.collator import WallarooDataCollator
+from wallaroo_hf.training.data.encoding import encode_rows
 from wallaroo_hf.training.datasets import load_rows
-from wallaroo_hf.training.encode import encode_rows
 from wallaroo_hf.training.scenes.scenes_data import Lessons, SceneRows
 
 

@@ -13,8 +13,8 @@ from ...modeling.vq import WallarooVQModel
 from ...processing.processor import WallarooProcessor
 from ...scenes.lessons import SIZE, make_edit_lesson, make_lesson
 from ...scenes.tasks import render_row
+from ...training.data.encoding import encode_rows
 from ...training.datasets import load_rows
-from ...training.encode import encode_rows
 
 __all__ = ["SIZES", "TRAIN_SEED", "VALIDATION_SEED", "EncodedRows", "Lessons", "encoded_lessons"]
 

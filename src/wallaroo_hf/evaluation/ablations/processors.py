@@ -6,7 +6,7 @@ from typing import Any
 
 from ...layout.special_tokens import PIXEL_END, PIXEL_START, VISION_END
 from ...processing.processor import WallarooProcessor
-from ...processing.rows import TokenRow
+from ...processing.token_rows import TokenRow
 
 __all__ = ["SourceAfterProcessor"]
 

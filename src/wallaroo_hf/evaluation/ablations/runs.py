@@ -20,7 +20,7 @@ from ...modeling.model import WallarooForConditionalGeneration
 from ...processing.processor import WallarooProcessor
 from ...scenes.dataset import DATA_VERSION
 from ..identity import checkpoint_hash
-from ..reports import write_json
+from ..scene_reports import write_json
 from .comparison import Comparison
 from .data import SIZES, TRAIN_SEED, VALIDATION_SEED, EncodedRows, encoded_lessons
 from .scoring import score_drawings, score_edits, score_lines, share_right

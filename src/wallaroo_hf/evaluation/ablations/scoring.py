@@ -14,8 +14,8 @@ from ...scenes import Prompt
 from ...scenes.shapes import SLOT
 from ...training.collator import WallarooDataCollator
 from ...training.sharding import encode_images
+from ..item_outputs import Sampling, Subject, evaluation_mode, make_outputs
 from ..items import prompt_items
-from ..outputs import Sampling, Subject, evaluation_mode, make_outputs
 from .data import EncodedRows
 
 __all__ = ["score_drawings", "score_edits", "score_lines", "share_right"]

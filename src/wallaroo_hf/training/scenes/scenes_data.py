@@ -20,9 +20,9 @@ from ...scenes.lessons import (
     make_two_step_lesson,
 )
 from ...scenes.tasks import render_row
+from ..data.mixing import Source, TaskMixture
+from ..data.training_rows import Row
 from ..datasets import load_rows
-from ..mixing import Source, TaskMixture
-from ..rows import Row
 from ..stages import Stage
 
 # Encoded rows that are lessons or chats, by the name of their folder; other folders are called after their task.
@@ -153,7 +153,8 @@ def mixture(
     """All rows of a stage in training order; within an optimizer step rows of a task stand together.
 
     Understanding rows are made as they are needed, so none comes twice. The others are read from `encoded`, which holds
-    one folder per task (see [`wallaroo_hf.training.encode.encode_rows`]); stages without line breaks take the square ones.
+    one folder per task (see [`wallaroo_hf.training.data.encoding.encode_rows`]); stages without line breaks take the square
+    ones.
 
     Args:
         stage: decides tasks, their ratio, and how many rows.

@@ -23,8 +23,8 @@ from ..arguments import WallarooTrainingArguments
 from ..callbacks import StageCallback
 from ..checkpoints import find_last_complete_checkpoint
 from ..collator import WallarooDataCollator
+from ..data.encoding import encode_rows
 from ..devices import training_device
-from ..encode import encode_rows
 from ..muon import computes_in_bf16
 from ..preparation import prepare_for_stage
 from ..previews import Preview, PreviewCallback

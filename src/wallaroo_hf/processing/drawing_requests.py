@@ -1,0 +1,335 @@
+"""One row of a drawing batch: reading prompts, sources and sizes as users give them."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..families import sizes
+from ..layout import prompt_texts
+from ..layout.special_tokens import IM_START, IMAGE_PAD, VISION_END, VISION_START
+from .image_processor import flatten_images, open_image
+from .refused_words import refuse_in_rendered, refuse_special_tokens
+
+# Far beyond the 4,096 tokens that rows of any training stage had; longer prompts would only fill memory.
+MAX_PROMPT_CHARACTERS = 20_000
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawingRequest:
+    """What one row asks for.
+
+    Attributes:
+        prompt: the bare prompt or instruction.
+        source: the image to edit, or None.
+        target: the image to learn (training), or its codes `(rows, cols)` where it is encoded already, or None.
+        size: `(height, width)` in pixels.
+        negative: the prompt of the unconditional branch.
+        language: whose templates are used; the unconditional branch keeps the conditional one's.
+        history: everything before the user's turn, where the row came as a chat.
+        fit: how the source is brought to `size`.
+    """
+
+    prompt: str
+    source: Image.Image | None
+    target: Image.Image | np.ndarray | None
+    size: tuple[int, int]
+    negative: str
+    language: str
+    history: str | None = None
+    fit: str = "crop"
+
+    @classmethod
+    def from_text(
+        cls,
+        text: str,
+        source: Image.Image | None,
+        target: Image.Image | np.ndarray | None,
+        size: tuple[int, int],
+        negative: str,
+        special_tokens: Sequence[str],
+    ) -> "DrawingRequest":
+        """Reads a plain prompt or a rendered chat.
+
+        Raises:
+            ValueError: for an empty prompt (training rows may have one: the unconditional rows), a prompt with special
+                tokens in it, or images in earlier turns.
+        """
+        history = None
+        if IM_START in text:
+            history, text = prompt_texts.split_chat(text)
+            if IMAGE_PAD in history:
+                raise ValueError(
+                    "Images in earlier turns of a chat cannot be used for drawing yet; give the one source image in "
+                    "the last user turn."
+                )
+            refuse_in_rendered(history, special_tokens)
+        prompt = text.replace(f"{VISION_START}{IMAGE_PAD}{VISION_END}", "").replace(IMAGE_PAD, "").strip()
+        if target is not None and prompt.startswith('"') and prompt.endswith('"'):
+            prompt = prompt.strip('"')  # the templates bring quotes of their own (released data code)
+        if not prompt and target is None:
+            raise ValueError("The prompt is empty; say what to draw (the unconditional branch is added by itself).")
+        for what, words in (("prompt", prompt), ("negative prompt", negative)):
+            if len(words) > MAX_PROMPT_CHARACTERS:
+                raise ValueError(
+                    f"The {what} has {len(words):,} characters, but at most {MAX_PROMPT_CHARACTERS:,} can be drawn from; "
+                    "shorten it."
+                )
+            refuse_special_tokens(what, words, special_tokens)
+        return cls(
+            prompt, source, target, size, negative.strip(), prompt_texts.prompt_language(prompt or negative), history
+        )
+
+    def unconditional(self) -> "DrawingRequest":
+        """The row that guidance steers away from: negative (empty) prompt, black source of the same size, no history."""
+        black = None if self.source is None else Image.new("RGB", self.source.size)
+        return dataclasses.replace(self, prompt=self.negative, source=black, history=None)
+
+    def unprompted(self) -> "DrawingRequest":
+        """The row of two-scale guidance that has the source but no instruction."""
+        return dataclasses.replace(self, prompt="", history=None)
+
+
+def check_mode_arguments(
+    generation_mode: str, wishes: Mapping[str, Any], training: Mapping[str, Any], drawing_only: Mapping[str, bool]
+) -> None:
+    """Refuses arguments that would be ignored in a mode.
+
+    Args:
+        wishes: size and negative prompt; None = not given.
+        training: `target_images` and `return_labels`; None = not given.
+        drawing_only: whether arguments that only image mode reads were given.
+
+    Raises:
+        ValueError: naming the first such argument and the mode it belongs to.
+    """
+    given = [name for name, is_given in drawing_only.items() if is_given]
+    if generation_mode == "text":
+        unread = [name for name in wishes if wishes[name] is not None] + given
+        if training["target_images"] is not None:
+            unread.append("target_images")
+        if unread:
+            raise ValueError(f"`{unread[0]}` is for drawing; pass generation_mode='image' with it.")
+    if generation_mode == "auto":
+        if given:
+            raise ValueError(
+                f"`{given[0]}` has no effect where the model decides; pass generation_mode='image' with it."
+            )
+        if training["return_labels"] and training["target_images"] is None:
+            raise ValueError(
+                "`return_labels` in auto mode needs `target_images`, one list per chat (empty where nothing is drawn)."
+            )
+        if training["target_images"] is not None and wishes["negative_prompt"] is not None:
+            raise ValueError("`negative_prompt` has no effect in training; leave it out.")
+
+
+def open_target(value: Any, image_token_size: int) -> tuple[Image.Image | np.ndarray, tuple[int, int] | None]:
+    """An image to learn and, where it comes as codes, its size in pixels.
+
+    Args:
+        value: an image in any form, or its codes: integers `(rows, cols)`, an array or nested lists.
+
+    Raises:
+        ValueError: for codes that are no grid of integers.
+    """
+    is_codes = isinstance(value, np.ndarray) and value.ndim == 2
+    if not is_codes and not (isinstance(value, (list, tuple)) and value and isinstance(value[0], (list, tuple))):
+        return open_image(value), None
+    try:
+        codes = np.asarray(value)
+    except ValueError:  # rows of unequal length
+        codes = np.zeros(0)
+    if codes.ndim != 2 or codes.size == 0 or not np.issubdtype(codes.dtype, np.integer) or codes.min() < 0:
+        raise ValueError(
+            f"A target image came as codes of shape {codes.shape} and type {codes.dtype}, but codes are non-negative "
+            "integers (rows, cols), as `model.vq_model.encode` gives them."
+        )
+    return codes, (codes.shape[0] * image_token_size, codes.shape[1] * image_token_size)
+
+
+def read_requests(
+    texts: Sequence[str],
+    images: Any,
+    options: Mapping[str, Any],
+    buckets: Sequence[tuple[int, int]],
+    special_tokens: Sequence[str],
+    image_token_size: int,
+) -> list[DrawingRequest]:
+    """One request per row of a batch.
+
+    Args:
+        texts: prompts or rendered chats.
+        images: see [`images_per_row`].
+        options: `height`, `width`, `aspect_ratio`, `negative_prompt` and `target_images`, each one value for all rows or
+            one per row.
+        buckets: the listed sizes.
+        special_tokens: what a prompt must not contain.
+        image_token_size: edge of one image token in pixels.
+
+    Raises:
+        ValueError: for anything that cannot be drawn from.
+    """
+    rows = {name: as_rows(value, len(texts), name) for name, value in options.items()}
+    requests = []
+    for index, (text, source) in enumerate(zip(texts, images_per_row(images, texts), strict=True)):
+        row = {name: values[index] for name, values in rows.items()}
+        target, encoded_size = None, None
+        if row["target_images"] is not None:
+            target, encoded_size = open_target(row["target_images"], image_token_size)
+        like = target if isinstance(target, Image.Image) else source
+        size = pick_size(buckets, row["height"], row["width"], row["aspect_ratio"], like, encoded_size)
+        negative = row["negative_prompt"] or ""
+        requests.append(DrawingRequest.from_text(text, source, target, size, negative, special_tokens))
+    return requests
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoRow:
+    """One row of a batch in auto mode.
+
+    Attributes:
+        text: the rendered chat.
+        images: its images, in order.
+        size: `(height, width)` in pixels of what it may draw, and of its sources.
+        size_was_asked_for: whether the size was given.
+        null: the row that guidance steers away from, should it draw.
+    """
+
+    text: str
+    images: list[Image.Image]
+    size: tuple[int, int]
+    size_was_asked_for: bool
+    null: DrawingRequest
+
+
+def read_auto_rows(
+    texts: Sequence[str],
+    images: Any,
+    size_options: Mapping[str, Any],
+    negative_prompt: Any,
+    buckets: Sequence[tuple[int, int]],
+    special_tokens: Sequence[str],
+    has_editing: bool,
+) -> list[AutoRow]:
+    """Rows of chats that may answer or draw, of the size that [`pick_chat_size`] says.
+
+    Raises:
+        ValueError: if images and placeholders do not match, for a bad size, or a negative prompt with special tokens.
+    """
+    flat = flatten_images(images)
+    counts = [text.count(IMAGE_PAD) for text in texts]
+    if sum(counts) != len(flat):
+        raise ValueError(
+            f"The chats hold {sum(counts)} {IMAGE_PAD} placeholders, but {len(flat)} images were given; they must match "
+            "(`processor.apply_chat_template` writes one per image)."
+        )
+    queue = iter(flat)
+    asked = {name: as_rows(value, len(texts), name) for name, value in size_options.items()}
+    negatives = as_rows(negative_prompt, len(texts), "negative_prompt")
+    rows = []
+    for index, (text, count) in enumerate(zip(texts, counts, strict=True)):
+        own = [next(queue) for _ in range(count)]
+        height, width, ratio = (asked[name][index] for name in ("height", "width", "aspect_ratio"))
+        size = pick_chat_size(buckets, height, width, ratio, own if has_editing else ())
+        negative = (negatives[index] or "").strip()
+        refuse_special_tokens("negative prompt", negative, special_tokens)
+        black = Image.new("RGB", own[-1].size) if own else None
+        null = DrawingRequest(negative, black, None, size, negative, prompt_texts.prompt_language(text))
+        rows.append(AutoRow(text, own, size, (height, ratio) != (None, None), null))
+    return rows
+
+
+def as_rows(value: Any, batch: int, name: str) -> list[Any]:
+    """One value per row: a single value is repeated, a list must have one entry per row."""
+    if not isinstance(value, (list, tuple)):
+        return [value] * batch
+    if len(value) != batch:
+        raise ValueError(
+            f"`{name}` has {len(value)} entries, but there are {batch} prompts; give one for all or one each."
+        )
+    return list(value)
+
+
+def images_per_row(images: Any, texts: Sequence[str]) -> list[Image.Image | None]:
+    """The source image of each row, or None.
+
+    Accepts one image, a list with one image (or None) per row, a nested list with at most one image per row (as chat
+    templates give), or a flat list for the rows whose text has an `<|image_pad|>`.
+
+    Raises:
+        ValueError: if a row would get more than one source, or images are left over.
+    """
+    batch = len(texts)
+    if images is None:
+        rows: list[list[Image.Image]] = [[] for _ in texts]
+    elif isinstance(images, (list, tuple)) and len(images) == batch:
+        rows = [flatten_images(item) for item in images]
+    else:
+        flat = flatten_images(images)
+        wanted = [text.count(IMAGE_PAD) for text in texts]
+        if batch == 1:
+            wanted = [len(flat)]
+        if sum(wanted) != len(flat):
+            raise ValueError(
+                f"{len(flat)} images were given for {batch} prompts; give one source image per prompt (None for a "
+                "prompt without)."
+            )
+        queue = iter(flat)
+        rows = [[next(queue) for _ in range(count)] for count in wanted]
+    for row, text in zip(rows, texts):
+        count = max(len(row), text.count(IMAGE_PAD))
+        if count > 1:
+            raise ValueError(
+                f"{count} source images were given for one instruction, but an edit takes exactly one; give each "
+                "source its own instruction."
+            )
+        if text.count(IMAGE_PAD) > len(row):
+            raise ValueError("A prompt has an <|image_pad|>, but no image was given for it; pass it in `images`.")
+    return [row[0] if row else None for row in rows]
+
+
+def pick_size(
+    buckets: Sequence[tuple[int, int]],
+    height: int | None,
+    width: int | None,
+    aspect_ratio: str | float | None,
+    like: Image.Image | None,
+    encoded_size: tuple[int, int] | None = None,
+) -> tuple[int, int]:
+    """The `(height, width)` to draw: as given, else by aspect ratio, else like an image, else the most square bucket.
+
+    An image that is encoded already (`encoded_size`) has its size, whatever else is said.
+
+    Raises:
+        ValueError: if only one edge is given, a size and an aspect ratio, or a size that codes do not have.
+    """
+    if encoded_size is not None:
+        if height is not None and (height, width) != encoded_size:
+            raise ValueError(
+                f"A size of {height}x{width} (height x width) was asked for, but the target's codes are of an image of "
+                f"{encoded_size[0]}x{encoded_size[1]}; leave the size out, or encode the image at that size."
+            )
+        return encoded_size
+    return sizes.pick_size(buckets, height, width, aspect_ratio, like)
+
+
+def pick_chat_size(
+    buckets: Sequence[tuple[int, int]],
+    height: int | None,
+    width: int | None,
+    aspect_ratio: str | float | None,
+    sources: Sequence[Image.Image],
+) -> tuple[int, int]:
+    """The one `(height, width)` of what a chat may draw and of its sources.
+
+    As given, else like its last source, which is what a drawing behind it edits, else the most square bucket.
+
+    Args:
+        sources: the images of the chat, in order; none where the checkpoint does not edit.
+
+    Raises:
+        ValueError: see [`pick_size`].
+    """
+    return pick_size(buckets, height, width, aspect_ratio, sources[-1] if sources else None)

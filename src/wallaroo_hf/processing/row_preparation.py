@@ -1,0 +1,211 @@
+"""The steps from chats, prompts and images to rows of tensors; `WallarooProcessor` inherits them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..layout import grid, prompt_texts
+from ..layout.special_tokens import GENERATE_IMAGE_PAD, GENERATE_START, IMAGE_PAD, VISION_START, indicator_token
+from .batch import RAGGED_KEYS, WallarooBatchFeature
+from .drawing_requests import DrawingRequest
+from .image_processor import WallarooImageProcessor, flatten_images
+from .refused_words import refuse_special_tokens, refused_tokens
+from .token_rows import TokenRow, expand_vision, pad, tokenize
+
+
+class PreparationMixin:
+    """Needs the settings of [`WallarooProcessor`]; what they mean is said there."""
+
+    image_processor: WallarooImageProcessor
+    tokenizer: Any
+    buckets: list[tuple[int, int]]
+    indicator_sizes: list[int]
+    size_indicators: bool
+    line_breaks: bool
+    prompt_templates: dict[str, dict[str, list[str]]]
+    image_token_size: int
+    pixel_limits: dict[str, dict[str, int]]
+    has_editing: bool
+
+    def _understand(
+        self, texts: list[str], images: Any, merged: dict[str, dict[str, Any]], return_labels: bool
+    ) -> WallarooBatchFeature:
+        flat = flatten_images(images)
+        placeholders = [item.count(IMAGE_PAD) for item in texts]
+        if sum(placeholders) != len(flat):
+            raise ValueError(
+                f"The prompts hold {sum(placeholders)} {IMAGE_PAD} placeholders, but {len(flat)} images were given; "
+                "they must match (`processor.apply_chat_template` writes one per image)."
+            )
+        limits = self.pixel_limits.get("understanding")
+        vision, lengths = self._navit(flat, limits, merged["images_kwargs"])
+        queue = iter(lengths)
+        expanded = [expand_vision(item, [next(queue) for _ in range(n)]) for item, n in zip(texts, placeholders)]
+        rows = tokenize(
+            self.tokenizer, expanded, merged["text_kwargs"], prompt_texts.answer_spans if return_labels else None
+        )
+        return self._batch(pad(self.tokenizer, rows, merged["text_kwargs"]) | vision, merged)
+
+    # ----------------------------------------------------------------------------------------------------- drawing
+
+    def _draw(
+        self,
+        requests: list[DrawingRequest],
+        template: int | str,
+        layout: str,
+        merged: dict[str, dict[str, Any]],
+        return_labels: bool,
+        source_guidance: bool,
+    ) -> WallarooBatchFeature:
+        text_kwargs = merged["text_kwargs"]
+        if text_kwargs.get("truncation"):
+            raise ValueError("`truncation` would cut an image in two; shorten the prompt instead.")
+        training = any(request.target is not None for request in requests)
+        if return_labels and not training:
+            raise ValueError("`return_labels=True` needs `target_images` when drawing.")
+        conditional, pixels = self._branch(requests, template, layout, merged, return_labels)
+        if training:
+            pixels |= self._targets([(request.target, request.size) for request in requests])
+            data = pad(self.tokenizer, conditional, text_kwargs) | pixels
+        else:
+            branches = {"": (conditional, pixels)}
+            others = {"negative_": [request.unconditional() for request in requests]}
+            if source_guidance:
+                others["unprompted_"] = [request.unprompted() for request in requests]
+            for prefix, rewritten in others.items():
+                branches[prefix] = self._branch(rewritten, template, layout, merged, False)
+            padded = pad(self.tokenizer, [row for rows, _ in branches.values() for row in rows], text_kwargs)
+            data = {}
+            for index, (prefix, (_, branch_pixels)) in enumerate(branches.items()):
+                mine = slice(index * len(requests), (index + 1) * len(requests))
+                data |= {f"{prefix}{key}": value[mine] for key, value in padded.items()}
+                data |= {f"{prefix}{key}": value for key, value in branch_pixels.items()}
+        data["target_grid_hw"] = self._grids([request.size for request in requests])
+        return self._batch(data, merged)
+
+    def _grids(self, sizes: Sequence[tuple[int, int]]) -> np.ndarray:
+        return np.array(sizes, dtype=np.int64) // self.image_token_size  # (B, 2)
+
+    def _branch(
+        self,
+        requests: list[DrawingRequest],
+        template: int | str,
+        layout: str,
+        merged: dict[str, dict[str, Any]],
+        return_labels: bool,
+    ) -> tuple[list[TokenRow], dict[str, Any]]:
+        """Token rows (unpadded) and pixels of one guidance branch."""
+        edits = [request for request in requests if request.source is not None]
+        sources = [request.source for request in edits if request.source is not None]
+        vision, lengths = self._navit(sources, self.pixel_limits.get("editing"), merged["images_kwargs"])
+        queue = iter(lengths)
+        texts, refused = [], refused_tokens(self.tokenizer)
+        for request in requests:
+            turn = self._turn(request, template)
+            refuse_special_tokens("prompt in its template", turn.instruction, refused)
+            text = turn.render(layout)
+            if request.source is not None:
+                head, vision_start, tail = text.rpartition(VISION_START)
+                text = head + vision_start + expand_vision(tail, [next(queue)])
+            if request.target is not None:
+                text += prompt_texts.render_answer(self._rows(GENERATE_IMAGE_PAD, request.size))
+            texts.append(text)
+        spans = _drawn_spans if return_labels else None
+        rows = tokenize(self.tokenizer, texts, merged["text_kwargs"], spans)
+        if edits:
+            vision["source_pixel_values"] = [
+                self.image_processor.to_vq_pixels(source, *request.size, request.fit)
+                for request, source in zip(edits, sources, strict=True)
+            ]
+        return rows, vision
+
+    def _turn(self, request: DrawingRequest, template: int | str) -> prompt_texts.DrawingTurn:
+        height, width = request.size
+        templates = self.prompt_templates["generation" if request.source is None else "editing"]
+        instruction = prompt_texts.fill_template(template, templates, request.language, request.prompt, height, width)
+        indicators = self._indicators(height, width)
+        source = "" if request.source is None else self._rows(IMAGE_PAD, request.size)
+        history = {} if request.history is None else {"history": request.history}
+        return prompt_texts.DrawingTurn(instruction, indicators, source, **history)
+
+    def _indicators(self, height: int, width: int) -> str:
+        """The announcement of a size, height first, or "" where the checkpoint has none."""
+        if not self.size_indicators:
+            return ""
+        nearest = (grid.nearest_indicator(edge, self.indicator_sizes) for edge in (height, width))
+        return "".join(indicator_token(size) for size in nearest)
+
+    def _rows(self, placeholder: str, size: tuple[int, int]) -> str:
+        rows, cols = (edge // self.image_token_size for edge in size)
+        return grid.render_rows(placeholder, rows, cols, self.line_breaks)
+
+    # ------------------------------------------------------------------------------------------- images to learn
+
+    def _targets(
+        self, targets: Sequence[tuple[Image.Image | np.ndarray | None, tuple[int, int]]]
+    ) -> dict[str, list[np.ndarray | None]]:
+        """Pixels of those targets that the model has to encode, each brought to its size, and codes of the others.
+
+        Where codes begin among the ids is known to the model alone: in the rows all targets are placeholders.
+        """
+        given = [(target, size) for target, size in targets if target is not None]
+        pixels: list[np.ndarray | None] = [
+            self.image_processor.to_vq_pixels(target, *size)
+            for target, size in given
+            if isinstance(target, Image.Image)
+        ]
+        codes = [target.astype(np.int64) if isinstance(target, np.ndarray) else None for target, _ in given]
+        found = {"target_pixel_values": pixels} if pixels else {}
+        return found | ({"target_image_tokens": codes} if any(code is not None for code in codes) else {})
+
+    # ------------------------------------------------------------------------------------------------ shared steps
+
+    def num_vision_tokens(self, image: Image.Image, task: str) -> int:
+        """How many tokens an image becomes where it is understood, told from its size alone.
+
+        Args:
+            task: whose `pixel_limits` count: `"understanding"` (text mode) or `"editing"` (the other modes).
+        """
+        names = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
+        limits = {names[edge]: area for edge, area in self.pixel_limits.get(task, {}).items()}
+        patches = self.image_processor.get_number_of_image_patches(image.height, image.width, limits)
+        return int(patches) // self.image_processor.merge_size**2
+
+    def _navit(
+        self, images: list[Image.Image], limits: dict[str, int] | None, images_kwargs: dict[str, Any]
+    ) -> tuple[dict[str, Any], list[int]]:
+        """NaViT patches of a list of images, and the number of tokens that each becomes."""
+        if not images:
+            return {}, []
+        options = dict(images_kwargs)
+        options.pop("return_tensors", None)
+        if limits is not None:
+            options.setdefault("size", limits)
+        vision = self.image_processor(images, return_tensors="np", **options)
+        grids = vision["image_grid_thw"]
+        lengths = (grids.prod(axis=-1) // self.image_processor.merge_size**2).tolist()
+        return {"pixel_values": vision["pixel_values"], "image_grid_thw": grids}, lengths
+
+    def _batch(self, data: dict[str, Any], merged: dict[str, dict[str, Any]]) -> WallarooBatchFeature:
+        tensor_type = merged["text_kwargs"].get("return_tensors")
+        ragged = {key: data.pop(key) for key in RAGGED_KEYS if key in data}
+        if tensor_type is None:
+            data = {key: value.tolist() if value.dtype == np.int64 else value for key, value in data.items()}
+        batch = WallarooBatchFeature(data, tensor_type=tensor_type)
+        for key, arrays in ragged.items():
+            batch[key] = (
+                arrays
+                if tensor_type is None
+                else [
+                    None if array is None else WallarooBatchFeature({key: array}, tensor_type=tensor_type)[key]
+                    for array in arrays
+                ]
+            )
+        return batch
+
+
+def _drawn_spans(text: str) -> list[tuple[int, int]]:
+    """In a training row that ends with an image, everything from its `<|generate_start|>` on is learned."""
+    return [(text.rindex(GENERATE_START), len(text))]

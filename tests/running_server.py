@@ -16,7 +16,7 @@ for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
     pytest.importorskip(package, reason=f"the server needs {package}; install wallaroo-hf[serve]")
 
 from wallaroo_hf.web.server import create_app, listen, make_server  # noqa: E402
-from wallaroo_hf.web.settings import ServerSettings  # noqa: E402
+from wallaroo_hf.web.server_settings import ServerSettings  # noqa: E402
 
 
 class RunningServer:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from golden import GoldenSet
 from wallaroo_hf.web.server import create_app
-from wallaroo_hf.web.settings import ServerSettings
+from wallaroo_hf.web.server_settings import ServerSettings
 
 from .kind import Kind, Refused
 from .server_requests import HOST, KEY, ORIGIN, Made, Requests

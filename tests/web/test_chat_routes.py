@@ -12,8 +12,8 @@ from wallaroo_hf.layout import grid
 from wallaroo_hf.web import chat_routes
 from wallaroo_hf.web.images import ImageReader
 from wallaroo_hf.web.schemas import ChatBody
+from wallaroo_hf.web.server_settings import ServerSettings
 from wallaroo_hf.web.service import Service
-from wallaroo_hf.web.settings import ServerSettings
 
 
 def _image(number: int) -> dict:

@@ -15,7 +15,7 @@ from running_server import RunningServer, data_uri, png
 from wallaroo_hf.web.addresses import is_public
 from wallaroo_hf.web.fetching import UrlFetcher
 from wallaroo_hf.web.images import ImageReader
-from wallaroo_hf.web.settings import ServerSettings
+from wallaroo_hf.web.server_settings import ServerSettings
 
 PUBLIC = "93.184.215.14"
 IMAGE = png(picture(1))

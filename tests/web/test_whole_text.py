@@ -11,7 +11,7 @@ from helpers import picture
 from running_server import data_uri, png
 from wallaroo_hf.web.bodies import parse_json
 from wallaroo_hf.web.errors import ApiError
-from wallaroo_hf.web.settings import ServerSettings
+from wallaroo_hf.web.server_settings import ServerSettings
 
 HALF = "\ud83d"
 IMAGE = data_uri(png(picture(1, 32, 32)))

@@ -75,7 +75,7 @@ def serve(
         raise ValueError("WALLAROO_API_KEY is set but empty, which would let everyone in; give it a key or unset it.")
     try:
         from ..web.server import create_app, listen, make_server
-        from ..web.settings import ServerSettings
+        from ..web.server_settings import ServerSettings
     except ModuleNotFoundError as error:
         raise ImportError(
             f"The server needs the package '{error.name}'; install it with: pip install 'wallaroo-hf[serve]'."

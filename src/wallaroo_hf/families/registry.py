@@ -83,8 +83,8 @@ _WALLAROO = Family(
     model=f"{_ROOT}.modeling.model:WallarooForConditionalGeneration",
     processor=f"{_ROOT}.processing.processor:WallarooProcessor",
     image_processor=f"{_ROOT}.processing.image_processor:WallarooImageProcessor",
-    abilities=f"{_ROOT}.layout.abilities:wallaroo_abilities",
-    description=f"{_ROOT}.layout.abilities:describe_wallaroo",
+    abilities=f"{_ROOT}.layout.wallaroo_abilities:wallaroo_abilities",
+    description=f"{_ROOT}.layout.wallaroo_abilities:describe_wallaroo",
     parts={
         "language model": ("model.language_model.", "lm_head."),
         "vision tower": ("model.visual.",),

@@ -11,7 +11,7 @@ from transformers.generation.configuration_utils import ALL_STATIC_CACHE_IMPLEME
 from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import is_flash_attention_requested
 
-from ..layout.abilities import DEFAULT_GUIDANCE_SCALE
+from ..layout.wallaroo_abilities import DEFAULT_GUIDANCE_SCALE
 from .attention import static_cache_length
 from .auto import generate_auto
 from .cache import roomy_cache

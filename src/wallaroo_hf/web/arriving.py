@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from .errors import ApiError, queue_full
-from .settings import ServerSettings
+from .server_settings import ServerSettings
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 

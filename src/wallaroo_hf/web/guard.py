@@ -11,7 +11,7 @@ from .addresses import neighbourhood
 from .arriving import ArrivingBodies, Receive, too_large
 from .errors import ApiError, internal_error, queue_full
 from .metrics import Metrics
-from .settings import ServerSettings
+from .server_settings import ServerSettings
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]

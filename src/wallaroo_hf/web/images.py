@@ -14,7 +14,7 @@ from ..processing.opening import read_data_url
 from .errors import ApiError
 from .fetching import UrlFetcher
 from .picture_decoders import Decoders
-from .settings import ServerSettings
+from .server_settings import ServerSettings
 from .turns import Turns
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")

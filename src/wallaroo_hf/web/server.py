@@ -21,8 +21,8 @@ from .errors import ApiError, install_handlers
 from .guard import Guard
 from .image_routes import image_routes
 from .images import ImageReader
+from .server_settings import ServerSettings
 from .service import Service
-from .settings import ServerSettings
 
 
 def create_app(

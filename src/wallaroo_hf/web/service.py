@@ -22,7 +22,7 @@ from .images import ImageReader
 from .metrics import Metrics
 from .requests import Answer, Drawing, DrawingSettings, Ending, Picture
 from .schemas import ChatBody, ImageOptions, parse_size
-from .settings import ServerSettings
+from .server_settings import ServerSettings
 
 
 class Service:

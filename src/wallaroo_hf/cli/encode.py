@@ -109,8 +109,11 @@ def _encode(
     vq_model = to_device(load_vq_model(model, check_weights), device)
     processor = WallarooProcessor.from_pretrained(model)
     if stage is not None:
-        layout = find_stage(stage).named_layout()
-        processor.buckets, processor.line_breaks = list(layout.buckets), layout.line_breaks
+        chosen = find_stage(stage)
+        if chosen.layout is not None:  # else it is trained on the checkpoint's own
+            processor.buckets, processor.line_breaks = list(chosen.layout.buckets), chosen.layout.line_breaks
+        if chosen.buckets is not None:
+            processor.buckets = list(chosen.buckets)
     rows = load_rows(data, **source)
     total = None if source["streaming"] else len(rows)
     words = " ".join([data, *(f"{name}={value}" for name, value in source.items() if value not in (None, False, {}))])

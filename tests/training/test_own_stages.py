@@ -1,5 +1,6 @@
 """Stages that are not the paper's: what they train, which layout they speak, what they follow, and what is refused."""
 
+import copy
 import dataclasses
 import json
 
@@ -75,6 +76,27 @@ def test_a_stage_that_trains_only_the_edit_head(model, processor, rows, tmp_path
     trainer_of(loaded, again, following, rows, tmp_path / "next").train()
     assert {name.split(".")[1] for name in moved_parts(loaded, before)} == {"edit_adapter", "source_adapter"}
     assert loaded.config.stage == "my-stage" and Layout.read(loaded.config, again) == layout
+
+
+def test_rows_that_teach_the_stage_nothing_take_their_turn(model, processor, rows, tmp_path):
+    """Beside others they change nothing of what is learned; alone they move nothing."""
+    chosen = own_stage(task_ratio={"editing": 1, "understanding": 1}, global_batch_size=2, max_steps=1)
+    edit = next(row for row in rows if len(row["images"]) == 2 and "height" in row)
+    answer = next(row for row in rows if "height" not in row)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    moved = []
+    for data in ([answer, answer], [edit, answer], [answer, edit]):
+        mine, arguments = copy.deepcopy(model), {"report_to": [], "use_cpu": True, "disable_tqdm": True}
+        trainer = WallarooTrainer(
+            model=mine,
+            args=WallarooTrainingArguments.for_stage(chosen, str(tmp_path), 1, save_strategy="no", **arguments),
+            train_dataset=Numbered(data),
+            data_collator=WallarooDataCollator.for_stage(processor, chosen),
+            callbacks=[StageCallback(chosen)],
+        )
+        trainer.train()
+        moved.append(moved_parts(mine, before))
+    assert moved[0] == set() and moved[1] == moved[2] == {name for name in before if name.startswith("edit_head.")}
 
 
 def test_the_built_in_checkpoint_takes_it():

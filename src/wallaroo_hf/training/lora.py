@@ -20,7 +20,7 @@ from ..modeling.model import WallarooForConditionalGeneration
 from ..processing.processor import WallarooProcessor
 from .checkpoints import ADAPTER_SETTINGS, find_last_complete_checkpoint
 from .preparation import add_editing_parts
-from .stages import EDITING_PARTS, GENERATION_PARTS
+from .trained_parts import EDITING_PARTS, GENERATION_PARTS
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel

@@ -54,13 +54,13 @@ def _announced(conversation, monkeypatch, words, images=()):
     """The sizes that the model reads where it shall answer, and the grid that it may draw; it answers with nothing."""
     seen = []
 
-    def remember(**inputs):
+    def remember(settings, generation_config, inputs, image_sampling):
         seen.append(inputs)
         inputs["streamer"].put(inputs["input_ids"])
         return inputs["input_ids"]
 
     with monkeypatch.context() as patch:
-        patch.setattr(conversation.model, "generate", remember)
+        patch.setattr(conversation.model, "_alternate", remember)
         conversation.say(words, images)
     prompt = conversation.processor.tokenizer.decode(seen[0]["input_ids"][0])
     assert re.search(r"(?: ?<indicator:\d+>){2}<\|im_end\|>\n<\|im_start\|>assistant\n$", prompt)

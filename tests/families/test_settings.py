@@ -26,10 +26,10 @@ TAKEN = [
     *[(FIT, "crop"), (TEMPLATE, 3), (TEMPLATE, "draw {prompt}"), (SWITCH, True)],
 ]
 REFUSED = [
-    (SCALE, -1, "a number between 0 and 100"),
-    (SCALE, float("nan"), "a number between 0 and 100"),
-    (SCALE, True, "a number between 0 and 100"),
-    (SCALE, "3", "a number between 0 and 100"),
+    (SCALE, -1, "a number from 0 to 100"),
+    (SCALE, float("nan"), "a number from 0 to 100"),
+    (SCALE, True, "a number from 0 to 100"),
+    (SCALE, "3", "a number from 0 to 100"),
     (WINDOW, 0, "a whole number from 1 on or 'auto'"),
     (WINDOW, 2.5, "a whole number from 1 on or 'auto'"),
     (WINDOW, "four", "a whole number from 1 on or 'auto'"),

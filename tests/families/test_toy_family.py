@@ -69,7 +69,7 @@ def test_pipeline_follows_and_stops(pipe):
 def test_settings_that_it_lacks_are_refused_by_name(pipe):
     with pytest.raises(TypeError, match=r"no setting `temperature`; it has `num_inference_steps`, `guidance_scale`"):
         pipe("red", temperature=1.0)
-    with pytest.raises(ValueError, match="`num_inference_steps` is 0, but must be a whole number between 1 and 50"):
+    with pytest.raises(ValueError, match="`num_inference_steps` is 0, but must be a whole number from 1 to 50"):
         pipe("red", num_inference_steps=0)
     with pytest.raises(ValueError, match="does not do image-editing"):
         pipe("red", image=picture(1))

@@ -33,6 +33,7 @@ class DrawingOptions:
         height, width, aspect_ratio, negative_prompt: see [`wallaroo_hf.pipelines.DrawingPipeline`].
         settings: of the checkpoint's family, checked; see [`wallaroo_hf.cli.setting_options.parse_settings`].
         all_settings: the names of all that could have been given, which records of runs list.
+        told_as_text: those of them that records keep as the text that was given, such as a window.
     """
 
     height: int | None = None
@@ -41,10 +42,12 @@ class DrawingOptions:
     negative_prompt: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     all_settings: tuple[str, ...] = ()
+    told_as_text: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """All of it by name, None where nothing was given."""
-        return self.size_and_words() | dict.fromkeys(self.all_settings) | dict(self.settings)
+        told = {name: str(value) if name in self.told_as_text else value for name, value in self.settings.items()}
+        return self.size_and_words() | dict.fromkeys(self.all_settings) | told
 
     def size_and_words(self) -> dict[str, Any]:
         """What a line of a file of prompts may say otherwise."""
@@ -80,8 +83,13 @@ def read_options(
     notices = [notice for prompt in prompts for notice in abilities.notices(settings, prompt)]
     for notice in dict.fromkeys(notices):
         typer.echo(f"Note: {notice}", err=True)
-    names = tuple(setting.name for setting in abilities.settings if setting.is_offered)
-    return DrawingOptions(settings=settings, all_settings=names, **size_and_words)
+    offered = [setting for setting in abilities.settings if setting.is_offered]
+    return DrawingOptions(
+        settings=settings,
+        all_settings=tuple(setting.name for setting in offered),
+        told_as_text=tuple(setting.name for setting in offered if setting.is_number and setting.choices),
+        **size_and_words,
+    )
 
 
 def images_at_once(options: DrawingOptions, batch_size: int) -> int:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["KnownWords", "unknown_notice", "unknown_words"]
+__all__ = ["OTHERS", "KnownWords", "spoken_words", "unknown_notice", "unknown_words"]
 
 # language -> kind, such as "shapes" -> words; of the kind "others" messages say nothing
 KnownWords = Mapping[str, Mapping[str, Sequence[str]]]
@@ -28,6 +28,12 @@ def unknown_words(prompt: str, known: KnownWords) -> list[str]:
         for run in _CHINESE.findall(piece):
             found.update(dict.fromkeys(_remainders(run, words)))
     return list(found)
+
+
+def spoken_words(prompt: str, known: KnownWords) -> set[str]:
+    """The words of a prompt beside the known ones, to collect what is known: of Chinese the characters one by one."""
+    unknown = unknown_words(prompt, known)
+    return {part for word in unknown for part in (word if _CHINESE.search(word) else [word])}
 
 
 def unknown_notice(unknown: Sequence[str], known: KnownWords) -> str:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs
 
+from ..families.vocabulary import KnownWords
 from ..files.whole_text import refuse_halves
 from ..layout import grid, prompt_texts
 from ..layout.special_tokens import END_OF_LINE, IMAGE_PAD, RELEASED_INDICATOR_SIZES, added_tokens
@@ -62,6 +63,8 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
             what `generate` returns into text and images. Loading and saving beside a model's `config.json` take it from
             there.
         has_editing (`bool`): whether the checkpoint can edit (stage 4). Without, images are only understood.
+        known_words (`dict`, *optional*): the only words that the checkpoint learned, by language and kind, see
+            [`wallaroo_hf.families.vocabulary`]; doors tell who asks for others.
     """
 
     image_processor: WallarooImageProcessor
@@ -80,7 +83,10 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
         pixel_limits: Mapping[str, Mapping[str, int]] | None = None,
         first_image_token_id: int | None = None,
         has_editing: bool = True,
+        known_words: KnownWords | None = None,
     ) -> None:
+        if known_words is not None:  # settings of checkpoints that know any word do not mention it
+            self.known_words = {language: dict(kinds) for language, kinds in known_words.items()}
         self.has_editing = has_editing
         self.first_image_token_id = first_image_token_id
         self.buckets = [(int(height), int(width)) for height, width in buckets]

@@ -13,12 +13,13 @@ from typing import Any
 
 from ..files.parsing import parse_yaml
 from ..layout.stage import StageRecord, stage_record
+from ..modeling.parts import GENERATION, part_names
+from .rows import TASKS
 
 # What a stage may train; visual and image tokenizer stay frozen in each of the recipe's (paper section 4).
-GENERATION_PARTS = ("generation_adapter.", "generation_head.")
-EDITING_PARTS = ("source_adapter.", "edit_adapter.", "edit_head.")
+GENERATION_PARTS = GENERATION.prefixes
+IMAGE_PARTS = tuple(f"{name}." for name in part_names())
 TRAINS = ("generation_parts", "all", "understanding_parts")
-TASK_NAMES = ("understanding", "generation", "editing", "interleaved")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,11 +86,11 @@ class Stage:
         for name in ("max_steps", "global_batch_size", "max_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Stage setting `{name}` is {getattr(self, name)!r}, but must be at least 1.")
-        unknown = set(self.task_ratio) - set(TASK_NAMES)
+        unknown = set(self.task_ratio) - set(TASKS)
         if unknown or not any(share > 0 for share in self.task_ratio.values()):
             raise ValueError(
                 f"Stage setting `task_ratio` is {dict(self.task_ratio)!r}, but must give a share above 0 to at least one "
-                f"of {', '.join(TASK_NAMES)}, and to nothing else."
+                f"of {', '.join(TASKS)}, and to nothing else."
             )
 
     @property
@@ -110,7 +111,7 @@ class Stage:
         if self.trains == "generation_parts":
             return name.startswith(GENERATION_PARTS)
         if self.trains == "understanding_parts":
-            return not name.startswith(GENERATION_PARTS + EDITING_PARTS)
+            return not name.startswith(IMAGE_PARTS)
         return not name.startswith("visual.")
 
     def override(self, settings: Mapping[str, Any]) -> "Stage":

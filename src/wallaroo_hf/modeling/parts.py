@@ -84,3 +84,18 @@ def loss_names(tasks: Sequence[ImageTask] = IMAGE_TASKS) -> tuple[str, ...]:
 def part_names(tasks: Sequence[ImageTask] = IMAGE_TASKS) -> tuple[str, ...]:
     """All image adapters and heads, each once."""
     return tuple(dict.fromkeys(part for task in tasks for part in task.parts))
+
+
+# The parts of a checkpoint by the beginnings of their tensors' names, as `wallaroo info` lists them.
+TENSORS_OF_PARTS = {
+    "language model": ("model.language_model.", "lm_head."),
+    "vision tower": ("model.visual.",),
+    "image tokenizer": ("model.vq_model.",),
+    **{
+        "drawing" if task is GENERATION else task.name: (
+            *(f"model.{name}." for name in task.adapters),
+            f"{task.head}.",
+        )
+        for task in IMAGE_TASKS
+    },
+}

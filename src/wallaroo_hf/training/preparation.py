@@ -13,7 +13,7 @@ from ..layout.stage import StageRecord, stage_record
 from ..modeling.adapters import WallarooAdapter, WallarooImageHead
 from ..modeling.configuration import WallarooConfig
 from ..modeling.model import WallarooForConditionalGeneration
-from ..modeling.parts import EDITING, ImageTask
+from ..modeling.parts import EDITING, ImageTask, part_names
 from ..processing.processor import WallarooProcessor
 from .stages import Stage, check_order
 
@@ -126,28 +126,30 @@ def add_editing_parts(model: WallarooForConditionalGeneration, init: str = "rand
 
 
 def add_image_parts(model: WallarooForConditionalGeneration, task: ImageTask, init: str = "random") -> None:
-    """Gives a model the adapters and the head of an image task, in place.
+    """Gives a model new adapters and a new head of an image task, in place. What it shares with another task stays.
 
     Args:
         task: one that the checkpoint can do without.
         init: `"random"` (the released code loads stage 3 into a model with new editing parts), or `"generation"`: adapters
             are copies of the generation adapter, the head of the generation head.
     """
+    others = [other for other in model.config.image_tasks if other != task and model.config.has_task(other)]
+    new = [name for name in task.adapters if name not in part_names(others)]
     for config in (model.config, model.model.config):
         setattr(config, str(task.switch), True)
     like = model.generation_head[0].weight
     adapters: list[nn.Module]
     head: nn.Module
     if init == "generation":
-        adapters = [copy.deepcopy(model.model.generation_adapter) for _ in task.adapters]
+        adapters = [copy.deepcopy(model.model.generation_adapter) for _ in new]
         head = copy.deepcopy(model.generation_head)
     else:
-        adapters = [WallarooAdapter(model.config) for _ in task.adapters]
+        adapters = [WallarooAdapter(model.config) for _ in new]
         head = WallarooImageHead(model.config)
         for part in (*adapters, head):
             for module in part.modules():
                 model._init_weights(module)
-    for name, adapter in zip(task.adapters, adapters, strict=True):
+    for name, adapter in zip(new, adapters, strict=True):
         setattr(model.model, name, adapter.to(like))
     setattr(model, task.head, head.to(like))
 

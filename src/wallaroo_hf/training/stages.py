@@ -14,7 +14,7 @@ from typing import Any
 from ..files.parsing import parse_yaml
 from ..layout.stage import StageRecord, stage_record
 from ..modeling.parts import GENERATION, part_names
-from .rows import TASKS
+from .data.training_rows import TASKS
 
 # What a stage may train; visual and image tokenizer stay frozen in each of the recipe's (paper section 4).
 GENERATION_PARTS = GENERATION.prefixes

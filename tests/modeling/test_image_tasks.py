@@ -9,8 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from helpers import draw, generators, picture
-from inpainting import INPAINTING, InpaintingConfig, InpaintingModel, as_inpainting, with_inpainting
+from inpainting import INPAINTING, InpaintingConfig, InpaintingModel, with_inpainting
 from wallaroo_hf import WallarooForConditionalGeneration
+from wallaroo_hf.generation import NullPromptCache
 from wallaroo_hf.modeling.adapters import token_masks
 from wallaroo_hf.modeling.losses import LOSS_NAMES, TASKS, count_labels, total_loss
 from wallaroo_hf.modeling.parts import EDITING, GENERATION, IMAGE_TASKS, loss_names, part_names, task_names
@@ -19,35 +20,33 @@ SIZE = {"generation_mode": "image", "height": 64, "width": 64, "return_tensors":
 
 
 @pytest.fixture
-def inpainting(model):
-    return with_inpainting(model)
+def both(model, processor):
+    return with_inpainting(model, processor)
 
 
 @pytest.fixture
-def rows(processor, inpainting):
+def inpainting(both):
+    return both[0]
+
+
+@pytest.fixture
+def filler(both):
+    """The processor of `inpainting`."""
+    return both[1]
+
+
+TEXTS, IMAGES = ["a cat", "make it blue", "fill the hole"], [None, picture(1), picture(4)]
+
+
+@pytest.fixture
+def rows(filler):
     """Training rows, padded right: a drawing, an edit, an inpainting."""
-    batch = processor(
-        text=["a cat", "make it blue", "fill the hole"],
-        images=[None, picture(1), picture(4)],
-        target_images=[picture(2), picture(3), picture(5)],
-        return_labels=True,
-        padding_side="right",
-        **SIZE,
-    )
-    return as_inpainting(batch, inpainting.config, [2])
+    targets = [picture(2), picture(3), picture(5)]
+    return filler(text=TEXTS, images=IMAGES, target_images=targets, return_labels=True, padding_side="right", **SIZE)
 
 
-@pytest.fixture
-def prompts(processor, inpainting):
-    """Prompts of the three tasks."""
-    batch = processor(text=["a cat", "blue", "fill it"], images=[None, picture(1), picture(4)], **SIZE)
-    return as_inpainting(batch, inpainting.config, [2])
-
-
-def _one_row(processor, config, index):
-    text, images = ["a cat", "blue", "fill it"][index], [None, [picture(1)], [picture(4)]][index]
-    batch = processor(text=[text], images=images, **SIZE)
-    return as_inpainting(batch, config, [0] if index == 2 else [])
+def _one_row(processor, index):
+    return processor(text=TEXTS[index], images=None if index == 0 else [IMAGES[index]], **SIZE)
 
 
 def _parts_that_run(model):
@@ -106,14 +105,14 @@ def test_spans(inpainting):
     assert token_masks(torch.tensor([ids]), config, packed).task[0].tolist() == [*tasks[:14], 0, 0]
 
 
-def test_parts_are_made_saved_and_loaded(inpainting, model, tmp_path):
+def test_parts_are_made_saved_and_loaded(inpainting, model, processor, tmp_path):
     new = {name.rpartition(".")[0] for name in set(inpainting.state_dict()) - set(model.state_dict())}
     assert {name.split(".")[-2] for name in new} == {"inpaint_adapter", "inpaint_head"}
     inpainting.save_pretrained(tmp_path)
     loaded = InpaintingModel.from_pretrained(tmp_path)
     assert type(loaded.config) is InpaintingConfig
     assert torch.equal(loaded.inpaint_head[0].weight, inpainting.inpaint_head[0].weight)
-    without = with_inpainting(model, has_inpainting=False)
+    without, _ = with_inpainting(model, processor, has_inpainting=False)
     assert not any("inpaint" in name for name, _ in without.named_parameters())
 
 
@@ -139,9 +138,8 @@ def test_losses(inpainting, rows):
         inpainting(**rows, loss_weights={"outpainting": 1.0})
 
 
-def test_the_loss_is_that_of_its_head(inpainting, processor):
-    batch = processor(text=["fill"], images=[picture(4)], target_images=[picture(5)], return_labels=True, **SIZE)
-    row = as_inpainting(batch, inpainting.config, [0])
+def test_the_loss_is_that_of_its_head(inpainting, filler):
+    row = filler(text=["fill"], images=[picture(4)], target_images=[picture(5)], return_labels=True, **SIZE)
     with torch.no_grad():
         losses = inpainting(**row).losses
         assert set(losses) == {"inpainting_text", "inpainting_image"}
@@ -162,8 +160,8 @@ def test_every_part_runs_where_processes_must_agree(inpainting, processor):
     assert {name for name, loss in touched.items() if loss} == set(plain)
 
 
-def test_generate_picks_its_parts(inpainting, processor):
-    row = _one_row(processor, inpainting.config, 2)
+def test_generate_picks_its_parts(inpainting, filler):
+    row = _one_row(filler, 2)
     ran = _parts_that_run(inpainting)
     sequences = inpainting.generate(**row, generation_mode="image", generator=generators(1))
     assert set(ran) == {"source_adapter", "generation_adapter", "edit_adapter", "inpaint_adapter", "inpaint_head"}
@@ -173,21 +171,24 @@ def test_generate_picks_its_parts(inpainting, processor):
 
 
 @pytest.mark.parametrize("window", [1, 4])
-def test_tasks_side_by_side(inpainting, processor, prompts, window):
-    """Each row of a batch of three tasks is drawn as it is alone, and the three are not the same."""
+def test_tasks_side_by_side(inpainting, filler, processor, window):
+    """Each row of a batch of three tasks is drawn as it is alone, and an inpainting is no edit."""
     options = {"guidance_scale": 3.0, "window": window}
+    prompts = filler(text=TEXTS, images=IMAGES, **SIZE)
     together = draw(inpainting, prompts, generator=generators(1, 2, 3), **options)
     alone = [
-        draw(inpainting, _one_row(processor, inpainting.config, index), generator=generators(index + 1), **options)[0]
-        for index in range(3)
+        draw(inpainting, _one_row(filler, index), generator=generators(index + 1), **options)[0] for index in range(3)
     ]
     assert together == alone
-    as_edit = processor(text=["fill it"], images=[picture(4)], **SIZE)
-    assert draw(inpainting, as_edit, generator=generators(3), **options)[0] != alone[2]
+    store = NullPromptCache()
+    kept = draw(inpainting, prompts, generator=generators(1, 2, 3), null_prompt_cache=store, **options)
+    assert kept == alone and len(store) == 3
+    as_edit = draw(inpainting, _one_row(processor, 2), generator=generators(3), **options)
+    assert as_edit[0] != alone[2]
 
 
-def test_steps_compute_what_a_whole_forward_does(inpainting, processor):
-    row = _one_row(processor, inpainting.config, 2)
+def test_steps_compute_what_a_whole_forward_does(inpainting, filler):
+    row = _one_row(filler, 2)
     options = {"do_sample": False, "guidance_scale": 1.0, "output_logits": True, "return_dict_in_generate": True}
     output = inpainting.generate(**row, generation_mode="image", **options)
     arguments = {name: row[name] for name in ("pixel_values", "image_grid_thw", "source_pixel_values")}
@@ -237,9 +238,25 @@ def test_auto_mode_draws_what_the_text_opens(inpainting, processor, guidance_sca
 
 
 def test_a_checkpoint_without_the_parts_says_so(model, processor):
-    without = with_inpainting(model, has_inpainting=False)
+    without, filler = with_inpainting(model, processor, has_inpainting=False)
     with pytest.raises(ValueError, match="no inpainting parts"):
-        without.generate(**_one_row(processor, without.config, 2), generation_mode="image")
+        without.generate(**_one_row(filler, 2), generation_mode="image")
+    assert len(draw(without, _one_row(filler, 1))[0]) == 16 + 3 + 1
+
+
+def test_a_checkpoint_without_the_token(inpainting, filler, processor):
+    """Tasks that a checkpoint has no token for are nowhere, and nothing else changes."""
+    rows = processor(text=TEXTS[:2], images=IMAGES[:2], **SIZE)
+    expected = draw(inpainting, rows, generator=generators(1, 2))
+    tasks = inpainting.model.image_tasks(rows["input_ids"])
+    opening = inpainting.config.inpaint_start_token_id
+    inpainting.config.inpaint_start_token_id = None
+    assert torch.equal(inpainting.model.image_tasks(rows["input_ids"]), tasks)
+    assert inpainting.config.image_start_token_ids == [inpainting.config.generate_start_token_id]
+    assert None not in inpainting.config.drawing_token_ids and opening not in inpainting.config.drawing_token_ids
+    assert draw(inpainting, rows, generator=generators(1, 2)) == expected
+    with pytest.raises(ValueError, match="not prepared for drawing"):
+        inpainting.generate(**_one_row(filler, 2), generation_mode="image")
 
 
 def test_text_never_opens_an_image(inpainting, processor):

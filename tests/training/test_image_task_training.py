@@ -7,7 +7,9 @@ import copy
 import pytest
 import torch
 
-from inpainting import INPAINTING, as_inpainting, with_inpainting
+from helpers import picture
+from inpainting import INPAINTING, with_inpainting
+from training.conftest import drawing_row
 from wallaroo_hf.modeling.parts import loss_names, part_names
 from wallaroo_hf.training.arguments import WallarooTrainingArguments
 from wallaroo_hf.training.callbacks import StageCallback
@@ -19,22 +21,13 @@ from wallaroo_hf.training.stages import stage
 from wallaroo_hf.training.trainer import WallarooTrainer
 
 
-class _OneEditIsInpainting(WallarooDataCollator):
-    """The second edit of a batch is an inpainting."""
-
-    def __call__(self, features):
-        batch = super().__call__(features)
-        edits = (batch["input_ids"] == self.config.pixel_start_token_id).any(dim=1).nonzero().flatten().tolist()
-        return as_inpainting(batch, self.config, edits[1:])
-
-
 def _train(model, processor, rows, folder, steps=1, **kwargs):
-    collator = _OneEditIsInpainting(processor, unconditional_rate=0.0)
-    collator.config = (model.get_base_model() if hasattr(model, "get_base_model") else model).config
+    rows = [*rows, drawing_row("fill the hole", picture(11), picture(12), height=32, width=32)]
+    collator = WallarooDataCollator(processor, unconditional_rate=0.0)
     arguments = WallarooTrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
-        per_device_train_batch_size=8,
+        per_device_train_batch_size=9,
         learning_rate=1e-2,
         optim="sgd",
         save_strategy="no",
@@ -58,7 +51,7 @@ def _train(model, processor, rows, folder, steps=1, **kwargs):
 
 
 def test_its_loss_is_logged_weighted_and_plotted(model, processor, rows, tmp_path):
-    model = with_inpainting(model)
+    model, processor = with_inpainting(model, processor)
     before = copy.deepcopy(model.state_dict())
     trainer = _train(model, processor, rows, tmp_path, loss_weights={"inpainting": 0.5})
     log, names = trainer.state.log_history[0], loss_names(model.config.image_tasks)
@@ -76,7 +69,7 @@ def test_its_loss_is_logged_weighted_and_plotted(model, processor, rows, tmp_pat
 
 
 def test_lora_trains_its_parts_whole(model, processor, rows, tmp_path):
-    model = with_inpainting(model)
+    model, processor = with_inpainting(model, processor)
     before = model.inpaint_head[2].weight.detach().clone()
     adapted = add_lora(model)
     assert {"inpaint_adapter", "inpaint_head", "edit_head"} <= set(adapted.peft_config["default"].modules_to_save)
@@ -87,8 +80,8 @@ def test_lora_trains_its_parts_whole(model, processor, rows, tmp_path):
 
 
 @pytest.mark.parametrize("init", ["random", "generation"])
-def test_parts_are_given_to_a_checkpoint_without(model, init):
-    without = with_inpainting(model, has_inpainting=False)
+def test_parts_are_given_to_a_checkpoint_without(model, processor, init):
+    without, _ = with_inpainting(model, processor, has_inpainting=False)
     source = without.model.source_adapter[0].weight.detach().clone()
     add_image_parts(without, INPAINTING, init)
     assert without.config.has_inpainting and without.model.config.has_inpainting

@@ -121,8 +121,8 @@ def token_masks(
     source = placeholder & (sources > count(config.pixel_end_token_id))
     positions = torch.arange(1, input_ids.shape[-1] + 1, device=input_ids.device)
     newest = {  # of each kind of opening token, the position of the last one so far, from 1; 0 before the first
-        entry: torch.where(input_ids == getattr(config, entry), positions, 0).cummax(dim=-1).values
-        for entry in dict.fromkeys(task.start_token for task in config.image_tasks)
+        token: torch.where(input_ids == token, positions, 0).cummax(dim=-1).values
+        for token in config.image_start_token_ids
     }
     opened = functools.reduce(torch.maximum, newest.values())
     starts = opened == positions
@@ -135,7 +135,10 @@ def token_masks(
     at_start = torch.where(starts, sources, 0).cummax(dim=-1).values
     task = torch.full_like(opened, -1)
     for index, one in enumerate(config.image_tasks):
-        fits = image & (newest[one.start_token] == opened)
+        token = getattr(config, one.start_token)
+        if token is None:
+            continue
+        fits = image & (newest[token] == opened)
         task = torch.where(fits & (at_start > before) if one.after_source else fits, index, task)
     return TokenMasks(vision, source, task)
 

@@ -191,7 +191,8 @@ class WallarooConfig(Qwen2_5_VLConfig):
     @property
     def image_start_token_ids(self) -> list[int]:
         """The tokens that open an image that is drawn."""
-        return [getattr(self, entry) for entry in dict.fromkeys(task.start_token for task in self.image_tasks)]
+        ids = (getattr(self, task.start_token) for task in self.image_tasks)
+        return list(dict.fromkeys(token for token in ids if token is not None))
 
     def has_task(self, task: ImageTask) -> bool:
         """Whether the parts of an image task exist."""

@@ -16,7 +16,8 @@ class ImageTask:
 
     Attributes:
         name: as in `loss_<name>_image`, `loss_weights` and task ratios.
-        start_token: entry of the configuration that holds the id of the token that opens such an image.
+        start_token: entry of the configuration that holds the id of the token that opens such an image; None where a
+            checkpoint has no such token.
         adapter: part of `WallarooModel` that its codes enter by.
         head: part of `WallarooForConditionalGeneration` that scores its codes.
         after_source: it is this task only where a source stands between the image before it (or the row's start) and it.

@@ -12,6 +12,8 @@ from helpers import draw, generators, picture
 from inpainting import INPAINTING, InpaintingConfig, InpaintingModel, with_inpainting
 from wallaroo_hf import WallarooForConditionalGeneration
 from wallaroo_hf.generation import NullPromptCache
+from wallaroo_hf.layout.prompt_texts import PROMPT_TEMPLATES, START_TOKENS
+from wallaroo_hf.layout.special_tokens import CONFIG_TOKEN_IDS
 from wallaroo_hf.modeling.adapters import token_masks
 from wallaroo_hf.modeling.losses import LOSS_NAMES, TASKS, count_labels, total_loss
 from wallaroo_hf.modeling.parts import EDITING, GENERATION, IMAGE_TASKS, loss_names, part_names, task_names
@@ -84,6 +86,19 @@ def test_edit_mask_is_the_task_of_two(model, processor):
         one = {"input_ids": inputs["input_ids"][:1], "output_image_logits": True}
         assert torch.equal(model(**one, edit_mask=True).image_logits, model(**one, image_task=1).image_logits)
         assert not torch.equal(model(**one, edit_mask=True).image_logits, model(**one, edit_mask=False).image_logits)
+
+
+def test_the_table_and_the_prompts_agree():
+    """Models and processors know opening tokens by different names: settings that hold ids, and words."""
+    assert {task.name: CONFIG_TOKEN_IDS[task.start_token] for task in IMAGE_TASKS} == START_TOKENS
+    assert set(PROMPT_TEMPLATES) == set(START_TOKENS)
+
+
+@pytest.mark.parametrize("index", [-1, 2, 7])
+def test_an_index_that_is_none(model, processor, index):
+    ids = processor(text="a cat", **SIZE)["input_ids"]
+    with pytest.raises(ValueError, match=r"0 \(generation\), 1 \(editing\)"):
+        model(input_ids=ids, image_task=index, output_image_logits=True)
 
 
 # ---------------------------------------------------------------------------------------------------- a third task

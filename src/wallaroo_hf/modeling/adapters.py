@@ -62,10 +62,18 @@ def run_by_task(
 
 
 def part_of_task(owner: Any, kind: Literal["adapter", "head"], index: int) -> nn.Module:
-    """The adapter or head of an image task: its own, or that of the first task in a checkpoint that lacks it."""
+    """The adapter or head of an image task: its own, or that of the first task in a checkpoint that lacks it.
+
+    Raises:
+        ValueError: for an index that is none.
+    """
     config = owner.config
-    task = config.image_tasks[index]
-    return getattr(owner, getattr(task if config.has_task(task) else config.image_tasks[0], kind))
+    tasks = config.image_tasks
+    if not 0 <= index < len(tasks):
+        names = ", ".join(f"{number} ({task.name})" for number, task in enumerate(tasks))
+        raise ValueError(f"`image_task` is {index}, but must be one of {names}.")
+    task = tasks[index]
+    return getattr(owner, getattr(task if config.has_task(task) else tasks[0], kind))
 
 
 class TokenMasks(NamedTuple):

@@ -40,7 +40,7 @@ tokens = model.generate(
     **inputs,
     generation_mode="image",
     generator=torch.Generator().manual_seed(arguments.seed),
-    streamer=ImageStreamer(model, processor, inputs["target_grid_hw"], on_row=show),
+    streamer=ImageStreamer(model, processor, on_row=show),
 )
 pixels = model.decode_image_tokens(tokens)
 processor.post_process_multimodal_output(pixels, generation_mode="image")[0].save(arguments.output)

@@ -103,7 +103,7 @@ def test_the_source_stands_after_what_is_understood(base):
     model = wallaroo_hf.WallarooForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
     masks, usual = (token_masks(one["input_ids"], model.config) for one in (ours, theirs))
     assert masks.source.sum() == usual.source.sum() == 4 * 6 and masks.vision.sum() == usual.vision.sum() > 0
-    assert bool(masks.edit[0, -1])
+    assert masks.task[0, -1] == 1
     torch.testing.assert_close(ours["mm_token_type_ids"], masks.vision.long())
     torch.testing.assert_close(ours["source_pixel_values"][0], theirs["source_pixel_values"][0])
     assert draw(model, ours, generator=generators(1)) != draw(model, theirs, generator=generators(1))

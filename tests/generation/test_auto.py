@@ -67,7 +67,7 @@ def test_images_equal_plain_drawings(model, processor, images, guidance_scale):
     (begin,) = _starts(model, story)
     assert begin == inputs["input_ids"].shape[1] + 2
     prefix = story[: begin + 1].unsqueeze(0)
-    assert bool(model.model.ends_in_edit(prefix)) == bool(images)
+    assert bool(model.model.last_image_tasks(prefix) == 1) == bool(images)
     drawn = model.generate(
         **_as_drawing(inputs, prefix),
         generation_mode="image",
@@ -129,7 +129,7 @@ def test_the_last_code_of_a_drawing_behind_an_edit_is_no_edits(model, processor)
     for hook in hooks:
         hook.remove()
     first, second = (begin + 1 for begin in _starts(model, story[0]))
-    edits = model.model.edit_tokens(story)[0]
+    edits = model.model.image_tasks(story)[0] == 1
     assert edits[first] and not edits[second]
     assert used[-6] == "generation"  # the first of six steps of text, which reads that code
 
@@ -174,7 +174,7 @@ def test_without_editing_parts_images_are_understood_only(model, processor):
     assert "source_pixel_values" not in inputs and "pixel_values" in inputs
     story = _tell(small, inputs, {1: config.generate_start_token_id}, generator=generators(1))
     begin = _starts(small, story[0])[0]
-    assert not bool(small.model.ends_in_edit(story[:, : begin + 1]))
+    assert not bool(small.model.last_image_tasks(story[:, : begin + 1]) == 1)
     with pytest.raises(ValueError, match="stage 4"):
         processor(text="blue", images=[picture(1)], generation_mode="image")
 
@@ -224,7 +224,7 @@ def test_a_drawn_image_can_be_edited_in_the_next_turn(model, processor):
     assert len(inputs["source_pixel_values"]) == 1
     story = _tell(model, inputs, {0: start}, generator=generators(2))
     begin = _starts(model, story[0])[-1]
-    assert bool(model.model.ends_in_edit(story[:, : begin + 1]))
+    assert bool(model.model.last_image_tasks(story[:, : begin + 1]) == 1)
 
 
 class _Recorder(BaseStreamer):

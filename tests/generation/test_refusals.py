@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import DynamicCache, GenerationConfig
 
-from helpers import picture
+from helpers import generators, picture
 
 
 @pytest.fixture
@@ -123,3 +123,18 @@ def test_images_without_line_breaks(model, processor):
     odd = processor(text="a cat", generation_mode="image", height=32, width=48, return_tensors="pt")
     with pytest.raises(ValueError, match="target_grid_hw"):
         model.decode_image_tokens(model.generate(**odd, generation_mode="image", line_breaks=False))
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_the_whole_output_knows_its_grids(model, processor, copies):
+    """Nothing that `generate` knows need be handed in again: neither of odd sizes, nor of several, nor of copies."""
+    odd = processor(
+        text=["a cat", "a dog"], generation_mode="image", height=[32, 16], width=[48, 64], return_tensors="pt"
+    )
+    options = {"generation_mode": "image", "line_breaks": False, "num_return_sequences": copies}
+    output = model.generate(**odd, **options, generator=generators(*range(2 * copies)), return_dict_in_generate=True)
+    assert output.target_grid_hw.tolist() == [[2, 3]] * copies + [[1, 4]] * copies
+    pixels = model.decode_image_tokens(output)
+    assert [tuple(image.shape) for image in pixels] == [(3, 32, 48)] * copies + [(3, 16, 64)] * copies
+    given = model.decode_image_tokens(output.sequences, target_grid_hw=output.target_grid_hw)
+    assert all(torch.equal(*pair) for pair in zip(pixels, given, strict=True))

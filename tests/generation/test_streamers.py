@@ -50,6 +50,49 @@ def test_several_copies(model, processor, inputs):
     assert [streamer.preview(index).size for index in range(4)] == [(96, 64), (96, 64), (64, 96), (64, 96)]
 
 
+@pytest.mark.parametrize("copies", [1, 2])
+def test_generate_tells_the_grid(model, processor, inputs, copies):
+    """A streamer that was given none follows one drawing after the other, of whatever sizes."""
+    rows = []
+    streamer = ImageStreamer(model, processor, on_row=lambda s, image, row: rows.append((image, row)))
+    model.generate(**inputs, generation_mode="image", streamer=streamer, num_return_sequences=copies)
+    assert [streamer.preview(index).size for index in range(2 * copies)] == [(96, 64)] * copies + [(64, 96)] * copies
+    other = processor(text="a cat", generation_mode="image", height=32, width=64, return_tensors="pt")
+    rows.clear()
+    model.generate(**other, generation_mode="image", streamer=streamer, line_breaks=False)
+    assert streamer.preview().size == (64, 32) and rows == [(0, 1), (0, 2)]
+
+
+def test_auto_mode_tells_the_grid(model, processor):
+    inputs = processor(
+        text="<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n",
+        generation_mode="auto",
+        height=32,
+        width=64,
+        return_tensors="pt",
+    )
+    length, start = inputs["input_ids"].shape[1], torch.tensor([model.config.generate_start_token_id])
+
+    def say(ids, scores):
+        return scores.index_fill(1, start, 1e4 if ids.shape[1] == length else -1e4)
+
+    streamer = ImageStreamer(model, processor)
+    model.generate(
+        **inputs,
+        generation_mode="auto",
+        logits_processor=[say],
+        max_new_tokens=2,
+        streamer=streamer,
+        guidance_scale=1.0,
+    )
+    assert streamer.preview().size == (64, 32)
+
+
+def test_a_streamer_without_grids_says_what_it_needs(model, processor):
+    with pytest.raises(ValueError, match="target_grid_hw"):
+        ImageStreamer(model, processor).put(torch.zeros(1, 4, dtype=torch.long))
+
+
 def test_stopping_gives_the_rows_that_are_there(model, processor, inputs):
     whole = model.generate(**inputs, generation_mode="image", generator=generators(1, 2))
     streamer = ImageStreamer(

@@ -248,7 +248,7 @@ def test_spans(model):
     ids = torch.tensor([[source, source_end, start, code, end, 1, start, code, end, source, source_end, start, code]])
     masks = token_masks(ids, config)
     assert masks.image[0].tolist() == [False] * 2 + [True] * 2 + [False] * 2 + [True] * 2 + [False] * 3 + [True] * 2
-    assert masks.edit[0].tolist() == [False] * 2 + [True] * 2 + [False] * 7 + [True] * 2
+    assert (masks.task[0] == 1).tolist() == [False] * 2 + [True] * 2 + [False] * 7 + [True] * 2
 
 
 def test_placeholder_errors(model, processor):

@@ -7,8 +7,7 @@ import torch
 
 from helpers import draw, generators, picture
 from wallaroo_hf.generation import NullPromptCache
-from wallaroo_hf.generation.inputs import take_branch
-from wallaroo_hf.generation.rows import split_rows
+from wallaroo_hf.generation.branches import split_rows, take_branch
 
 
 def _edits(processor, **kwargs):

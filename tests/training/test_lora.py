@@ -16,9 +16,11 @@ from safetensors.torch import load_file, save_file
 from training.test_trainer import _difference, _trainer
 from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor
 from wallaroo_hf.modeling.losses import LOSS_NAMES
-from wallaroo_hf.training.lora import IMAGE_PARTS, add_lora, find_adapter, load_in_4bit, lora_config, merge_adapter
+from wallaroo_hf.modeling.parts import part_names
+from wallaroo_hf.training.lora import add_lora, find_adapter, load_in_4bit, lora_config, merge_adapter
 from wallaroo_hf.training.stages import stage
 
+IMAGE_PARTS = part_names()
 DOCUMENT = Path(__file__).parents[2] / "docs" / "finetuning.md"
 LANGUAGE_LAYERS = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
 

@@ -2,6 +2,8 @@
 
 import re
 
+from ..modeling.parts import EDITING
+
 # Released checkpoint -> ours, by prefix. The spelling mistakes are the released ones.
 CHECKPOINT_PREFIXES = {
     "wallaroo.visual.": "model.visual.",
@@ -13,7 +15,9 @@ CHECKPOINT_PREFIXES = {
     "gen_image_head.": "generation_head.",
     "edit_image_head.": "edit_head.",
 }
-EDITING_PREFIXES = ("pixel_adapter.", "edit_input_adpater.", "edit_image_head.")
+EDITING_PREFIXES = tuple(
+    old for old, new in CHECKPOINT_PREFIXES.items() if new.removeprefix("model.") in EDITING.prefixes
+)
 
 # LlamaGen -> transformers' Janus VQ-VAE blocks, by pattern, applied in order.
 _VQ_PATTERNS = (

@@ -56,9 +56,10 @@ def describe(name: str, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _parameters(family: Family, tensors: dict[str, TensorInfo]) -> dict[str, int]:
-    counts = dict.fromkeys(family.parts, 0)
+    parts: dict[str, tuple[str, ...]] = {} if family.parts is None else family.resolve("parts")
+    counts = dict.fromkeys(parts, 0)
     for name, tensor in tensors.items():
-        for part, beginnings in family.parts.items():
+        for part, beginnings in parts.items():
             if name.startswith(beginnings):
                 counts[part] += _count(tensor)
     return {part: count for part, count in counts.items() if count} | {"total": sum(map(_count, tensors.values()))}

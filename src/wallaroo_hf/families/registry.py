@@ -38,7 +38,7 @@ class Family:
         config, model, processor, image_processor: its classes.
         abilities: `abilities(config, generation_config, processor_config) -> Abilities`, from three JSON objects.
         description: `describe(config, processor_config, tensors) -> dict`: facts for `wallaroo info` that only it has.
-        parts: its parts by the beginnings of their tensors' names.
+        parts: a mapping of its parts to the beginnings of their tensors' names; for `wallaroo info`, so without torch.
         backbone: the class behind `AutoModel`, if there is one.
         codec_config, codec: of its image codec, where that is registered by itself.
         kit: its training kit.
@@ -57,7 +57,7 @@ class Family:
     abilities: str
     image_processor: str | None = None
     description: str | None = None
-    parts: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    parts: str | None = None
     backbone: str | None = None
     codec_config: str | None = None
     codec: str | None = None
@@ -94,13 +94,7 @@ _WALLAROO = Family(
     image_processor=f"{_ROOT}.processing.image_processor:WallarooImageProcessor",
     abilities=f"{_ROOT}.layout.wallaroo_abilities:wallaroo_abilities",
     description=f"{_ROOT}.layout.wallaroo_abilities:describe_wallaroo",
-    parts={
-        "language model": ("model.language_model.", "lm_head."),
-        "vision tower": ("model.visual.",),
-        "image tokenizer": ("model.vq_model.",),
-        "drawing": ("model.generation_adapter.", "generation_head."),
-        "editing": ("model.source_adapter.", "model.edit_adapter.", "edit_head."),
-    },
+    parts=f"{_ROOT}.modeling.parts:TENSORS_OF_PARTS",
     backbone=f"{_ROOT}.modeling.backbone:WallarooModel",
     codec_config=f"{_ROOT}.modeling.configuration:WallarooVQConfig",
     codec=f"{_ROOT}.modeling.vq:WallarooVQModel",

@@ -1,7 +1,7 @@
 """Drawing through transformers' own `generate()`."""
 
+from .null_prompts import NullPromptCache
 from .outputs import DrawingOutput, DrawingStatistics
-from .rows import NullPromptCache
 from .streamers import ImageStreamer
 
 __all__ = ["DrawingOutput", "DrawingStatistics", "ImageStreamer", "NullPromptCache"]

@@ -12,9 +12,8 @@ from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from ..families.contract import Answer, Listener, Step, TextSettings
+from .branches import split_rows, take_branch
 from .drawing import DrawingArguments
-from .inputs import take_branch
-from .rows import split_rows
 from .seeded_text import SeededChoice
 
 __all__ = ["converse"]
@@ -45,7 +44,7 @@ class RowFollower:
         self.grid = grid
         self.answer = Answer(prompt_tokens=prompt_tokens)
         self.over = False
-        self._ends = _end_ids(model)
+        self._ends, self._starts = _end_ids(model), model.config.image_start_token_ids
         self._words: list[int] = []
         self._codes: list[int] | None = None  # of the picture that is being drawn
         self._num_words = 0
@@ -61,7 +60,7 @@ class RowFollower:
         self.answer.new_tokens += 1
         if token in self._ends:
             self.end("stop")
-        elif self.grid is not None and token == self.model.config.generate_start_token_id:
+        elif self.grid is not None and token in self._starts:
             self._close_words()
             self._codes = []
             self.listener.image_begins(self.row)
@@ -227,8 +226,7 @@ def _each_row(model: Any, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [{"target_grid_hw": grids[index : index + 1]} for index in range(len(grids))]
     for prefix, branch in branches.items():
         for row, own in zip(rows, [] if branch is None else split_rows(model, branch)):
-            fields = {name: getattr(own, name) for name in own.__dataclass_fields__}
-            row |= {f"{prefix}{name}": value for name, value in fields.items() if value is not None}
+            row |= own.tensors(prefix)
     return rows
 
 

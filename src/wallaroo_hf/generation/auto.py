@@ -8,11 +8,11 @@ import torch
 from transformers import DynamicCache, GenerationConfig, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
+from .branches import Branch, guidance_branches, split_rows, take_branch
 from .drawing import DrawingJob, DrawingSettings
-from .inputs import guidance_branches, look_up, take_branch
+from .inputs import look_up
 from .plan import plan_drawing
-from .rows import Branch, split_rows
-from .streamers import StreamerStopped
+from .streamers import ImageStreamer, StreamerStopped
 
 DEFAULT_MAX_NEW_TOKENS = 512  # of text; images cost none of them
 _REFUSED = (
@@ -58,7 +58,7 @@ def generate_auto(
 ) -> torch.LongTensor:
     """Continues each row with text and images until the text ends.
 
-    A row is answered by transformers' own `generate` until it says `<|generate_start|>`; the image is drawn over the same
+    A row is answered by transformers' own `generate` until it says what opens an image; the image is drawn over the same
     cache (the unconditional branch beside it), and text goes on behind it. An image is an edit iff a source stands
     between it and the image before it.
 
@@ -92,6 +92,8 @@ def generate_auto(
     streamer = kwargs.pop("streamer", None)
     if streamer is not None and len(conditional.input_ids) > 1:
         raise ValueError("A streamer can follow one row only; generate rows one at a time to stream them.")
+    if isinstance(streamer, ImageStreamer):
+        streamer.expect([(int(rows), int(cols)) for rows, cols in torch.as_tensor(grids).tolist()])
     relay = None if streamer is None else _Relay(streamer)
     if relay is not None:
         criteria = kwargs.get("stopping_criteria") or ()
@@ -149,12 +151,12 @@ class _Story:
         relay: _Relay | None,
     ) -> torch.Tensor:
         """Ids `(T,)` of the whole row, after at most `budget` new text tokens."""
-        start = self.model.config.generate_start_token_id
+        starts = self.model.config.image_start_token_ids
         while budget > 0:
             length = self.ids.shape[1]
             self._write(budget, generation_config, {**kwargs, "streamer": relay})
             budget -= self.ids.shape[1] - length
-            if int(self.ids[0, -1]) != start or (relay is not None and relay.stopped):
+            if int(self.ids[0, -1]) not in starts or (relay is not None and relay.stopped):
                 break
             settings: dict[str, Any] = {"do_sample": kwargs.get("do_sample"), "streamer": relay}
             self._draw(generation_config, settings | dict(self.image_sampling))
@@ -165,14 +167,10 @@ class _Story:
     def _write(self, budget: int, generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> None:
         """A segment of text: stock `generate`, which also stops where an image starts."""
         # of what is not in the cache yet: the last code of the newest image, and what ends it
-        unread = self.model.model.edit_tokens(self.ids)[:, self.cache.get_seq_length() :]
-        images: dict[str, Any] = {"edit_mask": bool(unread.any())}
+        unread = self.model.model.image_tasks(self.ids)[:, self.cache.get_seq_length() :]
+        images: dict[str, Any] = {"image_task": max(int(unread.max()), 0)}
         if self.cache.get_seq_length() == 0:
-            images = {
-                "pixel_values": self.row.pixel_values,
-                "image_grid_thw": self.row.image_grid_thw,
-                "source_pixel_values": self.row.source_pixel_values,
-            }
+            images = dict(self.row.pictures)
         positions, _ = self.model.model.get_rope_index(self.ids, image_grid_thw=self.row.image_grid_thw)
         text_positions = torch.arange(self.ids.shape[1], device=self.ids.device).view(1, 1, -1)
         stops = look_up(
@@ -183,22 +181,23 @@ class _Story:
             None,
             generation_config,
             kwargs
-            | {name: value for name, value in images.items() if value is not None}
+            | images
             | {
                 "input_ids": self.ids,
                 "attention_mask": torch.ones_like(self.ids),
                 "position_ids": torch.cat([text_positions, positions]),  # (4, 1, T), as transformers prepares them
                 "cache": self.cache,
-                "eos_token_id": [*stops, self.model.config.generate_start_token_id],
+                "eos_token_id": [*stops, *self.model.config.image_start_token_ids],
                 "max_new_tokens": budget,
             },
             may_draw=True,
         )
 
     def _draw(self, generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> None:
-        """A segment of codes, behind the `<|generate_start|>` that was just said."""
+        """A segment of codes, behind what opens an image and was just said."""
         config = self.model.config
-        conditional = Branch(self.ids, torch.ones_like(self.ids), image_grid_thw=self.row.image_grid_thw)
+        grids = {name: value for name, value in self.row.pictures.items() if name == "image_grid_thw"}
+        conditional = Branch(self.ids, torch.ones_like(self.ids), grids)
         branches, scales = guidance_branches(conditional, self.negative, None, self.settings.guidance_scale, None)
         plan = plan_drawing(
             [self.grid],
@@ -207,12 +206,11 @@ class _Story:
             config.generate_end_token_id,
             self.model._pad_token_id(kwargs),
         )
-        edit = bool(self.model.model.ends_in_edit(self.ids)[0])
         job = DrawingJob(
             branches,
             scales,
             plan,
-            [edit],
+            self.model.model.last_image_tasks(self.ids).tolist(),
             False,
             self.settings.generator,
             resumes=True,

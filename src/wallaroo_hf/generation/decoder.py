@@ -8,8 +8,9 @@ from transformers import DynamicCache, GenerationConfig
 from transformers.masking_utils import create_causal_mask
 
 from .attention import StepMask
+from .branches import Branch, split_rows
+from .null_prompts import NullPrompt, NullPromptCache
 from .ragged import RaggedRows
-from .rows import Branch, NullPrompt, NullPromptCache, split_rows
 
 
 class PairedDecoder:
@@ -20,7 +21,7 @@ class PairedDecoder:
     Args:
         model: the model.
         branches: from the most to the least conditioned.
-        edits: per prompt, whether it is an edit.
+        tasks: the image task of each prompt, its index in `config.image_tasks`.
         copies: images per prompt.
         cache: transformers' cache, empty.
         num_new_tokens: how many tokens will be drawn at most.
@@ -34,7 +35,7 @@ class PairedDecoder:
         self,
         model: Any,
         branches: Sequence[Branch],
-        edits: Sequence[bool],
+        tasks: Sequence[int],
         copies: int,
         cache: Any,
         num_new_tokens: int,
@@ -46,8 +47,8 @@ class PairedDecoder:
         self.model, self.branches, self.copies, self.cache = model, branches, copies, cache
         self.null_prompt_cache = null_prompt_cache
         self.attend_padding, self.num_new_tokens = attend_padding, num_new_tokens
-        self.edits = list(edits) * len(branches)  # per row of the prefill
-        self.edit_mask = self._edit_mask([edit for edit in self.edits for _ in range(copies)])
+        self.tasks = list(tasks) * len(branches)  # per row of the prefill
+        self.image_task = self._image_task([task for task in self.tasks for _ in range(copies)])
         self.options = {"use_cache": True, "output_image_logits": True, "logits_to_keep": 1, **outputs}
         # The first forward sets these:
         self.attention_mask: torch.Tensor | None = None  # (rows, L + new), or None where nothing is hidden
@@ -60,27 +61,25 @@ class PairedDecoder:
         self.compiles = model._valid_auto_compile_criteria({"cache": cache}, generation_config)
         self._step = model.get_compiled_call(generation_config.compile_config) if self.compiles else model.__call__
 
-    def _edit_mask(self, edits: Sequence[bool]) -> torch.Tensor | bool:
-        """One answer for all rows where there is one (then only one adapter and one head run), else `(rows, 1)`."""
-        if len(set(edits)) == 1:
-            return edits[0]
-        return torch.tensor(edits, device=self.model.device).unsqueeze(1)
+    def _image_task(self, tasks: Sequence[int]) -> torch.Tensor | int:
+        """One task for all rows where there is one (then only one adapter and one head run), else `(rows, 1)`."""
+        if len(set(tasks)) == 1:
+            return tasks[0]
+        return torch.tensor(tasks, device=self.model.device).unsqueeze(1)
 
     def prefill(self) -> Any:
         """The first forward: each prompt of each branch once, whatever the number of copies."""
         if self.null_prompt_cache is not None and len(self.branches) > 1 and not self.attend_padding:
             return self._prefill_beside_null_prompts(self.null_prompt_cache)
-        mask = torch.cat([branch.attention_mask for branch in self.branches])  # (branches * B, L)
+        inputs_embeds, mask, position_ids = self._unpack(self.branches)
         self._hide_padding(mask.repeat_interleave(self.copies, dim=0))
-        inputs_embeds = torch.cat([self._embed(branch) for branch in self.branches])  # (branches * B, L, hidden)
-        position_ids = torch.cat([self._positions(branch) for branch in self.branches], dim=1)  # (3, branches * B, L)
         cache = self.cache if self.copies == 1 else DynamicCache(config=self.model.config.get_text_config())
         outputs = self.model(
             inputs_embeds=inputs_embeds,
             attention_mask=self._prefill_mask(mask, inputs_embeds, cache),
             position_ids=position_ids,
             cache=cache,
-            edit_mask=self._edit_mask(self.edits),
+            image_task=self._image_task(self.tasks),
             **self.options,
         )
         self.position_ids = position_ids[:, :, -1:].repeat_interleave(self.copies, dim=1)
@@ -100,14 +99,13 @@ class PairedDecoder:
         *others, last = self.branches
         text_config = self.model.config.get_text_config()
         cache = DynamicCache(config=text_config)
-        mask = torch.cat([branch.attention_mask for branch in others])
-        position_ids = torch.cat([self._positions(branch) for branch in others], dim=1)
+        inputs_embeds, mask, position_ids = self._unpack(others)
         outputs = self.model(
-            inputs_embeds=torch.cat([self._embed(branch) for branch in others]),
+            inputs_embeds=inputs_embeds,
             attention_mask=None if bool(mask.all()) else mask,
             position_ids=position_ids,
             cache=cache,
-            edit_mask=self._edit_mask(self.edits[: len(mask)]),
+            image_task=self._image_task(self.tasks[: len(mask)]),
             **self.options,
         )
         nulls = [self._null_prompt(row, store) for row in split_rows(self.model, last)]
@@ -130,12 +128,12 @@ class PairedDecoder:
         if found is not None:
             return found
         cache = DynamicCache(config=self.model.config.get_text_config())
-        position_ids = self._positions(row)
+        inputs_embeds, _, position_ids = self._unpack([row])
         image_logits = self.model(
-            inputs_embeds=self._embed(row),
+            inputs_embeds=inputs_embeds,
             position_ids=position_ids,
             cache=cache,
-            edit_mask=bool(self.model.model.ends_in_edit(row.input_ids)[0]),
+            image_task=int(self.model.model.last_image_tasks(row.input_ids)[0]),
             **{**self.options, "output_hidden_states": False, "output_attentions": False},
         ).image_logits
         layers = [(layer.keys, layer.values) for layer in cache.layers]
@@ -143,10 +141,11 @@ class PairedDecoder:
         store.put(key, prompt)
         return prompt
 
-    def _embed(self, branch: Branch) -> torch.Tensor:
-        return self.model.model.embed_prompt(
-            branch.input_ids, branch.pixel_values, branch.image_grid_thw, branch.source_pixel_values
-        )
+    def _unpack(self, branches: Sequence[Branch]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What the model takes of branches of one length, row below row: embeddings, mask and positions `(3, rows, L)`."""
+        embeddings = [self.model.model.embed_prompt(branch.input_ids, **branch.pictures) for branch in branches]
+        masks = [branch.attention_mask for branch in branches]
+        return torch.cat(embeddings), torch.cat(masks), torch.cat([self._positions(one) for one in branches], dim=1)
 
     def _positions(self, branch: Branch) -> torch.Tensor:
         return self.model.model.get_rope_index(
@@ -202,25 +201,26 @@ class PairedDecoder:
         """
         conditional, *others = self.branches
         known = int(self.cache.get_seq_length())
-        edits = self.model.model.edit_tokens(conditional.input_ids)[:, known:]
+        tasks = self.model.model.image_tasks(conditional.input_ids)[:, known:]
         positions = [self._positions(conditional)]
         first = self.model(
             input_ids=conditional.input_ids[:, known:],
             position_ids=positions[0][:, :, known:],
             cache=self.cache,
-            edit_mask=edits,
+            image_task=tasks,
             **self.options,
         )
         logits, caches = [first.image_logits], [self.cache]
         for branch in others:
             caches.append(DynamicCache(config=self.model.config.get_text_config()))
-            positions.append(self._positions(branch))
+            inputs_embeds, _, position_ids = self._unpack([branch])
+            positions.append(position_ids)
             logits.append(
                 self.model(
-                    inputs_embeds=self._embed(branch),
-                    position_ids=positions[-1],
+                    inputs_embeds=inputs_embeds,
+                    position_ids=position_ids,
                     cache=caches[-1],
-                    edit_mask=self._edit_mask(self.edits),
+                    image_task=self._image_task(self.tasks),
                     **self.options,
                 ).image_logits
             )
@@ -254,7 +254,7 @@ class PairedDecoder:
             "input_ids": input_ids.repeat(len(self.branches), 1),
             "cache": self.cache,
             "position_ids": position_ids,
-            "edit_mask": self.edit_mask,
+            "image_task": self.image_task,
             **self.options,
         }
         if self.step_mask is not None:
@@ -290,7 +290,7 @@ class PairedDecoder:
             "input_ids": input_ids.to(device).repeat(len(self.branches), 1),
             "cache": self.cache,
             "position_ids": position_ids,
-            "edit_mask": self.edit_mask,
+            "image_task": self.image_task,
             **self.options,
             "logits_to_keep": window,
         }

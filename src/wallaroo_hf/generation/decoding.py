@@ -40,9 +40,10 @@ def last_image_spans(
 def _read_lines(ids: list[int], index: int, config: Any) -> tuple[list[list[int]], bool]:
     """The codes of a row's last image, line by line, and whether its end was reached."""
     first_code = config.text_config.vocab_size
-    if config.generate_start_token_id not in ids:
+    starts = [len(ids) - ids[::-1].index(token) for token in config.image_start_token_ids if token in ids]
+    if not starts:
         raise ValueError(f"Row {index} holds no image; draw one with generation_mode='image'.")
-    start = len(ids) - ids[::-1].index(config.generate_start_token_id)
+    start = max(starts)
     lines: list[list[int]] = [[]]
     for token in ids[start:]:
         if token == config.end_of_line_token_id:

@@ -9,13 +9,14 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 from transformers.utils import logging
 
+from .branches import Branch
 from .choosing import Chooser, ScoreRules
 from .decoder import PairedDecoder
 from .delivery import Delivery
 from .logits_processors import works_in_windows
+from .null_prompts import NullPromptCache
 from .outputs import DrawingOutput, Record
 from .plan import DrawingPlan
-from .rows import Branch, NullPromptCache
 from .sampling import NoiseAhead
 from .windows import WindowDrawing, auto_window
 
@@ -83,7 +84,7 @@ class DrawingJob:
         branches: from the most to the least conditioned; rows of all branches run in one forward, branch by branch.
         guidance_scales: one per step between neighbouring branches.
         plan: the layout of the new tokens.
-        edits: per prompt, whether it is an edit.
+        tasks: the image task of each prompt, its index in `config.image_tasks`.
         attend_padding: reproduce the released decoding loop, which attends left padding after the prefill.
         generator: see [`GumbelNoise`].
         null_prompt_cache: see [`NullPromptCache`].
@@ -95,7 +96,7 @@ class DrawingJob:
     branches: Sequence[Branch]
     guidance_scales: Sequence[float]
     plan: DrawingPlan
-    edits: Sequence[bool]
+    tasks: Sequence[int]
     attend_padding: bool
     generator: torch.Generator | Sequence[torch.Generator] | None
     resumes: bool = False
@@ -111,7 +112,7 @@ class DrawingRun:
     cost none by themselves. With a window it runs over guesses too, see [`WindowDrawing`]. The text head is never computed.
 
     Args:
-        input_ids: prompts `(B, L)`, ending with `<|generate_start|>`, already repeated for `num_return_sequences`.
+        input_ids: prompts `(B, L)`, ending with what opens an image, already repeated for `num_return_sequences`.
         logits_processor, stopping_criteria, generation_config: prepared by `generate`, the caller's own included.
         job: see [`DrawingJob`].
         drawing_streamer: `generate` gives streamers only to its own decoding methods, so it comes bound. One that has an
@@ -142,8 +143,8 @@ class DrawingRun:
         self.decoder = PairedDecoder(
             model,
             job.branches,
-            job.edits,
-            len(input_ids) // len(job.edits),
+            job.tasks,
+            len(input_ids) // len(job.tasks),
             self.cache,
             self.plan.length,
             job.attend_padding,
@@ -182,10 +183,10 @@ class DrawingRun:
         sequences = self.delivery.so_far
         device = sequences.device
         while self.synced and self.model._has_unfinished_sequences(True, self.synced, device=device):
-            self.model(input_ids=sequences[:1, :1].to(self.model.device), use_cache=False, edit_mask=False)
+            self.model(input_ids=sequences[:1, :1].to(self.model.device), use_cache=False, image_task=0)
         self.delivery.end()
         if self.generation_config.return_dict_in_generate:
-            return self.record.result(sequences, self.cache, self.window, self.gave_up_at)
+            return self.record.result(sequences, self.cache, self.plan.grids, self.window, self.gave_up_at)
         return sequences
 
     def _code_by_code(self, input_ids: torch.LongTensor) -> Generator[bool, None, None]:

@@ -1,4 +1,4 @@
-"""Reading what `generate` was given: guidance branches, settings, and what cannot work."""
+"""Reading what `generate` was given: settings, and what cannot work."""
 
 import difflib
 from collections.abc import Callable
@@ -9,16 +9,6 @@ from transformers import GenerationConfig
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
 
-from .rows import Branch
-
-_BRANCH_TENSORS = (
-    "input_ids",
-    "attention_mask",
-    "mm_token_type_ids",
-    "pixel_values",
-    "image_grid_thw",
-    "source_pixel_values",
-)
 # What cannot work while drawing: option -> why.
 _REFUSED = {
     "assistant_model": "assisted decoding drafts text",
@@ -89,64 +79,6 @@ def check_window(window: Any) -> None:
     number = isinstance(window, int) and not isinstance(window, bool) and window >= 1
     if window is not None and window != "auto" and not number:
         raise ValueError(f"`window` is {window!r}, but must be a number of tokens from 1 on, or 'auto'.")
-
-
-def take_branch(kwargs: dict[str, Any], prefix: str) -> Branch | None:
-    """One guidance branch out of the processor's tensors, or None."""
-    tensors = {name: kwargs.pop(f"{prefix}{name}", None) for name in _BRANCH_TENSORS}
-    tensors.pop("mm_token_type_ids")  # follows from the ids
-    sources = tensors["source_pixel_values"]
-    if isinstance(
-        sources, (list, tuple)
-    ):  # transformers' pipelines batch the lists of several calls as lists in a list
-        nested = [entry if isinstance(entry, (list, tuple)) else [entry] for entry in sources]
-        tensors["source_pixel_values"] = [image for entry in nested for image in entry]
-    if tensors["input_ids"] is None:
-        return None
-    if tensors["attention_mask"] is None:
-        tensors["attention_mask"] = torch.ones_like(tensors["input_ids"])
-    return Branch(**tensors)
-
-
-def guidance_branches(
-    conditional: Branch,
-    negative: Branch | None,
-    unprompted: Branch | None,
-    scale: float,
-    source_scale: float | None,
-) -> tuple[list[Branch], list[float]]:
-    """The branches that run, from the most to the least conditioned, and the scale of each step between them.
-
-    Raises:
-        ValueError: if a branch is needed that the processor was not asked for.
-    """
-    if source_scale is not None:
-        if negative is None or unprompted is None:
-            raise ValueError(
-                f"Two-scale guidance (source scale {source_scale}) needs the branch without instruction; prepare the "
-                "inputs with `processor(..., source_guidance=True)` and pass all of its tensors."
-            )
-        return [conditional, unprompted, negative], [scale, source_scale]
-    if scale <= 1:
-        return [conditional], []
-    if negative is None:
-        raise ValueError(
-            f"Guidance (scale {scale}) needs the unconditional branch, but there is no `negative_input_ids`; pass all "
-            "tensors that the processor returned, or guidance_scale=1."
-        )
-    return [conditional, negative], [scale]
-
-
-def equal_lengths(branches: list[Branch], pad_token_id: int) -> list[Branch]:
-    """Left-pads all branches to the longest."""
-    longest = max(branch.input_ids.shape[1] for branch in branches)
-    padded = []
-    for branch in branches:
-        missing = longest - branch.input_ids.shape[1]
-        ids = torch.nn.functional.pad(branch.input_ids, (missing, 0), value=pad_token_id)
-        mask = torch.nn.functional.pad(branch.attention_mask, (missing, 0), value=0)
-        padded.append(Branch(ids, mask, branch.pixel_values, branch.image_grid_thw, branch.source_pixel_values))
-    return padded
 
 
 def needs_sync(model: Any) -> bool:

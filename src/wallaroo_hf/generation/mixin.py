@@ -14,6 +14,7 @@ from transformers.utils.generic import is_flash_attention_requested
 from ..layout.wallaroo_abilities import DEFAULT_GUIDANCE_SCALE
 from .attention import static_cache_length
 from .auto import generate_auto
+from .branches import align, guidance_branches, take_branch
 from .cache import roomy_cache
 from .decoding import decode_rows, last_image_spans
 from .doors import DoorsMixin
@@ -21,17 +22,16 @@ from .drawing import DrawingArguments, DrawingJob, DrawingRun, DrawingSettings
 from .inputs import (
     IMAGE_SAMPLING,
     check_window,
-    equal_lengths,
-    guidance_branches,
     look_up,
     needs_sync,
     refuse_impossible,
     refuse_unknown_entries,
-    take_branch,
 )
 from .logits_processors import check_guidance_min_p
+from .null_prompts import NullPromptCache
+from .outputs import DrawingOutput
 from .plan import plan_drawing
-from .rows import NullPromptCache
+from .streamers import ImageStreamer
 from .text_positions import TextPositionsMixin
 
 __all__ = ["WallarooGenerationMixin"]
@@ -166,10 +166,10 @@ class WallarooGenerationMixin(DoorsMixin, TextPositionsMixin):
         """Text by transformers' own `generate`, in which no drawing token is chosen.
 
         Args:
-            may_draw: `<|generate_start|>` can be chosen after all, which says that an image comes next.
+            may_draw: what opens an image can be chosen after all, which says that an image comes next.
         """
         lookup = functools.partial(look_up, generation_config, self.generation_config)
-        never = set(self.config.drawing_token_ids) - ({self.config.generate_start_token_id} if may_draw else set())
+        never = set(self.config.drawing_token_ids) - set(self.config.image_start_token_ids if may_draw else ())
         own = lookup("suppress_tokens", kwargs.get("suppress_tokens"), [])
         kwargs["suppress_tokens"] = sorted(never | {int(token) for token in own})
         input_ids = inputs if inputs is not None else kwargs.get("input_ids")
@@ -232,7 +232,10 @@ class WallarooGenerationMixin(DoorsMixin, TextPositionsMixin):
         settings = self._complete(arguments, generation_config, kwargs)
         lookup = functools.partial(look_up, generation_config, self.generation_config)
         copies = int(lookup("num_return_sequences", kwargs.get("num_return_sequences"), 1))
-        return self._run(self._drawing_job(kwargs, copies, settings), generation_config, kwargs)
+        job = self._drawing_job(kwargs, copies, settings)
+        if isinstance(kwargs.get("streamer"), ImageStreamer):
+            kwargs["streamer"].expect(job.plan.grids)
+        return self._run(job, generation_config, kwargs)
 
     def _drawing_job(
         self,
@@ -245,9 +248,8 @@ class WallarooGenerationMixin(DoorsMixin, TextPositionsMixin):
         negative = take_branch(kwargs, "negative_")
         unprompted = take_branch(kwargs, "unprompted_")
         grids = kwargs.pop("target_grid_hw", None)
-        if conditional is None or not bool(
-            (conditional.input_ids[:, -1] == self.config.generate_start_token_id).all()
-        ):
+        starts = set(self.config.image_start_token_ids)
+        if conditional is None or not starts.issuperset(conditional.input_ids[:, -1].tolist()):
             raise ValueError(
                 "The prompts were not prepared for drawing (they do not end with <|generate_start|>); pass "
                 'generation_mode="image" to the processor too, in pipelines as '
@@ -255,12 +257,8 @@ class WallarooGenerationMixin(DoorsMixin, TextPositionsMixin):
             )
         if grids is None:
             raise ValueError("`target_grid_hw` is missing; pass all tensors that the processor returned.")
-        edits = self.model.ends_in_edit(conditional.input_ids).tolist()
-        if any(edits) and not self.config.has_editing:
-            raise ValueError(
-                "This checkpoint has no editing parts (it was trained up to stage 3); convert or load a stage 4 "
-                "checkpoint to edit images."
-            )
+        tasks = self.model.last_image_tasks(conditional.input_ids).tolist()
+        self.config.require_tasks(tasks)
         if settings.attend_padding and is_flash_attention_requested(self.config):
             raise ValueError(
                 "`attend_padding=True` needs a mask that flash attention cannot take; load the model with "
@@ -270,9 +268,9 @@ class WallarooGenerationMixin(DoorsMixin, TextPositionsMixin):
             conditional, negative, unprompted, settings.guidance_scale, settings.source_guidance_scale
         )
         num_grids = [(int(rows), int(cols)) for rows, cols in torch.as_tensor(grids).tolist()]
-        if len(num_grids) != len(edits):
+        if len(num_grids) != len(tasks):
             raise ValueError(
-                f"`target_grid_hw` has {len(num_grids)} rows, but there are {len(edits)} prompts; give one per prompt."
+                f"`target_grid_hw` has {len(num_grids)} rows, but there are {len(tasks)} prompts; give one per prompt."
             )
         plan = plan_drawing(
             [grid for grid in num_grids for _ in range(copies)],
@@ -281,19 +279,12 @@ class WallarooGenerationMixin(DoorsMixin, TextPositionsMixin):
             self.config.generate_end_token_id,
             self._pad_token_id(kwargs),
         )
-        for branch in branches:
-            if len(branch.input_ids) != len(edits):
-                raise ValueError(
-                    f"The guidance branches have {len(edits)} and {len(branch.input_ids)} rows, but must have one row per "
-                    "prompt each; pass the processor's tensors together and unchanged."
-                )
-        branches = equal_lengths(branches, self._pad_token_id(kwargs))
-        branches = [branch.to(self.device) for branch in branches]
+        branches = align(branches, self._pad_token_id(kwargs), self.device)
         return DrawingJob(
             branches,
             scales,
             plan,
-            edits,
+            tasks,
             settings.attend_padding,
             settings.generator,
             null_prompt_cache=settings.null_prompt_cache,
@@ -395,8 +386,8 @@ class WallarooGenerationMixin(DoorsMixin, TextPositionsMixin):
         model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
         if kwargs.get("use_cache", True) and not kwargs.get("is_first_iteration", False):
             model_inputs.pop("source_pixel_values", None)
-            if model_inputs.get("edit_mask") is None:
-                model_inputs["edit_mask"] = False
+            if model_inputs.get("image_task") is None:
+                model_inputs["image_task"] = 0
         return model_inputs
 
     def _expand_inputs_for_generation(
@@ -428,16 +419,16 @@ class WallarooGenerationMixin(DoorsMixin, TextPositionsMixin):
     @torch.no_grad()
     def decode_image_tokens(
         self,
-        tokens: torch.Tensor,
+        tokens: torch.Tensor | DrawingOutput,
         target_grid_hw: torch.Tensor | Sequence[Sequence[int]] | None = None,
         allow_partial: bool = False,
     ) -> torch.Tensor | list[torch.Tensor]:
         """Decodes the last image of each row.
 
         Args:
-            tokens: `(B, T)` ids from `generate`.
-            target_grid_hw: `(B, 2)` rows and columns, needed only for images that are drawn without line breaks and are
-                not square.
+            tokens: `(B, T)` ids from `generate`, or its whole output, which knows the grids.
+            target_grid_hw: `(B, 2)` rows and columns, needed only for ids of images that are drawn without line breaks and
+                are not square.
             allow_partial: decode the complete rows of images that were stopped, instead of refusing them.
 
         Returns:
@@ -446,5 +437,8 @@ class WallarooGenerationMixin(DoorsMixin, TextPositionsMixin):
         Raises:
             ValueError: if a row has no image, an incomplete one, or one whose grid cannot be told.
         """
+        if isinstance(tokens, DrawingOutput):
+            target_grid_hw = tokens.target_grid_hw if target_grid_hw is None else target_grid_hw
+            tokens = tokens.sequences
         grids = last_image_spans(tokens, target_grid_hw, self.config, allow_partial)
         return decode_rows(self.model.vq_model, [grid.to(self.device) for grid in grids])

@@ -46,9 +46,11 @@ class DrawingOutput(GenerateDecoderOnlyOutput):
 
     Attributes:
         statistics: see [`DrawingStatistics`].
+        target_grid_hw: `(B, 2)` int64, rows and columns of each image; `decode_image_tokens` takes the whole output.
     """
 
     statistics: DrawingStatistics | None = None
+    target_grid_hw: torch.Tensor | None = None
 
 
 class Record:
@@ -74,9 +76,14 @@ class Record:
                 kept.append(tuple(layer[: self.rows].clone() for layer in given))
 
     def result(
-        self, sequences: torch.Tensor, cache: Any, window: int = 1, gave_up_at: int | None = None
+        self,
+        sequences: torch.Tensor,
+        cache: Any,
+        grids: Sequence[tuple[int, int]],
+        window: int = 1,
+        gave_up_at: int | None = None,
     ) -> DrawingOutput:
-        """The output of `generate`."""
+        """The output of `generate`; see [`DrawingOutput`] and [`DrawingStatistics`]."""
 
         def as_tuple(values: list | None) -> tuple | None:
             return None if values is None else tuple(values)
@@ -89,6 +96,7 @@ class Record:
             hidden_states=as_tuple(self.hidden_states),
             cache=cache,
             statistics=DrawingStatistics(window, self.decided, gave_up_at),
+            target_grid_hw=torch.tensor(grids, dtype=torch.long),
         )
 
 

@@ -18,23 +18,28 @@ class DrawingPlan:
         forced_token_ids: `(B, N)` int64: line breaks, the image's end, then padding; -1 where a code is drawn.
         code_positions: `(B, N)` int64: raster index of the code drawn there; meaningless where a token is forced.
         draws_code: per position, which rows draw a code there (on the host, so that no step waits for the device).
-        columns: how many codes each row of each image has.
+        grids: `(rows, cols)` of each image.
     """
 
     forced_token_ids: torch.Tensor
     code_positions: torch.Tensor
     draws_code: list[list[bool]]
-    columns: list[int]
+    grids: list[tuple[int, int]]
 
     @property
     def length(self) -> int:
         """Number of new tokens, the end of the longest image included."""
         return len(self.draws_code)
 
+    @property
+    def columns(self) -> list[int]:
+        """How many codes each row of each image has."""
+        return [cols for _, cols in self.grids]
+
     def to(self, device: torch.device) -> "DrawingPlan":
         """The same plan with its tensors on a device."""
         forced, positions = self.forced_token_ids.to(device), self.code_positions.to(device)
-        return DrawingPlan(forced, positions, self.draws_code, self.columns)
+        return DrawingPlan(forced, positions, self.draws_code, self.grids)
 
 
 def plan_drawing(
@@ -58,4 +63,4 @@ def plan_drawing(
     forced = torch.tensor([stream + [pad_id] * (length - len(stream)) for stream in streams], dtype=torch.long)
     is_code = forced == -1
     positions = (is_code.long().cumsum(dim=1) - 1).clamp(min=0)
-    return DrawingPlan(forced, positions, is_code.T.tolist(), [cols for _, cols in grids])
+    return DrawingPlan(forced, positions, is_code.T.tolist(), list(grids))

@@ -38,14 +38,14 @@ class DrawingGroup:
         follow: Follow | None,
     ) -> None:
         self.model = model
-        self.grids = batch["target_grid_hw"].repeat_interleave(copies, dim=0)  # (images, 2)
         self.streamer: ImageStreamer | None = None
         if follow is not None:
             on_row = functools.partial(_tell, follow)
-            self.streamer = ImageStreamer(model, None, self.grids, on_row=on_row)
+            self.streamer = ImageStreamer(model, None, on_row=on_row)
         arguments, sampling = DrawingArguments.read(settings, generators)
         kwargs = {**batch, **sampling, "streamer": self.streamer, "num_return_sequences": copies}
         self._run = model._begin_drawing(arguments, None, kwargs)
+        self.grids = self._run.plan.grids  # (rows, columns) of each image
         self.tokens: torch.Tensor | None = None  # (images, T), when it is over
         self.was_ended = False
 

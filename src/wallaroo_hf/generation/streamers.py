@@ -18,7 +18,7 @@ class ImageStreamer(BaseStreamer):
         model: the model that draws; its image tokenizer decodes previews.
         processor: turns decoded pixels into pictures.
         target_grid_hw: `(B, 2)` rows and columns, as the processor gives them; with `num_return_sequences` each counts for
-            all of its copies.
+            all of its copies. Default: `generate` tells it.
         on_row: called as `on_row(streamer, image, rows)` when row number `rows` of image `image` (counted from 0) is
             complete. Returning False stops the drawing, as [`~ImageStreamer.stop`] does.
         on_code: called after each new token as `on_code(counts)`, with the number of codes of each image.
@@ -29,7 +29,7 @@ class ImageStreamer(BaseStreamer):
     def show(streamer, image, rows):
         streamer.preview(image).save("preview.png")
 
-    streamer = ImageStreamer(model, processor, inputs["target_grid_hw"], on_row=show)
+    streamer = ImageStreamer(model, processor, on_row=show)
     tokens = model.generate(**inputs, generation_mode="image", streamer=streamer)
     ```
     """
@@ -38,16 +38,24 @@ class ImageStreamer(BaseStreamer):
         self,
         model: Any,
         processor: Any,
-        target_grid_hw: torch.Tensor | Sequence[Sequence[int]],
+        target_grid_hw: torch.Tensor | Sequence[Sequence[int]] | None = None,
         on_row: Callable[["ImageStreamer", int, int], bool | None] | None = None,
         on_code: Callable[[list[int]], None] | None = None,
     ) -> None:
         self.model, self.processor = model, processor
-        self.grids = [(int(rows), int(cols)) for rows, cols in torch.as_tensor(target_grid_hw).tolist()]
+        self.grids: list[tuple[int, int]] = []
+        self._is_told = target_grid_hw is None
+        if target_grid_hw is not None:
+            self.grids = [(int(rows), int(cols)) for rows, cols in torch.as_tensor(target_grid_hw).tolist()]
         self.on_row, self.on_code = on_row, on_code
         self.codes: list[list[int]] = []
         self.stopped = False
         self._drawing = False
+
+    def expect(self, grids: Sequence[tuple[int, int]]) -> None:
+        """Takes `(rows, cols)` of each image before the first token; `generate` calls it. What was given stays."""
+        if self._is_told:
+            self.grids = list(grids)
 
     def put(self, value: torch.Tensor) -> None:
         """Takes the prompts `(B, L)` first, then the next ids `(B,)`."""
@@ -57,7 +65,7 @@ class ImageStreamer(BaseStreamer):
         first_code = self.model.config.text_config.vocab_size
         finished = []
         for image, token in enumerate(value.tolist()):
-            if token == self.model.config.generate_start_token_id:
+            if token in self._starts:
                 self.codes[image] = []  # another image begins (auto mode)
             if token < first_code:
                 continue
@@ -72,12 +80,15 @@ class ImageStreamer(BaseStreamer):
                 self.stop()
 
     def _begin(self, num_images: int) -> None:
+        if not self.grids:
+            raise ValueError("The streamer was not told the images' sizes; give it the processor's `target_grid_hw`.")
         if num_images % len(self.grids):
             raise ValueError(
                 f"`target_grid_hw` has {len(self.grids)} rows, but {num_images} images are drawn; give the streamer the "
                 "processor's `target_grid_hw`."
             )
         self._copies = num_images // len(self.grids)
+        self._starts = self.model.config.image_start_token_ids
         self.codes = [[] for _ in range(num_images)]
         self.stopped, self._drawing = False, True
 

@@ -87,6 +87,9 @@ PROMPT_TEMPLATES: dict[str, dict[str, list[str]]] = {
     "editing": {"en": list(EDITING_TEMPLATES_EN), "zh": list(EDITING_TEMPLATES_ZH)},
 }
 
+# image task -> the token that opens its images
+START_TOKENS = {"generation": GENERATE_START, "editing": GENERATE_START}
+
 _CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 _TURN = re.compile(
     rf"{re.escape(IM_START)}(?P<role>[^\n]*)\n(?P<content>.*?)(?:{re.escape(IM_END)}\n?|\Z)", flags=re.DOTALL
@@ -140,15 +143,17 @@ class DrawingTurn:
         indicators: the size announcement, height first, or "" where the checkpoint has none.
         source: the rows of the source image block, or "" for text-to-image.
         history: everything before the user's turn, written out; the system turn at least.
+        start: the token that opens the image.
     """
 
     instruction: str
     indicators: str = ""
     source: str = ""
     history: str = f"{IM_START}system\n{SYSTEM_PROMPT}{IM_END}\n"
+    start: str = GENERATE_START
 
     def render(self, layout: str) -> str:
-        """The prompt up to and including `<|generate_start|>`.
+        """The prompt up to and including the token that opens the image.
 
         `"trained"` is the order of the released training code, `"published_eval"` that of the released evaluation
         scripts: there the text-to-image indicators stand after the turn, and editing lacks the assistant header.
@@ -163,11 +168,11 @@ class DrawingTurn:
         blocks = ""
         if self.source:  # low level before high level: the paper's section 5 found the other order much worse
             blocks = f"{PIXEL_START}{self.source}{PIXEL_END}{VISION_START}{IMAGE_PAD}{VISION_END}"
-        return f"{self.history}{IM_START}user\n{blocks}{self.instruction}{suffix}{end}{header}{GENERATE_START}"
+        return f"{self.history}{IM_START}user\n{blocks}{self.instruction}{suffix}{end}{header}{self.start}"
 
 
 def render_answer(rows: str) -> str:
-    """What follows `<|generate_start|>` in training: the image, its end, and the end of the turn."""
+    """What follows the opening token in training: the image, its end, and the end of the turn."""
     return f"{rows}{GENERATE_END}{IM_END}\n"
 
 

@@ -1,7 +1,8 @@
 """Small bridges between the codebook and the language model, and the rules for which token meets which bridge."""
 
+import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -33,26 +34,67 @@ class WallarooImageHead(nn.Sequential):
         return super().forward(hidden_states.to(self[0].weight.dtype))
 
 
-def choose_by_task(edit_mask: torch.Tensor, edited: torch.Tensor, generated: torch.Tensor) -> torch.Tensor:
-    """`edited` where `edit_mask` `(B, T)` says so, else `generated`, both `(B, T, C)`; a device map may part the three."""
-    device = edited.device
-    return torch.where(edit_mask.unsqueeze(-1).to(device), edited, generated.to(device))
+def run_by_task(
+    owner: Any, kind: Literal["adapter", "head"], image_task: torch.Tensor | int, inputs: torch.Tensor
+) -> torch.Tensor:
+    """Takes each position through the adapter or the head of its image task. A device map may part the parts.
+
+    With several tasks every position goes through all parts and keeps one result: they are tiny, and it needs neither a
+    data-dependent shape nor a wait for the device.
+
+    Args:
+        owner: the model that has the parts.
+        kind: which entry of [`ImageTask`] names them.
+        image_task: indices in `config.image_tasks`, `(B, T)`, of any value where no image stands; or one for all positions.
+        inputs: `(B, T, C)`.
+    """
+    if isinstance(image_task, int):
+        return part_of_task(owner, kind, image_task)(inputs)
+    first = part_of_task(owner, kind, 0)
+    chosen = first(inputs)
+    for index in range(1, len(owner.config.image_tasks)):
+        part = part_of_task(owner, kind, index)
+        if part is not first:
+            outputs = part(inputs)
+            mine = (image_task == index).unsqueeze(-1).to(outputs.device)
+            chosen = torch.where(mine, outputs, chosen.to(outputs.device))
+    return chosen
+
+
+def part_of_task(owner: Any, kind: Literal["adapter", "head"], index: int) -> nn.Module:
+    """The adapter or head of an image task: its own, or that of the first task in a checkpoint that lacks it.
+
+    Raises:
+        ValueError: for an index that is none.
+    """
+    config = owner.config
+    tasks = config.image_tasks
+    if not 0 <= index < len(tasks):
+        names = ", ".join(f"{number} ({task.name})" for number, task in enumerate(tasks))
+        raise ValueError(f"`image_task` is {index}, but must be one of {names}.")
+    task = tasks[index]
+    return getattr(owner, getattr(task if config.has_task(task) else tasks[0], kind))
 
 
 class TokenMasks(NamedTuple):
-    """Where the special kinds of tokens stand, all `(B, T)` bool.
+    """Where the special kinds of tokens stand.
 
     Attributes:
-        vision: NaViT placeholders: `<|image_pad|>` between `<|vision_start|>` and `<|vision_end|>`.
-        source: placeholders of the source to edit: `<|image_pad|>` between `<|pixel_start|>` and `<|pixel_end|>`.
-        edit: tokens of image spans that are edits, from their `<|generate_start|>` on.
-        image: tokens of all image spans, from `<|generate_start|>` up to (not including) `<|generate_end|>`.
+        vision: NaViT placeholders, `(B, T)` bool: `<|image_pad|>` between `<|vision_start|>` and `<|vision_end|>`.
+        source: placeholders of the source to edit, `(B, T)` bool: `<|image_pad|>` between `<|pixel_start|>` and
+            `<|pixel_end|>`.
+        task: `(B, T)` int64: in image spans, from the token that opens them up to (not including) `<|generate_end|>`, the
+            span's task as its index in `config.image_tasks`; -1 elsewhere.
     """
 
     vision: torch.Tensor
     source: torch.Tensor
-    edit: torch.Tensor
-    image: torch.Tensor
+    task: torch.Tensor
+
+    @property
+    def image(self) -> torch.Tensor:
+        """Tokens of all image spans, `(B, T)` bool."""
+        return self.task >= 0
 
 
 def row_starts(position_ids: torch.Tensor | None) -> torch.Tensor | None:
@@ -71,8 +113,8 @@ def token_masks(
 ) -> TokenMasks:
     """Reads the layout off token ids `(B, T)`, which must start where the rows start.
 
-    A span is an edit iff `<|pixel_start|>` occurs between the previous `<|generate_end|>` (or the row's start) and its
-    `<|generate_start|>`.
+    A source stands before a span iff `<|pixel_start|>` occurs between the previous `<|generate_end|>` (or the row's start)
+    and the token that opens it.
 
     Args:
         starts_of_rows: `(B, T)` bool, where several rows stand one after the other (see [`row_starts`]).
@@ -85,7 +127,13 @@ def token_masks(
     vision = placeholder & (count(config.vision_start_token_id) > count(config.vision_end_token_id))
     sources = count(config.pixel_start_token_id)
     source = placeholder & (sources > count(config.pixel_end_token_id))
-    starts = input_ids == config.generate_start_token_id
+    positions = torch.arange(1, input_ids.shape[-1] + 1, device=input_ids.device)
+    newest = {  # of each kind of opening token, the position of the last one so far, from 1; 0 before the first
+        token: torch.where(input_ids == token, positions, 0).cummax(dim=-1).values
+        for token in config.image_start_token_ids
+    }
+    opened = functools.reduce(torch.maximum, newest.values())
+    starts = opened == positions
     ends = input_ids == config.generate_end_token_id
     image = starts.cumsum(dim=-1) > ends.cumsum(dim=-1)
     # Sources seen when the last image ended and when this one started: both counts only grow, so a running maximum
@@ -93,7 +141,14 @@ def token_masks(
     resets = ends if starts_of_rows is None else ends | starts_of_rows.to(ends.device)
     before = torch.where(resets, sources, 0).cummax(dim=-1).values
     at_start = torch.where(starts, sources, 0).cummax(dim=-1).values
-    return TokenMasks(vision, source, image & (at_start > before), image)
+    task = torch.full_like(opened, -1)
+    for index, one in enumerate(config.image_tasks):
+        token = getattr(config, one.start_token)
+        if token is None:
+            continue
+        fits = image & (newest[token] == opened)
+        task = torch.where(fits & (at_start > before) if one.after_source else fits, index, task)
+    return TokenMasks(vision, source, task)
 
 
 def scatter_checked(

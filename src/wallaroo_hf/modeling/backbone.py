@@ -12,14 +12,15 @@ from ..generation.attention import LayerConfig
 from .adapters import (
     TokenMasks,
     WallarooAdapter,
-    choose_by_task,
     fill_missing,
     row_starts,
+    run_by_task,
     scatter_checked,
     token_masks,
 )
 from .configuration import WallarooConfig
 from .low_memory import LowMemoryMixin
+from .parts import EDITING, SOURCE_ADAPTER
 from .positions import PositionsMixin
 from .vq import WallarooVQModel
 
@@ -35,6 +36,8 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
     """
 
     config: WallarooConfig
+    generation_adapter: WallarooAdapter
+    source_adapter: WallarooAdapter
     input_modalities = ("image", "text")
     _no_split_modules = [*Qwen2_5_VLModel._no_split_modules, *WallarooVQModel._no_split_modules]
 
@@ -43,10 +46,8 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
         for layer in self.language_model.layers:
             layer.self_attn.config = LayerConfig(layer.self_attn.config)
         self.vq_model = WallarooVQModel._from_config(config.vq_config)
-        self.generation_adapter = WallarooAdapter(config)
-        if config.has_editing:
-            self.source_adapter = WallarooAdapter(config)
-            self.edit_adapter = WallarooAdapter(config)
+        for name in config.image_adapters:
+            setattr(self, name, WallarooAdapter(config))
         self.post_init()
 
     # ------------------------------------------------------------------------------------------------------ images
@@ -124,15 +125,14 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
 
     # -------------------------------------------------------------------------------------------------- embeddings
 
-    def embed_ids(self, input_ids: torch.Tensor, edit_mask: torch.Tensor | bool) -> torch.Tensor:
+    def embed_ids(self, input_ids: torch.Tensor, image_task: torch.Tensor | int) -> torch.Tensor:
         """Embeds text ids by the table and codes by codebook and adapter.
 
-        Every position takes both ways and keeps one: the adapters are tiny, and it needs neither a data-dependent shape
-        nor a wait for the device.
+        Every position takes both ways and keeps one, as in [`run_by_task`].
 
         Args:
             input_ids: `(B, T)` int64.
-            edit_mask: which codes belong to edits, `(B, T)` or one answer for all.
+            image_task: which task each code belongs to: its index in `config.image_tasks`, `(B, T)` or one for all.
 
         Returns:
             `(B, T, hidden_size)`.
@@ -142,7 +142,7 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
         text = self.get_input_embeddings()(input_ids.masked_fill(is_code, 0))
         with torch.no_grad():  # the codebook is frozen
             vectors = self.vq_model.codebook_lookup((input_ids - vocab_size).clamp(min=0))
-        return torch.where(is_code.unsqueeze(-1), self._adapt(vectors, edit_mask).to(text), text)
+        return torch.where(is_code.unsqueeze(-1), self._adapt(vectors, image_task).to(text), text)
 
     def embed_prompt(
         self,
@@ -153,9 +153,8 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
     ) -> torch.Tensor:
         """Embeds whole prompts `(B, T)` with all their images: `(B, T, hidden_size)`. See `forward` for the tensors."""
         masks = token_masks(input_ids, self.config)
-        inputs_embeds = self._embed_sources(
-            self.embed_ids(input_ids, masks.edit), masks, source_pixel_values, None, None
-        )
+        inputs_embeds = self.embed_ids(input_ids, self._image_task(input_ids, None, masks))
+        inputs_embeds = self._embed_sources(inputs_embeds, masks, source_pixel_values, None, None)
         if pixel_values is None and not bool(masks.vision.any()):
             return inputs_embeds
         if pixel_values is None or image_grid_thw is None:
@@ -194,7 +193,7 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
         Every part runs once and in the same order as with a batch that has it; ZeRO-3 gathers weights in that order.
         """
         touched = inputs_embeds.new_zeros(())
-        if self.config.has_editing and not has_sources:
+        if SOURCE_ADAPTER in self.config.image_adapters and not has_sources:
             empty = inputs_embeds.new_zeros(0, self.config.vq_config.embed_dim)
             touched = touched + self.source_adapter(empty).sum()
         if not has_vision:
@@ -205,20 +204,16 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
             touched = touched + 0.0 * torch.cat(features.pooler_output).sum()
         return inputs_embeds + touched.to(inputs_embeds)
 
-    def edit_tokens(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Which tokens of whole rows `(B, T)` stand in an image span that is an edit: `(B, T)` bool."""
-        return token_masks(input_ids, self.config).edit
+    def image_tasks(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """The image task of each token of whole rows: `(B, T)` int64, index in `config.image_tasks`, -1 outside images."""
+        return token_masks(input_ids, self.config).task
 
-    def ends_in_edit(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Whether the image span that each row of prompts `(B, T)` ends in is an edit: `(B,)` bool."""
-        return self.edit_tokens(input_ids)[:, -1]
+    def last_image_tasks(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """The image task of the span that each row of prompts `(B, T)` ends in: `(B,)` int64, 0 where it ends in none."""
+        return self.image_tasks(input_ids)[:, -1].clamp(min=0)
 
-    def _adapt(self, vectors: torch.Tensor, edit_mask: torch.Tensor | bool) -> torch.Tensor:
-        if edit_mask is False or not self.config.has_editing:
-            return self.generation_adapter(vectors)
-        if edit_mask is True:
-            return self.edit_adapter(vectors)
-        return choose_by_task(edit_mask, self.edit_adapter(vectors), self.generation_adapter(vectors))
+    def _adapt(self, vectors: torch.Tensor, image_task: torch.Tensor | int) -> torch.Tensor:
+        return run_by_task(self, "adapter", image_task, vectors)
 
     def source_latents(
         self,
@@ -240,11 +235,8 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
 
     def _adapt_sources(self, latents: list[torch.Tensor], source_mask: Sequence[torch.Tensor] | None) -> torch.Tensor:
         """Source latents to hidden vectors `(codes of all sources, hidden_size)`."""
-        if not self.config.has_editing:
-            raise ValueError(
-                "This checkpoint has no editing parts (it was trained up to stage 3); convert or load a stage 4 "
-                "checkpoint to edit images."
-            )
+        if SOURCE_ADAPTER not in self.config.image_adapters:
+            raise ValueError(EDITING.lacking)
         if source_mask is not None:
             sizes = [len(latent) for latent in latents]
             if len(source_mask) != len(latents) or any(
@@ -299,6 +291,7 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
         source_pixel_values: Sequence[torch.Tensor] | None = None,
         source_latents: Sequence[torch.Tensor | None] | None = None,
         source_mask: Sequence[torch.Tensor] | None = None,
+        image_task: torch.Tensor | int | None = None,
         edit_mask: torch.Tensor | bool | None = None,
         mm_encoder_outputs: dict[str, Any] | None = None,
         touch_all_parts: bool = False,
@@ -316,7 +309,9 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
                 unquantised `latents`), one `(rows, cols, embed_dim)` per source block; None entries are encoded from
                 `source_pixel_values`, which then holds only those.
             source_mask: one bool `(codes,)` per source, or `(sources, codes)`: True = replaced by a constant (training).
-            edit_mask: which codes belong to edits, `(B, T)` or one answer for all; read off the ids when absent.
+            image_task: which task each code belongs to, as its index in `config.image_tasks`: `(B, T)` or one for all; read
+                off the ids when absent.
+            edit_mask: the same where there are drawings and edits only: which codes belong to edits.
             mm_encoder_outputs: NaViT features in place of `pixel_values`, as transformers' `generate` prepares them.
             touch_all_parts: also run the parts that this batch does not need, with no effect on the result. Where
                 parameters are sharded or gradients averaged over processes (DDP, FSDP, ZeRO-3), every process must run
@@ -324,7 +319,7 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
 
         Raises:
             ValueError: for video input, for tensors that do not match the placeholders, and for codes in a step that
-                continues a cache without `edit_mask`.
+                continues a cache without `image_task`.
         """
         if pixel_values_videos is not None or video_grid_thw is not None:
             raise ValueError("Video input is not supported yet; pass single frames as images.")
@@ -334,13 +329,15 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
             text_config = self.config.get_text_config()
             if text_config.use_cache if use_cache is None else use_cache:
                 cache = DynamicCache(config=text_config)  # as the language model would; positions are kept with it
+        if edit_mask is not None:
+            image_task = edit_mask  # False and True are the indices of drawings and edits
         if input_ids is not None and inputs_embeds is None:
             masks = None
-            # A step that continues a cache says which codes are edits; asking the cache would wait for the device.
-            if source_pixel_values is not None or source_latents is not None or edit_mask is None:
+            # A step that continues a cache says whose codes it holds; asking the cache would wait for the device.
+            if source_pixel_values is not None or source_latents is not None or image_task is None:
                 starts_row = cache is None or int(cache.get_seq_length()) == 0
                 masks = token_masks(input_ids, self.config, row_starts(position_ids)) if starts_row else None
-            inputs_embeds = self.embed_ids(input_ids, self._edit_mask(input_ids, edit_mask, masks))
+            inputs_embeds = self.embed_ids(input_ids, self._image_task(input_ids, image_task, masks))
             if masks is not None:
                 inputs_embeds = self._embed_sources(
                     inputs_embeds, masks, source_pixel_values, source_latents, source_mask
@@ -362,16 +359,18 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
             **kwargs,
         )
 
-    def _edit_mask(
-        self, input_ids: torch.Tensor, edit_mask: torch.Tensor | bool | None, masks: TokenMasks | None
-    ) -> torch.Tensor | bool:
-        if edit_mask is not None or not self.config.has_editing:
-            return False if edit_mask is None else edit_mask
+    def _image_task(
+        self, input_ids: torch.Tensor, image_task: torch.Tensor | int | None, masks: TokenMasks | None
+    ) -> torch.Tensor | int:
+        if image_task is not None:
+            return image_task
+        if not any(map(self.config.has_task, self.config.image_tasks[1:])):
+            return 0
         if masks is not None:
-            return masks.edit
+            return masks.task
         if bool((input_ids >= self.config.text_config.vocab_size).any()):
             raise ValueError(
-                "The step continues a cache and holds image codes, so it cannot be seen whether they belong to an edit; "
-                "pass `edit_mask` (`generate` does)."
+                "The step continues a cache and holds image codes, so it cannot be seen which task they belong to; pass "
+                "`image_task`, or `edit_mask` (`generate` does)."
             )
-        return False
+        return 0

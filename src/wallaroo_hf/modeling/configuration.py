@@ -3,12 +3,14 @@
 import difflib
 from collections.abc import Iterable
 from dataclasses import fields
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import GenerationConfig, PreTrainedConfig, Qwen2_5_VLConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig, Qwen2_5_VLVisionConfig
+
+from .parts import IMAGE_TASKS, ImageTask
 
 __all__ = ["WallarooConfig", "WallarooVQConfig"]
 
@@ -129,6 +131,9 @@ class WallarooConfig(Qwen2_5_VLConfig):
         indicator_token_ids (`list[int]`): tokens that announce the edges of an image, `<indicator:N>`; none in stages
             without them.
 
+    Attributes:
+        image_tasks: what a model of this class can draw, see [`ImageTask`]; a part of the class, not of the file.
+
     Raises:
         ValueError: for keys that neither this class, nor transformers, nor published Qwen2.5-VL configurations have,
             and for a `codebook_size` that contradicts `vq_config`.
@@ -139,6 +144,8 @@ class WallarooConfig(Qwen2_5_VLConfig):
         **Qwen2_5_VLConfig.sub_configs_defaults,
         "vq_config": SubConfigSpec(config_class=WallarooVQConfig),
     }
+
+    image_tasks: ClassVar[tuple[ImageTask, ...]] = IMAGE_TASKS
 
     vq_config: Any = None
     codebook_size: int | None = None
@@ -177,9 +184,40 @@ class WallarooConfig(Qwen2_5_VLConfig):
     @property
     def drawing_token_ids(self) -> list[int]:
         """The tokens that only stand in, before or around images that are drawn; text never holds them."""
-        around = (self.generate_start_token_id, self.generate_end_token_id, self.pixel_start_token_id)
+        around = (*self.image_start_token_ids, self.generate_end_token_id, self.pixel_start_token_id)
         within = (self.pixel_end_token_id, self.end_of_line_token_id, self.generate_image_token_id)
         return [*around, *within, *self.indicator_token_ids]
+
+    @property
+    def image_start_token_ids(self) -> list[int]:
+        """The tokens that open an image that is drawn."""
+        ids = (getattr(self, task.start_token) for task in self.image_tasks)
+        return list(dict.fromkeys(token for token in ids if token is not None))
+
+    def has_task(self, task: ImageTask) -> bool:
+        """Whether the parts of an image task exist."""
+        return task.switch is None or bool(getattr(self, task.switch))
+
+    @property
+    def image_adapters(self) -> tuple[str, ...]:
+        """The adapters that exist, each once, in the order in which they are made."""
+        there = filter(self.has_task, self.image_tasks)
+        return tuple(dict.fromkeys(adapter for task in there for adapter in task.adapters))
+
+    @property
+    def image_heads(self) -> tuple[str, ...]:
+        """The image heads that exist, each once, in the order in which they are made."""
+        return tuple(dict.fromkeys(task.head for task in filter(self.has_task, self.image_tasks)))
+
+    def require_tasks(self, indices: Iterable[int]) -> None:
+        """Raises for an image task (its index in `image_tasks`) whose parts do not exist.
+
+        Raises:
+            ValueError: saying what to do.
+        """
+        for task in (self.image_tasks[index] for index in sorted(set(indices))):
+            if not self.has_task(task):
+                raise ValueError(task.lacking)
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:

@@ -1,6 +1,6 @@
 """The training loss: per task, mean cross-entropy over text labels plus mean cross-entropy over code labels."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,9 +8,10 @@ from torch.nn import functional as F
 
 from .adapters import token_masks
 from .configuration import WallarooConfig
+from .parts import loss_names, task_names
 
-TASKS = ("understanding", "generation", "editing")
-LOSS_NAMES = ("understanding_text", "generation_text", "generation_image", "editing_text", "editing_image")
+TASKS = task_names()
+LOSS_NAMES = loss_names()  # of the released tasks; a model's own are `loss_names(config.image_tasks)`
 
 
 class LabelPlaces(NamedTuple):
@@ -18,7 +19,7 @@ class LabelPlaces(NamedTuple):
 
     Attributes:
         is_text, is_code: `(B, T - 1)` bool: whether position p + 1 has a label of that kind (p predicts it).
-        text_tasks: `(N,)` int64, index into `TASKS`, of the text labels in order.
+        text_tasks: `(N,)` int64, index into [`task_names`], of the text labels in order.
         image_tasks: `(M,)` int64, the same for codes.
     """
 
@@ -36,8 +37,8 @@ def find_labels(
 ) -> LabelPlaces:
     """Sorts labels by kind and task.
 
-    A code belongs to the task of its image span; a row's text belongs to the most that the row does (editing, else
-    generation, else understanding).
+    A code belongs to the task of its image span; a row's text belongs to the most that the row does: the last image task
+    of the table that it has, else understanding.
 
     Args:
         input_ids, labels: `(B, T)`, labels unshifted, codes as `<|generate_image_pad|>` or `vocab_size + index`.
@@ -47,14 +48,14 @@ def find_labels(
     shifted = labels[:, 1:]
     is_code = (shifted >= config.text_config.vocab_size) | (shifted == config.generate_image_token_id)
     is_text = (shifted >= 0) & ~is_code
-    does = torch.where(masks.edit, 2, masks.image.long())  # (B, T): what each token takes part in
+    does = masks.task + 1  # (B, T): what each token takes part in
     if starts_of_rows is None:
         row_task = does.amax(dim=1, keepdim=True).expand_as(does)
     else:
         rows = starts_of_rows.to(does.device).flatten().cumsum(dim=0)
         most = torch.zeros(int(rows[-1]) + 1, dtype=does.dtype, device=does.device)
         row_task = most.scatter_reduce(0, rows, does.flatten(), "amax")[rows].view_as(does)
-    image_tasks = torch.where(masks.edit[:, 1:][is_code], 2, 1)  # of the predicted token
+    image_tasks = does[:, 1:][is_code].clamp(min=1)  # of the predicted token
     return LabelPlaces(is_text, is_code, row_task[:, 1:][is_text], image_tasks)
 
 
@@ -64,10 +65,11 @@ def count_labels(
     config: WallarooConfig,
     starts_of_rows: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """How many labels each part of the loss has: `(5,)` int64 in the order of `LOSS_NAMES`. See [`find_labels`]."""
+    """How many labels each part of the loss has: int64 in the order of [`loss_names`]. See [`find_labels`]."""
     places = find_labels(input_ids, labels, config, starts_of_rows)
-    text, image = (tasks.bincount(minlength=len(TASKS)) for tasks in (places.text_tasks, places.image_tasks))
-    return torch.stack([text[0], text[1], image[1], text[2], image[2]])
+    tasks = len(config.image_tasks) + 1
+    text, image = (of.bincount(minlength=tasks) for of in (places.text_tasks, places.image_tasks))
+    return torch.cat([text[:1], torch.stack([text, image], dim=1)[1:].flatten()])  # understanding has no codes
 
 
 def task_losses(
@@ -77,39 +79,43 @@ def task_losses(
     image_logits: torch.Tensor,
     image_labels: torch.Tensor,
     image_tasks: torch.Tensor,
+    tasks: Sequence[str] = TASKS,
 ) -> dict[str, torch.Tensor]:
     """Named means (paper section 4; released training scripts), in float32.
 
     Args:
         text_logits: `(N, vocab_size)`, aligned with `text_labels` (already shifted).
         text_labels: `(N,)` int64.
-        text_tasks: `(N,)` int64, index into `TASKS`.
+        text_tasks: `(N,)` int64, index into `tasks`.
         image_logits, image_labels, image_tasks: the same for codes, `(M, codebook_size)` and `(M,)`.
+        tasks: names, see [`task_names`].
 
     Returns:
-        Scalars under `understanding_text`, `generation_text`, `generation_image`, `editing_text`, `editing_image`, those
-        that have labels.
+        Scalars under `understanding_text`, `generation_text`, `generation_image`, `editing_text`, `editing_image` and the
+        like, those that have labels.
     """
     losses = {}
-    for index, task in enumerate(TASKS):
-        for kind, logits, labels, tasks in (
+    for index, task in enumerate(tasks):
+        for kind, logits, labels, belongs_to in (
             ("text", text_logits, text_labels, text_tasks),
             ("image", image_logits, image_labels, image_tasks),
         ):
-            chosen = tasks == index
+            chosen = belongs_to == index
             if chosen.any():
                 losses[f"{task}_{kind}"] = F.cross_entropy(logits[chosen].float(), labels[chosen])
     return losses
 
 
-def total_loss(losses: Mapping[str, torch.Tensor], weights: Mapping[str, float] | None = None) -> torch.Tensor:
-    """`Σ_task weight · (text mean + code mean)`; weights default to 1.
+def total_loss(
+    losses: Mapping[str, torch.Tensor], weights: Mapping[str, float] | None = None, tasks: Sequence[str] = TASKS
+) -> torch.Tensor:
+    """`Σ_task weight · (text mean + code mean)`; weights default to 1. `tasks` are those that may have one.
 
     Raises:
         ValueError: for a weight of an unknown task.
     """
     weights = weights or {}
-    unknown = set(weights) - set(TASKS)
+    unknown = set(weights) - set(tasks)
     if unknown:
-        raise ValueError(f"`loss_weights` names {sorted(unknown)}, but the tasks are {', '.join(TASKS)}.")
+        raise ValueError(f"`loss_weights` names {sorted(unknown)}, but the tasks are {', '.join(tasks)}.")
     return sum((loss * weights.get(name.rpartition("_")[0], 1.0) for name, loss in losses.items()), torch.tensor(0.0))

@@ -2,20 +2,27 @@
 
 import torch
 
+from .configuration import WallarooConfig
+from .parts import part_names
+
 __all__ = ["LowMemoryMixin"]
 
 
 class LowMemoryMixin:
     """What our models add to transformers' quantized and offloaded loading."""
 
-    # The one list that all of transformers' quantizers leave alone, whatever modules the caller tells them to skip:
-    # patterns for the names of modules, which have a prefix in a larger model.
-    _keep_in_fp32_modules = [
-        r"(.*\.)?vq_model",
-        r"(.*\.)?(generation|source|edit)_adapter",
-        r"(.*\.)?(generation|edit)_head",
-    ]
+    config: WallarooConfig
     _keep_in_fp32_modules_strict = ["vq_model"]
+
+    def post_init(self) -> None:
+        """Keeps the image tokenizer and the image parts from quantizers, whatever modules the caller tells them to skip.
+
+        The one list that all of transformers' quantizers leave alone: patterns for the names of modules, which have a
+        prefix in a larger model.
+        """
+        parts = ("vq_model", *part_names(self.config.image_tasks))
+        self._keep_in_fp32_modules = [rf"(.*\.)?{part}" for part in parts]
+        super().post_init()  # type: ignore[misc]
 
     def _get_dtype_plan(self, dtype: torch.dtype) -> dict[str, torch.dtype]:
         """Loading in float16 must not turn adapters and heads to float32, for which transformers made that list."""

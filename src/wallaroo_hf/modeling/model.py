@@ -1,4 +1,4 @@
-"""`WallarooForConditionalGeneration`: the body with its three heads, its losses and its `generate`."""
+"""`WallarooForConditionalGeneration`: the body with its heads, its losses and its `generate`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +13,12 @@ from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
 from ..generation.mixin import WallarooGenerationMixin
-from .adapters import WallarooImageHead, choose_by_task, row_starts, token_masks
+from .adapters import WallarooImageHead, part_of_task, row_starts, run_by_task, token_masks
 from .backbone import WallarooModel
 from .configuration import WallarooConfig
-from .losses import LOSS_NAMES, find_labels, task_losses, total_loss
+from .losses import find_labels, task_losses, total_loss
 from .low_memory import LowMemoryMixin
+from .parts import loss_names, task_names
 from .vq import WallarooVQModel
 
 __all__ = ["WallarooCausalLMOutput", "WallarooForConditionalGeneration"]
@@ -34,7 +35,7 @@ class WallarooCausalLMOutput(MultimodalCausalLMOutputWithPast):
         image_logits: code logits. With labels `(M, codebook_size)`, the rows that predict the M code labels, in order;
             with `output_image_logits=True` `(B, K, codebook_size)`; else None.
         losses: named means: `understanding_text`, `generation_text`, `generation_image`, `editing_text`,
-            `editing_image`, those that have labels; with `touch_all_parts` all five, 0 where there are no labels.
+            `editing_image`, those that have labels; with `touch_all_parts` all of them, 0 where there are no labels.
     """
 
     image_logits: torch.FloatTensor | None = None
@@ -48,6 +49,7 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
     """
 
     config: WallarooConfig
+    generation_head: WallarooImageHead
     input_modalities = ("image", "text")
     output_modalities = ("image", "text")
     _no_split_modules = WallarooModel._no_split_modules
@@ -56,9 +58,8 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
         super(Qwen2_5_VLForConditionalGeneration, self).__init__(config)
         self.model = WallarooModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
-        self.generation_head = WallarooImageHead(config)
-        if config.has_editing:
-            self.edit_head = WallarooImageHead(config)
+        for name in config.image_heads:
+            setattr(self, name, WallarooImageHead(config))
         self.post_init()
 
     @property
@@ -66,13 +67,9 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
         """The image tokenizer."""
         return self.model.vq_model
 
-    def image_logits(self, hidden_states: torch.Tensor, edit_mask: torch.Tensor | bool) -> torch.Tensor:
+    def image_logits(self, hidden_states: torch.Tensor, image_task: torch.Tensor | int) -> torch.Tensor:
         """Code logits `(..., codebook_size)` of hidden states `(..., hidden_size)`, by the head of their span's task."""
-        if edit_mask is False or not self.config.has_editing:
-            return self.generation_head(hidden_states)
-        if edit_mask is True:
-            return self.edit_head(hidden_states)
-        return choose_by_task(edit_mask, self.edit_head(hidden_states), self.generation_head(hidden_states))
+        return run_by_task(self, "head", image_task, hidden_states)
 
     @can_return_tuple
     @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
@@ -96,6 +93,7 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
         source_mask: Sequence[torch.Tensor] | None = None,
         target_pixel_values: Sequence[torch.Tensor] | None = None,
         target_image_tokens: Sequence[torch.Tensor | None] | None = None,
+        image_task: torch.Tensor | int | None = None,
         edit_mask: torch.Tensor | bool | None = None,
         mm_encoder_outputs: dict[str, Any] | None = None,
         output_image_logits: bool = False,
@@ -109,7 +107,7 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
 
         Args:
             input_ids, attention_mask, mm_token_type_ids, pixel_values, image_grid_thw, source_pixel_values, source_latents,
-                source_mask, edit_mask, touch_all_parts: see [`WallarooModel.forward`].
+                source_mask, image_task, edit_mask, touch_all_parts: see [`WallarooModel.forward`].
             position_ids: `(3, B, T)` as in Qwen2.5-VL, or `(4, B, T)` with positions in the row first: where those are 0 a
                 row begins, so several rows can stand one after the other without padding.
             labels: `(B, T)`, unshifted (the label at p is predicted at p - 1), -100 = ignored; codes are
@@ -137,6 +135,8 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
         unknown = kwargs.keys() - TransformersKwargs.__optional_keys__
         if unknown:
             raise TypeError(f"WallarooForConditionalGeneration.forward got unexpected arguments: {sorted(unknown)}.")
+        if edit_mask is not None:
+            image_task = edit_mask
         if labels is not None and use_cache is None:
             use_cache = False  # nothing continues a training row, and with a cache rows without padding would mix
         if input_ids is not None and cache is None:
@@ -159,7 +159,7 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
             source_pixel_values=source_pixel_values,
             source_latents=source_latents,
             source_mask=source_mask,
-            edit_mask=edit_mask,
+            image_task=image_task,
             mm_encoder_outputs=mm_encoder_outputs,
             touch_all_parts=touch_all_parts,
             **kwargs,
@@ -167,7 +167,7 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
         hidden_states = outputs.last_hidden_state
         loss, logits, image_logits, losses = None, None, None, None
         if output_image_logits:
-            image_logits = self._kept_image_logits(hidden_states, input_ids, edit_mask, logits_to_keep)
+            image_logits = self._kept_image_logits(hidden_states, input_ids, image_task, logits_to_keep)
         elif labels is not None:
             if input_ids is None:
                 raise ValueError("`labels` need `input_ids`, which say where the images are.")
@@ -176,8 +176,9 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
             )
             if touch_all_parts:  # every head belongs to the graph, and there are as many losses in every process
                 touched = 0.0 * (logits.sum() + image_logits.sum())
-                losses = {name: losses.get(name, 0.0) + touched for name in LOSS_NAMES}
-            loss = total_loss(losses, loss_weights).to(hidden_states.device)
+                names = loss_names(self.config.image_tasks)
+                losses = {name: losses.get(name, 0.0) + touched for name in names}
+            loss = total_loss(losses, loss_weights, task_names(self.config.image_tasks)).to(hidden_states.device)
         if not output_image_logits and (labels is None or logits_to_keep is not None):
             logits = self.lm_head(_kept(hidden_states, logits_to_keep))
         return WallarooCausalLMOutput(
@@ -195,16 +196,16 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
         self,
         hidden_states: torch.Tensor,
         input_ids: torch.Tensor | None,
-        edit_mask: torch.Tensor | bool | None,
+        image_task: torch.Tensor | int | None,
         logits_to_keep: int | torch.Tensor | None,
     ) -> torch.Tensor:
-        if edit_mask is None:
+        if image_task is None:
             if input_ids is None:
-                raise ValueError("`output_image_logits=True` needs `input_ids` or `edit_mask`.")
-            edit_mask = token_masks(input_ids, self.config).edit if self.config.has_editing else False
-        if isinstance(edit_mask, torch.Tensor) and edit_mask.shape[1] == hidden_states.shape[1]:
-            edit_mask = _kept(edit_mask.unsqueeze(-1), logits_to_keep).squeeze(-1)
-        return self.image_logits(_kept(hidden_states, logits_to_keep), edit_mask)
+                raise ValueError("`output_image_logits=True` needs `input_ids` or `image_task`.")
+            image_task = token_masks(input_ids, self.config).task
+        if isinstance(image_task, torch.Tensor) and image_task.shape[1] == hidden_states.shape[1]:
+            image_task = _kept(image_task.unsqueeze(-1), logits_to_keep).squeeze(-1)
+        return self.image_logits(_kept(hidden_states, logits_to_keep), image_task)
 
     def _losses(
         self,
@@ -219,7 +220,7 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
         places = find_labels(input_ids, labels, self.config, starts_of_rows)
         shifted, before = labels[:, 1:], hidden_states[:, :-1]
         text_logits = self.lm_head(before[places.is_text])
-        image_logits = self._label_image_logits(before[places.is_code], places.image_tasks == 2, every_head)
+        image_logits = self._label_image_logits(before[places.is_code], places.image_tasks - 1, every_head)
         losses = task_losses(
             text_logits,
             shifted[places.is_text],
@@ -227,19 +228,32 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
             image_logits,
             shifted[places.is_code] - self.config.text_config.vocab_size,
             places.image_tasks,
+            task_names(self.config.image_tasks),
         )
         return text_logits, image_logits, losses
 
-    def _label_image_logits(self, hidden_states: torch.Tensor, edited: torch.Tensor, every_head: bool) -> torch.Tensor:
-        """Code logits `(M, codebook_size)` of `(M, hidden_size)`, each row through its own head only."""
-        if not self.config.has_editing:
-            return self.generation_head(hidden_states)
-        if not every_head and not bool(edited.any()):
-            return self.generation_head(hidden_states)
-        if not every_head and bool(edited.all()):
-            return self.edit_head(hidden_states)
-        parts = self.generation_head(hidden_states[~edited]), self.edit_head(hidden_states[edited])
-        order = torch.cat([(~edited).nonzero(), edited.nonzero()]).squeeze(1).argsort()
+    def _label_image_logits(
+        self, hidden_states: torch.Tensor, image_tasks: torch.Tensor, every_head: bool
+    ) -> torch.Tensor:
+        """Code logits `(M, codebook_size)` of `(M, hidden_size)`, each row through its own head only.
+
+        Args:
+            image_tasks: `(M,)`, indices in `config.image_tasks`.
+            every_head: also run the heads that no row needs.
+        """
+        tasks = self.config.image_tasks
+        # whose head each task has
+        heads = [index if self.config.has_task(task) else 0 for index, task in enumerate(tasks)]
+        for index, head in enumerate(heads):
+            image_tasks = image_tasks if head == index else image_tasks.masked_fill(image_tasks == index, head)
+        used = sorted(set(heads)) if every_head else image_tasks.unique().tolist() or [0]
+        if len(used) == 1:
+            return part_of_task(self, "head", used[0])(hidden_states)
+        chosen = [image_tasks == index for index in used]
+        parts = [
+            part_of_task(self, "head", index)(hidden_states[mine]) for index, mine in zip(used, chosen, strict=True)
+        ]
+        order = torch.cat([mine.nonzero() for mine in chosen]).squeeze(1).argsort()
         return torch.cat(parts)[order]
 
 

@@ -30,6 +30,7 @@ class DrawingRequest:
         language: whose templates are used; the unconditional branch keeps the conditional one's.
         history: everything before the user's turn, where the row came as a chat.
         fit: how the source is brought to `size`.
+        task: the image task, as in `prompt_templates`; None = editing where there is a source, else generation.
     """
 
     prompt: str
@@ -40,6 +41,12 @@ class DrawingRequest:
     language: str
     history: str | None = None
     fit: str = "crop"
+    task: str | None = None
+
+    @property
+    def image_task(self) -> str:
+        """The name of its image task."""
+        return self.task or ("generation" if self.source is None else "editing")
 
     @classmethod
     def from_text(

@@ -1,13 +1,14 @@
 """The steps from chats, prompts and images to rows of tensors; `WallarooProcessor` inherits them."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ..layout import grid, prompt_texts
-from ..layout.special_tokens import GENERATE_IMAGE_PAD, GENERATE_START, IMAGE_PAD, VISION_START, indicator_token
+from ..layout.special_tokens import GENERATE_IMAGE_PAD, IMAGE_PAD, VISION_START, indicator_token
 from .batch import RAGGED_KEYS, WallarooBatchFeature
 from .drawing_requests import DrawingRequest
 from .image_processor import WallarooImageProcessor, flatten_images
@@ -25,6 +26,7 @@ class PreparationMixin:
     size_indicators: bool
     line_breaks: bool
     prompt_templates: dict[str, dict[str, list[str]]]
+    start_tokens = prompt_texts.START_TOKENS
     image_token_size: int
     pixel_limits: dict[str, dict[str, int]]
     has_editing: bool
@@ -101,18 +103,19 @@ class PreparationMixin:
         sources = [request.source for request in edits if request.source is not None]
         vision, lengths = self._navit(sources, self.pixel_limits.get("editing"), merged["images_kwargs"])
         queue = iter(lengths)
-        texts, refused = [], refused_tokens(self.tokenizer)
+        texts, starts, refused = [], set(), refused_tokens(self.tokenizer)
         for request in requests:
             turn = self._turn(request, template)
             refuse_special_tokens("prompt in its template", turn.instruction, refused)
             text = turn.render(layout)
+            starts.add(turn.start)
             if request.source is not None:
                 head, vision_start, tail = text.rpartition(VISION_START)
                 text = head + vision_start + expand_vision(tail, [next(queue)])
             if request.target is not None:
                 text += prompt_texts.render_answer(self._rows(GENERATE_IMAGE_PAD, request.size))
             texts.append(text)
-        spans = _drawn_spans if return_labels else None
+        spans = functools.partial(_drawn_spans, starts) if return_labels else None
         rows = tokenize(self.tokenizer, texts, merged["text_kwargs"], spans)
         if edits:
             vision["source_pixel_values"] = [
@@ -123,12 +126,13 @@ class PreparationMixin:
 
     def _turn(self, request: DrawingRequest, template: int | str) -> prompt_texts.DrawingTurn:
         height, width = request.size
-        templates = self.prompt_templates["generation" if request.source is None else "editing"]
+        templates = self.prompt_templates[request.image_task]
         instruction = prompt_texts.fill_template(template, templates, request.language, request.prompt, height, width)
         indicators = self._indicators(height, width)
         source = "" if request.source is None else self._rows(IMAGE_PAD, request.size)
         history = {} if request.history is None else {"history": request.history}
-        return prompt_texts.DrawingTurn(instruction, indicators, source, **history)
+        start = self.start_tokens[request.image_task]
+        return prompt_texts.DrawingTurn(instruction, indicators, source, start=start, **history)
 
     def _indicators(self, height: int, width: int) -> str:
         """The announcement of a size, height first, or "" where the checkpoint has none."""
@@ -206,6 +210,6 @@ class PreparationMixin:
         return batch
 
 
-def _drawn_spans(text: str) -> list[tuple[int, int]]:
-    """In a training row that ends with an image, everything from its `<|generate_start|>` on is learned."""
-    return [(text.rindex(GENERATE_START), len(text))]
+def _drawn_spans(starts: Collection[str], text: str) -> list[tuple[int, int]]:
+    """In a training row that ends with an image, everything from what opens it (one of `starts`) on is learned."""
+    return [(max(text.rfind(start) for start in starts), len(text))]

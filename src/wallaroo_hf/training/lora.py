@@ -17,17 +17,16 @@ from ..families.loading import load_model, reading_checkpoint, refuse, stored_fa
 from ..files.whole import new_folder, require_new
 from ..modeling.configuration import WallarooConfig
 from ..modeling.model import WallarooForConditionalGeneration
+from ..modeling.parts import part_names
 from ..processing.processor import WallarooProcessor
 from .checkpoints import ADAPTER_SETTINGS, find_last_complete_checkpoint
-from .preparation import add_editing_parts
-from .trained_parts import EDITING_PARTS, GENERATION_PARTS
+from .preparation import add_image_parts
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
 
 __all__ = ["add_lora", "find_adapter", "load_in_4bit", "lora_config", "merge_adapter"]
 
-IMAGE_PARTS = tuple(name.rstrip(".") for name in GENERATION_PARTS + EDITING_PARTS)
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -151,10 +150,10 @@ def load_in_4bit(
     )
 
 
-def _image_parts(model: nn.Module) -> list[str]:
+def _image_parts(model: Any) -> list[str]:
     """The image heads and adapters that a model has."""
     found = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    return [name for name in IMAGE_PARTS if name in found]
+    return [name for name in part_names(model.config.image_tasks) if name in found]
 
 
 def _peft() -> Any:
@@ -276,14 +275,16 @@ def _load_base(
     settings = folder / ADAPTER_SETTINGS
     if (settings / "config.json").is_file():
         trained = WallarooConfig.from_pretrained(settings)
-        if trained.has_editing and not model.config.has_editing:
+        for task in model.config.image_tasks:
+            if not trained.has_task(task) or model.config.has_task(task):
+                continue
             keys = _adapter_shapes(folder)
-            if not all(any(part in key for key in keys) for part in EDITING_PARTS):
+            if not all(any(part in key for key in keys) for part in task.prefixes):
                 raise ValueError(
-                    f"The base '{base}' has no editing parts, and the adapter brings none although it was trained with "
+                    f"The base '{base}' has no {task.name} parts, and the adapter brings none although it was trained with "
                     "new ones; train again with image parts (`train_image_parts=True`)."
                 )
-            add_editing_parts(model)
+            add_image_parts(model, task)
         model.config.stage = trained.stage
     if (settings / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(settings)

@@ -13,6 +13,7 @@ from ..layout.special_tokens import added_tokens, indicator_token_ids
 from ..modeling.adapters import WallarooAdapter, WallarooImageHead
 from ..modeling.configuration import WallarooConfig
 from ..modeling.model import WallarooForConditionalGeneration
+from ..modeling.parts import EDITING, ImageTask, part_names
 from ..processing.processor import WallarooProcessor
 from .stages import Stage, check_order
 
@@ -128,27 +129,37 @@ def _warn_of_sizes_without_indicator(layout: Layout) -> None:
 
 
 def add_editing_parts(model: WallarooForConditionalGeneration, init: str = "random") -> None:
-    """Gives a model of stages 1 to 3 the editing parts, in place.
+    """Gives a model of stages 1 to 3 the editing parts, in place; see [`add_image_parts`]."""
+    add_image_parts(model, EDITING, init)
+
+
+def add_image_parts(model: WallarooForConditionalGeneration, task: ImageTask, init: str = "random") -> None:
+    """Gives a model new adapters and a new head of an image task, in place. What it shares with another task stays.
 
     Args:
-        init: `"random"` (the released code loads stage 3 into a model with new editing parts), or `"generation"`: edit
-            adapter and source adapter are copies of the generation adapter, the edit head of the generation head.
+        task: one that the checkpoint can do without.
+        init: `"random"` (the released code loads stage 3 into a model with new editing parts), or `"generation"`: adapters
+            are copies of the generation adapter, the head of the generation head.
     """
-    model.config.has_editing = True
-    model.model.config.has_editing = True
+    others = [other for other in model.config.image_tasks if other != task and model.config.has_task(other)]
+    new = [name for name in task.adapters if name not in part_names(others)]
+    for config in (model.config, model.model.config):
+        setattr(config, str(task.switch), True)
     like = model.generation_head[0].weight
+    adapters: list[nn.Module]
+    head: nn.Module
     if init == "generation":
-        source, edit = copy.deepcopy(model.model.generation_adapter), copy.deepcopy(model.model.generation_adapter)
-        head: nn.Module = copy.deepcopy(model.generation_head)
+        adapters = [copy.deepcopy(model.model.generation_adapter) for _ in new]
+        head = copy.deepcopy(model.generation_head)
     else:
-        source, edit = WallarooAdapter(model.config), WallarooAdapter(model.config)
+        adapters = [WallarooAdapter(model.config) for _ in new]
         head = WallarooImageHead(model.config)
-        for part in (source, edit, head):
+        for part in (*adapters, head):
             for module in part.modules():
                 model._init_weights(module)
-    model.model.source_adapter = source.to(like)
-    model.model.edit_adapter = edit.to(like)
-    model.edit_head = head.to(like)
+    for name, adapter in zip(new, adapters, strict=True):
+        setattr(model.model, name, adapter.to(like))
+    setattr(model, task.head, head.to(like))
 
 
 def trainable_summary(model: Any) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """What a run looks like: its losses as a plot, and pictures side by side on a sheet."""
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from ..modeling.losses import LOSS_NAMES, TASKS
 
 __all__ = ["contact_sheet", "plot_losses"]
 
-TASK_COLORS = dict(zip(TASKS, ("#2a78b5", "#d9822b", "#3d9950"), strict=True))
+COLORS = ("#2a78b5", "#d9822b", "#3d9950", "#8e5ea2", "#b5534a", "#2f9e9e", "#8c6d31", "#6b7280")  # of tasks, in turn
 SMOOTHED_FROM = 60  # points; below, the raw curve is readable
 # ---------------------------------------------------------------------------------------------------------- losses
 
@@ -46,11 +47,14 @@ def plot_losses(
         from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise ImportError('Plots need matplotlib; run `pip install "wallaroo-hf[train]"`.') from error
-    curves = {name: _curve(log_history, name) for names in _PANELS.values() for name in names}
+    all_panels = _panels(log_history)
+    curves = {name: _curve(log_history, name) for names in all_panels.values() for name in names}
     curves = {name: curve for name, curve in curves.items() if any(math.isfinite(value) for _, value in curve)}
     if not curves:
         raise ValueError("The log has no losses to plot; train for at least `logging_steps` steps.")
-    panels = {panel: [name for name in names if name in curves] for panel, names in _PANELS.items()}
+    tasks = dict.fromkeys([*TASKS, *filter(None, map(_task_of, curves))])
+    colors = dict(zip(tasks, itertools.cycle(COLORS)))
+    panels = {panel: [name for name in names if name in curves] for panel, names in all_panels.items()}
     panels = {panel: names for panel, names in panels.items() if names}
     figure = Figure(figsize=(5 * len(panels), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -59,7 +63,7 @@ def plot_losses(
     lost = [entry["step"] for entry in log_history if "loss" in entry and not math.isfinite(entry["loss"])]
     for axes, (panel, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
         for name in names:
-            _draw_curve(axes, name, curves[name])
+            _draw_curve(axes, name, curves[name], colors.get(_task_of(name), "#333333"))
         if panel == _IMAGE_PANEL and codebook_size is not None:
             axes.axhline(math.log(codebook_size), color="0.5", linestyle=":", label=f"a guess among {codebook_size:,}")
         for step in lost:
@@ -77,11 +81,23 @@ def plot_losses(
 
 
 _SUM_PANEL, _IMAGE_PANEL, _TEXT_PANEL = "Sum over tasks", "Image codes", "Text"
-_PANELS = {
-    _SUM_PANEL: ["loss", "eval_loss"],
-    _IMAGE_PANEL: [f"{set_}loss_{name}" for name in LOSS_NAMES if name.endswith("image") for set_ in ("", "eval_")],
-    _TEXT_PANEL: [f"{set_}loss_{name}" for name in LOSS_NAMES if name.endswith("text") for set_ in ("", "eval_")],
-}
+
+
+def _panels(log_history: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The losses of each panel, those of the released tasks first, then whatever else was logged."""
+    logged = (key.removeprefix("eval_") for entry in log_history for key in entry)
+    parts = dict.fromkeys([*(f"loss_{name}" for name in LOSS_NAMES), *logged])
+    return {
+        _SUM_PANEL: ["loss", "eval_loss"],
+        **{
+            panel: [f"{set_}{name}" for name in parts if _is_part(name, kind) for set_ in ("", "eval_")]
+            for panel, kind in ((_IMAGE_PANEL, "image"), (_TEXT_PANEL, "text"))
+        },
+    }
+
+
+def _is_part(name: str, kind: str) -> bool:
+    return name.startswith("loss_") and name.endswith(f"_{kind}")
 
 
 def _curve(log_history: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
@@ -90,11 +106,14 @@ def _curve(log_history: Sequence[Mapping[str, Any]], name: str) -> list[tuple[fl
     return sorted(points.items())
 
 
-def _draw_curve(axes: Any, name: str, curve: Sequence[tuple[float, float]]) -> None:
+def _task_of(name: str) -> str:
+    """The task of a logged loss; "" for the sum."""
+    return name.removeprefix("eval_").removeprefix("loss_").rpartition("_")[0]
+
+
+def _draw_curve(axes: Any, name: str, curve: Sequence[tuple[float, float]], color: str) -> None:
     evaluated = name.startswith("eval_")
-    what = name.removeprefix("eval_").removeprefix("loss_")
-    color = TASK_COLORS.get(what.rpartition("_")[0], "#333333")
-    label = {"loss": "sum"}.get(what, what.rpartition("_")[0]) + (" (evaluation)" if evaluated else "")
+    label = (_task_of(name) or "sum") + (" (evaluation)" if evaluated else "")
     steps, values = [step for step, _ in curve], [value for _, value in curve]
     style: dict[str, Any] = {"color": color, "linestyle": "--" if evaluated else "-"}
     if evaluated or len(curve) < 2:

@@ -13,9 +13,8 @@ from typing import Any
 
 from ..files.parsing import parse_yaml
 from ..layout.checkpoint_layout import PAPER_LAYOUTS, Layout
+from .data.training_rows import TASKS
 from .trained_parts import ALWAYS_FROZEN, PARTS, as_prefixes, check_prefixes, word_for
-
-TASK_NAMES = ("understanding", "generation", "editing", "interleaved")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,11 +94,11 @@ class Stage:
         for name in ("max_steps", "global_batch_size", "max_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Stage setting `{name}` is {getattr(self, name)!r}, but must be at least 1.")
-        unknown = set(self.task_ratio) - set(TASK_NAMES)
+        unknown = set(self.task_ratio) - set(TASKS)
         if unknown or not any(share > 0 for share in self.task_ratio.values()):
             raise ValueError(
                 f"Stage setting `task_ratio` is {dict(self.task_ratio)!r}, but must give a share above 0 to at least one "
-                f"of {', '.join(TASK_NAMES)}, and to nothing else."
+                f"of {', '.join(TASKS)}, and to nothing else."
             )
 
     def named_layout(self) -> Layout:

@@ -14,8 +14,9 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from ..files.run_lock import only_run
 from ..files.whole import full_disk_said, give_usual_modes
-from ..modeling.losses import LOSS_NAMES, count_labels, total_loss
+from ..modeling.losses import count_labels, total_loss
 from ..modeling.model import WallarooForConditionalGeneration
+from ..modeling.parts import loss_names, task_names
 from ..processing.processor import WallarooProcessor
 from .arguments import WallarooTrainingArguments
 from .checkpoints import ADAPTER_SETTINGS, AtomicCheckpointMixin, find_last_complete_checkpoint
@@ -70,9 +71,11 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         device = self.args.device
         if self._is_sharded:
             hide_image_tokenizer(self.wallaroo, device)
-        self._step_counts = torch.ones(len(LOSS_NAMES), device=device)  # labels of the whole optimizer step
+        self._tasks = task_names(self.wallaroo.config.image_tasks)
+        self._loss_names = loss_names(self.wallaroo.config.image_tasks)
+        self._step_counts = torch.ones(len(self._loss_names), device=device)  # labels of the whole optimizer step
         # since the last log: sums of losses over labels, and label counts
-        self._train_parts = torch.zeros(2, len(LOSS_NAMES), device=device)
+        self._train_parts = torch.zeros(2, len(self._loss_names), device=device)
         self._eval_parts = torch.zeros_like(self._train_parts)
         self._rows_without_loss: list[str] = []  # of this optimizer step
         self._bad_steps_in_a_row = 0
@@ -111,7 +114,7 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         transformers' own count is one number for all labels, but here each part of the loss has a mean of its own.
         """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        counts = torch.zeros(len(LOSS_NAMES), device=device)
+        counts = torch.zeros(len(self._loss_names), device=device)
         for batch in batches:
             counts += count_labels(batch["input_ids"], batch["labels"], self.wallaroo.config).to(counts)
         self._step_counts = self.accelerator.reduce(counts, "sum")
@@ -139,7 +142,7 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         losses = outputs.losses
         parts = self._train_parts if model.training else self._eval_parts
         if not model.training or self._is_finite(torch.stack([*losses.values(), outputs.loss.new_zeros(())]).sum()):
-            for index, name in enumerate(LOSS_NAMES):
+            for index, name in enumerate(self._loss_names):
                 if name in losses:
                     parts[0, index] += losses[name].detach() * counts[index]
                     parts[1, index] += counts[index]
@@ -148,8 +151,8 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         if model.training and self.args.loss_reduction == "global":
             # gradients are averaged over processes later
             shares = processes * counts / self._step_counts.clamp(min=1)
-            losses = {name: loss * shares[LOSS_NAMES.index(name)] for name, loss in losses.items()}
-        loss = total_loss(losses, self.args.loss_weights)
+            losses = {name: loss * shares[self._loss_names.index(name)] for name, loss in losses.items()}
+        loss = total_loss(losses, self.args.loss_weights, self._tasks)
         if model.training and self.args.loss_reduction == "micro_batch":
             loss = loss / self.current_gradient_accumulation_steps
         # a batch without labels belongs to the graph too, and so do the parts that it only touched
@@ -261,7 +264,7 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         named = {f"{prefix}_loss_{name}": value for name, value in means.items()}
         if means:
             tensors = {name: torch.tensor(value) for name, value in means.items()}
-            named[f"{prefix}_loss"] = float(total_loss(tensors, self.args.loss_weights))
+            named[f"{prefix}_loss"] = float(total_loss(tensors, self.args.loss_weights, self._tasks))
         return output._replace(metrics={**output.metrics, **named})
 
     def _drain(self, parts: torch.Tensor) -> dict[str, float]:
@@ -270,7 +273,7 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         parts.zero_()
         return {
             name: float(sums[index] / counts[index])
-            for index, name in enumerate(LOSS_NAMES)
+            for index, name in enumerate(self._loss_names)
             if float(counts[index]) > 0
         }
 

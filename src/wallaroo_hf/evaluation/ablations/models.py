@@ -20,7 +20,7 @@ class SharedHeadModel(WallarooForConditionalGeneration):
     _keys_to_ignore_on_load_unexpected = [r"^edit_head\."]  # of the base, which may edit
 
     @property
-    def edit_head(self) -> Any:  # type: ignore[override]
+    def edit_head(self) -> Any:
         """The generation head."""
         return self.generation_head
 

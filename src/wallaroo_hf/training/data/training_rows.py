@@ -18,9 +18,11 @@ from numbers import Integral
 from typing import Any
 
 from ...files.whole_text import printable
+from ...modeling.parts import IMAGE_TASKS, UNDERSTANDING, task_names
 
-UNDERSTANDING, GENERATION, EDITING, INTERLEAVED = "understanding", "generation", "editing", "interleaved"
-TASKS = (UNDERSTANDING, GENERATION, EDITING, INTERLEAVED)
+GENERATION, EDITING = (task.name for task in IMAGE_TASKS[:2])
+INTERLEAVED = "interleaved"
+TASKS = (*task_names(), INTERLEAVED)
 ROLES = ("system", "user", "assistant")
 ROW_KEYS = ("messages", "images", "height", "width", "task", "name", "image_tokens", "source_latents")
 

@@ -163,8 +163,8 @@ def install_image_tokenizer(model: WallarooForConditionalGeneration, vq_model: W
     for part in (config, model.model.config):
         part.vq_config, part.codebook_size = vq_config, codes
     model.model.vq_model = copy.deepcopy(vq_model).to(model.device).requires_grad_(False)
-    for name in ("generation_head", "edit_head"):
-        head = getattr(model, name, None)
+    for task in config.image_tasks:
+        head = getattr(model, task.head, None)
         if head is not None and head[2].out_features != codes:
             last = torch.nn.Linear(head[2].in_features, codes, bias=False)
             torch.nn.init.normal_(last.weight, std=config.text_config.initializer_range)

@@ -61,7 +61,16 @@ class ScoreRules:
 
 
 class Chooser:
-    """Turns raw code logits into the next token of each row."""
+    """Turns raw code logits into the next token of each row.
+
+    Args:
+        rules: logits processors and their order.
+        plan: which of the new tokens are codes and which are forced.
+        generator: seeds the noise of all rows, or one for each; None = torch's own.
+        generation_config: whether codes are sampled; warpers come from it as well.
+        record: where scores go.
+        prompt_length: tokens before the first new one.
+    """
 
     def __init__(
         self,

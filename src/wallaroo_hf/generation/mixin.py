@@ -407,8 +407,12 @@ class WallarooGenerationMixin(DoorsMixin, TextPositionsMixin):
         return super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **model_kwargs)
 
     def _expand_multimodal_outputs(
-        self, input_ids: torch.Tensor, mm_encoder_output: dict, expand_size: int = 1, inputs_embeds: Any = None
-    ) -> dict[str, dict]:
+        self,
+        input_ids: torch.Tensor,
+        mm_encoder_output: dict[str, Any],
+        expand_size: int = 1,
+        inputs_embeds: Any = None,
+    ) -> dict[str, dict[str, Any]]:
         if input_ids is not None:
             not_vision = (input_ids == self.config.image_token_id) & ~self.model.mm_token_type_ids(input_ids).bool()
             input_ids = input_ids.masked_fill(not_vision, self.config.generate_image_token_id)

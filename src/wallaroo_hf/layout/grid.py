@@ -89,6 +89,10 @@ def cover_and_crop(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """How the released data code brings an image to a size: resize until it covers the size, then crop the centre.
 
+    Args:
+        height, width: the image's, in pixels.
+        target_height, target_width: the size to be brought to.
+
     Returns:
         `((resized_height, resized_width), (crop_top, crop_left))`. Offsets of half a pixel are rounded to even.
     """
@@ -105,6 +109,10 @@ def contain_and_pad(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """How an image is brought to a size without losing any of it: resize until it fits inside, then pad evenly.
 
+    Args:
+        height, width: the image's, in pixels.
+        target_height, target_width: the size to be brought to.
+
     Returns:
         `((resized_height, resized_width), (pad_top, pad_left))`.
     """
@@ -114,5 +122,11 @@ def contain_and_pad(
 
 
 def render_rows(placeholder: str, rows: int, cols: int, line_breaks: bool) -> str:
-    """Writes a grid as text: one placeholder per image token, a line break between rows (none after the last)."""
+    """Writes a grid as text: one placeholder per code, a line break between rows (none after the last).
+
+    Args:
+        placeholder: the token that stands for a code.
+        rows, cols: of the grid.
+        line_breaks: whether the checkpoint's layout has them.
+    """
     return (END_OF_LINE if line_breaks else "").join([placeholder * cols] * rows)

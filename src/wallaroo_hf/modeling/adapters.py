@@ -156,6 +156,13 @@ def scatter_checked(
 ) -> torch.Tensor:
     """Writes features `(N, hidden_size)` to the N places of `mask` `(B, T)`, in order.
 
+    Args:
+        inputs_embeds: the text's embeddings, `(B, T, hidden_size)`.
+        mask: where features go.
+        features: what is written.
+        what: the features' name in the error.
+        tensor_name: the argument that they were made of, for the error.
+
     Raises:
         ValueError: if the counts differ.
     """
@@ -172,6 +179,12 @@ def fill_missing(
     given: Sequence[torch.Tensor | None], encoded: Sequence[torch.Tensor], what: str, given_name: str, pixels_name: str
 ) -> list[torch.Tensor]:
     """What was encoded ahead, with what was encoded now in the place of each None, in order.
+
+    Args:
+        given: an entry per image; None where it is yet to be encoded.
+        encoded: of those, in order.
+        what: the entries' name in the error.
+        given_name, pixels_name: the two arguments, for the error.
 
     Raises:
         ValueError: if there are not as many of these.

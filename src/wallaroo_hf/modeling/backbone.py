@@ -151,7 +151,16 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
         image_grid_thw: torch.Tensor | None = None,
         source_pixel_values: Sequence[torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """Embeds whole prompts `(B, T)` with all their images: `(B, T, hidden_size)`. See `forward` for the tensors."""
+        """Embeds whole prompts with all their images: `(B, T, hidden_size)`.
+
+        Args:
+            input_ids: prompts, `(B, T)`.
+            pixel_values, image_grid_thw: images for the vision tower and their grids, as in `forward`.
+            source_pixel_values: sources for the image tokenizer, `(3, H, W)` each.
+
+        Raises:
+            ValueError: if a vision block stands in the prompts without its images, or counts differ.
+        """
         masks = token_masks(input_ids, self.config)
         inputs_embeds = self.embed_ids(input_ids, self._image_task(input_ids, None, masks))
         inputs_embeds = self._embed_sources(inputs_embeds, masks, source_pixel_values, None, None)
@@ -261,7 +270,16 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
         image_features: torch.Tensor | None = None,
         video_features: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Counts NaViT placeholders only: the `<|image_pad|>` of a source block are not the vision tower's."""
+        """Counts NaViT placeholders only: the `<|image_pad|>` of a source block are not the vision tower's.
+
+        Args:
+            input_ids: `(B, T)`; None = found by their embeddings.
+            inputs_embeds: `(B, T, hidden_size)`.
+            image_features, video_features: `(N, hidden_size)`, which must have as many placeholders.
+
+        Raises:
+            ValueError: if the counts differ.
+        """
         if input_ids is not None:
             vision = token_masks(input_ids, self.config).vision
             video = input_ids == self.config.video_token_id

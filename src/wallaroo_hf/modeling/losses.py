@@ -65,7 +65,14 @@ def count_labels(
     config: WallarooConfig,
     starts_of_rows: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """How many labels each part of the loss has: int64 in the order of [`loss_names`]. See [`find_labels`]."""
+    """How many labels each part of the loss has: int64 in the order of [`loss_names`]. See [`find_labels`].
+
+    Args:
+        input_ids: `(B, T)`.
+        labels: `(B, T)`, -100 where nothing is learned.
+        config: the model's; says which ids open an image.
+        starts_of_rows: `(B, T)` bool, where several rows stand one after the other; None = one row each.
+    """
     places = find_labels(input_ids, labels, config, starts_of_rows)
     tasks = len(config.image_tasks) + 1
     text, image = (of.bincount(minlength=tasks) for of in (places.text_tasks, places.image_tasks))

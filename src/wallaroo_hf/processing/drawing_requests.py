@@ -60,6 +60,14 @@ class DrawingRequest:
     ) -> "DrawingRequest":
         """Reads a plain prompt or a rendered chat.
 
+        Args:
+            text: a plain prompt or a rendered chat.
+            source: the image to edit; None = draw from words alone.
+            target: the image to learn, or its codes; None = draw one.
+            size: `(height, width)` in pixels.
+            negative: what is not wanted; empty = the null prompt.
+            special_tokens: what no text may spell.
+
         Raises:
             ValueError: for an empty prompt (training rows may have one: the unconditional rows), a prompt with special
                 tokens in it, or images in earlier turns.
@@ -222,6 +230,15 @@ def read_auto_rows(
 ) -> list[AutoRow]:
     """Rows of chats that may answer or draw, of the size that [`pick_chat_size`] says.
 
+    Args:
+        texts: rendered chats.
+        images: those that they show, all in one list or a list per chat.
+        size_options: `height`, `width`, `aspect_ratio` -> one value, or a list of one per chat.
+        negative_prompt: one for all, or one each; None = the null prompt.
+        buckets: sizes to choose from.
+        special_tokens: what no text may spell.
+        has_editing: whether the checkpoint takes sources; without it their size says nothing.
+
     Raises:
         ValueError: if images and placeholders do not match, for a bad size, or a negative prompt with special tokens.
     """
@@ -249,7 +266,11 @@ def read_auto_rows(
 
 
 def as_rows(value: Any, batch: int, name: str) -> list[Any]:
-    """One value per row: a single value is repeated, a list must have one entry per row."""
+    """One value per row: a single value is repeated, a list must have one entry per row.
+
+    Raises:
+        ValueError: if a list has another length.
+    """
     if not isinstance(value, (list, tuple)):
         return [value] * batch
     if len(value) != batch:
@@ -308,6 +329,13 @@ def pick_size(
     """The `(height, width)` to draw: as given, else by aspect ratio, else like an image, else the most square bucket.
 
     An image that is encoded already (`encoded_size`) has its size, whatever else is said.
+
+    Args:
+        buckets: sizes to choose from.
+        height, width: as given.
+        aspect_ratio: `"16:9"` or a number, width by height.
+        like: an image whose shape is followed.
+        encoded_size: of the image that the codes are of; None = nothing is encoded yet.
 
     Raises:
         ValueError: if only one edge is given, a size and an aspect ratio, or a size that codes do not have.

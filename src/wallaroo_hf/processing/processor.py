@@ -62,6 +62,9 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
             what `generate` returns into text and images. Loading and saving beside a model's `config.json` take it from
             there.
         has_editing (`bool`): whether the checkpoint can edit (stage 4). Without, images are only understood.
+
+    Raises:
+        ValueError: if the tokenizer lacks tokens that the layout needs.
     """
 
     image_processor: WallarooImageProcessor
@@ -142,6 +145,12 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
         **kwargs: Any,
     ) -> Any:
         """Writes chats out, and prepares them if `tokenize` is set; see transformers for the arguments.
+
+        Args:
+            conversation: one chat or a list of them.
+            chat_template: another one than the tokenizer's.
+            tools, documents: for templates that show them.
+            kwargs: transformers' further arguments, and variables of the template.
 
         Raises:
             ValueError: if a text spells a special token, alone or together with what it stands beside: it would end its
@@ -300,6 +309,9 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
 
         Returns:
             A list of `PIL.Image.Image`, or of `str`.
+
+        Raises:
+            ValueError: for another `generation_mode`.
         """
         if generation_mode == "image":
             return self.image_processor.from_vq_pixels(generated_outputs)

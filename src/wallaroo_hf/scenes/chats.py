@@ -73,6 +73,9 @@ def make_chat(
         A row as of [`tasks.make_row`] with the task "chat" and three more entries: `shown`, the scenes of the pictures in
         the user's turns; `height` and `width` of all pictures. `scene` is the picture that the last turn is about, and
         `spec` the last turn's (`{"talk": ...}` for talk).
+
+    Raises:
+        RuntimeError: if no chat of that kind turned up; with the arguments above that does not happen.
     """
     rng = random.Random(f"{seed}/{split}/{index}/chat/{category}/{language}/{size}")
     category = category or rng.choices(CHAT_TURNS, _LAST_SHARES)[0]

@@ -56,6 +56,9 @@ class WallarooDataCollator:
         on_error: what to do with a row that is broken or too long: `"raise"`, or `"skip"`: it is left out, named in a
             warning and counted, in the batch and (by this process) in `skipped`. Rows are never cut.
         seed: of the random choices.
+
+    Raises:
+        ValueError: for another `on_error`.
     """
 
     def __init__(

@@ -43,7 +43,14 @@ class TaskCount:
     longest_name: str = ""
 
     def add(self, rows: int, tokens: int, longest: int, name: str) -> None:
-        """Counts further rows."""
+        """Counts further rows.
+
+        Args:
+            rows: how many.
+            tokens: of all of them.
+            longest: tokens of the longest.
+            name: of that one.
+        """
         self.rows += rows
         self.tokens += tokens
         if longest > self.longest:
@@ -77,7 +84,14 @@ class ValidationReport:
         self.tasks.setdefault(task, TaskCount()).add(1, length or 0, length or 0, name)
 
     def note(self, task: str, error: ValueError, name: str, place: int) -> None:
-        """Counts a broken row."""
+        """Counts a broken row.
+
+        Args:
+            task: of the row, or `"unknown"`.
+            error: what is wrong with it.
+            name: what the report calls it.
+            place: its index among the rows.
+        """
         reason = error.reason if isinstance(error, RowError) else "unusable_row"
         self.total += 1
         self.problems.setdefault(task, {}).setdefault(reason, Problem()).add(1, [(name, str(error))])

@@ -84,6 +84,15 @@ def encoded_lessons(
 ) -> EncodedRows:
     """Encodes lessons into a folder of `folder`, or reads what is there already.
 
+    Args:
+        kind: of lessons, as [`Lessons`] takes it.
+        num_rows: how many.
+        seed: another seed gives other rows.
+        vq_model: the image tokenizer that encodes.
+        processor: the checkpoint's.
+        folder: where the encoded rows of all kinds are kept, each in a folder of its own.
+        report: is told how many rows are done, and of how many.
+
     Raises:
         ValueError: if the folder holds rows of another image tokenizer.
     """

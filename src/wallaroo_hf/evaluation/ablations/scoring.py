@@ -84,7 +84,14 @@ def score_lines(model: Any, processor: WallarooProcessor, validation: EncodedRow
 
 
 def share_right(model: Any, processor: WallarooProcessor, validation: EncodedRows, count: int) -> float:
-    """The share of the first rows that the model draws right, greedily and without guidance, by the exact judge."""
+    """The share of the first rows that the model draws right, greedily and without guidance, by the exact judge.
+
+    Args:
+        model: a `WallarooForConditionalGeneration`.
+        processor: its processor.
+        validation: rows with the scenes that stand behind them.
+        count: how many of the rows are drawn.
+    """
     prompts = [Prompt.from_dict(validation.lessons.scene_row(index)) for index in range(count)]
     (items,) = prompt_items(prompts).values()
     subject = Subject(model, processor, GREEDY, max_new_tokens=1)

@@ -130,6 +130,12 @@ def _mix(value: int) -> int:
 def usable_row(row: Row, task: str, name: str, check: Callable[[Row], Row] | None) -> Row:
     """A row as a mixture gives it away: named, and checked as far as possible without opening its pictures.
 
+    Args:
+        row: as its source gives it; None entries count as absent.
+        task: that it must be of.
+        name: what errors call it, unless it has one.
+        check: every row passes through it; may open pictures.
+
     Raises:
         RowError: with the row's name, for rows that cannot be trained on or are of another task.
     """
@@ -254,6 +260,12 @@ def row_at(size: int, turn: int, attempt: int, keys: tuple[int, int] | None) -> 
 
 def note_skipped(error: RowError, on_error: str, skipped: Sequence[str], available: int | None) -> str:
     """Says that a row is left out and returns the words, unless nothing may be, or nothing else would be left.
+
+    Args:
+        error: what is wrong with the row.
+        on_error: `"raise"` or `"skip"`.
+        skipped: those left out directly before.
+        available: rows of the source; None = not known.
 
     Raises:
         RowError: under `"raise"`, and after 100 rows in a row.

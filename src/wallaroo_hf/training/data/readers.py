@@ -43,6 +43,9 @@ def read_records(files: Sequence[tuple[str, int, int]], version: int = RECORD_VE
     Args:
         files: `(path, size, time of change)`; only the path is read, the rest tells caches of changed files.
         version: of what is yielded; not read, but tells caches that an older version filled.
+
+    Raises:
+        ValueError: for a file that is damaged as a whole; a broken line is a broken record.
     """
     for path, _, _ in files:
         try:

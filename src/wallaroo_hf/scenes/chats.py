@@ -192,8 +192,8 @@ def _told(scene: Scene) -> tuple[Combination, ...]:
 def _say(turns: Sequence[_Turn], speaker: Speaker) -> tuple[list[dict[str, Any]], list[Scene]]:
     """The messages, and the scenes of the pictures in the user's turns.
 
-    A picture stands in the turn after the one that drew it, see `processing.chat.continue_chat`; one that nobody drew is
-    shown with the first words about it.
+    A picture stands in the turn after the one that drew it, see `processing.next_turn.continue_chat`; one that nobody drew
+    is shown with the first words about it.
     """
     messages: list[dict[str, Any]] = []
     shown: list[Scene] = []

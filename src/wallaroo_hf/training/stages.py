@@ -39,7 +39,7 @@ class Stage:
         indicator_sizes: edges that have an indicator token; None = the checkpoint's own.
         max_length: longest row in tokens.
         pixel_limits: areas in pixels between which NaViT sees an image in training; None = the processor's own.
-        unconditional_rate: share of drawing rows without prompt (and with a black source), for guidance.
+        unconditional_rate: share of drawing rows that are a null prompt (no words, a black source), for guidance.
         source_mask_rate: share of a source's latents that are replaced by -1.
         loss_weights: weight per task in the loss.
         editing_init: where the editing parts of a checkpoint without any come from: `"random"` (as released), or

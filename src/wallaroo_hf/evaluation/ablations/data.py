@@ -97,17 +97,17 @@ def encoded_lessons(
         ValueError: if the folder holds rows of another image tokenizer.
     """
     lessons = Lessons(kind, num_rows, seed)
-    place = folder / f"{kind}-{num_rows}-{seed}"
-    if not (place / "state.json").exists():
+    encoded = folder / f"{kind}-{num_rows}-{seed}"
+    if not (encoded / "state.json").exists():
         words = f"ablations: {kind}, {num_rows} rows, seed {seed}"
         with torch.no_grad():
             encode_rows(
                 lessons,
                 vq_model,
                 processor,
-                place,
+                encoded,
                 source=words,
                 batch_size=32,
                 progress=lambda done: report(done, num_rows),
             )
-    return EncodedRows(load_rows(place), lessons)
+    return EncodedRows(load_rows(encoded), lessons)

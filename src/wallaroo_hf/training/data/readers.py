@@ -68,8 +68,8 @@ def _records_of(path: str) -> Iterator[dict[str, Any]]:
         found = _table(path, "\t" if lower.endswith(".tsv") else ",")
     else:
         found = _captioned_picture(path)
-    for place, data in found:
-        yield {"file": path, "name": f"{name}:{place}" if place else name, "json": data, "pictures": None}
+    for number, data in found:
+        yield {"file": path, "name": f"{name}:{number}" if number else name, "json": data, "pictures": None}
 
 
 def parse_record(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def _archive_columns(record: Mapping[str, Any]) -> dict[str, Any]:
             numbered[int(stem)] = value
         else:
             columns[stem] = value
-    return {**columns, "images": [numbered[place] for place in sorted(numbered)]} if numbered else columns
+    return {**columns, "images": [numbered[number] for number in sorted(numbered)]} if numbered else columns
 
 
 def from_messages(record: Mapping[str, Any]) -> Row:
@@ -273,8 +273,8 @@ def _split_markers(text: Any) -> Any:
     if not isinstance(text, str) or IMAGE_MARKER not in text:
         return text
     parts: list[dict[str, str]] = []
-    for place, piece in enumerate(text.split(IMAGE_MARKER)):
-        parts += [{"type": "image"}] if place else []
+    for index, piece in enumerate(text.split(IMAGE_MARKER)):
+        parts += [{"type": "image"}] if index else []
         parts += [{"type": "text", "text": piece.strip()}] if piece.strip() else []
     return parts
 

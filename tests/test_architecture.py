@@ -209,3 +209,30 @@ class Thing:
     def raises(self): raise ValueError
 """
     assert _unexplained(ast.parse(source)) == ["many: Args", "late: Raises", "Thing.raises: Raises"]
+
+
+CONTRIBUTING = (SOURCE.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def _defines(body: list[ast.stmt], name: str) -> bool:
+    """Whether a dotted name is defined in a module's or class's body."""
+    first, _, rest = name.partition(".")
+    for node in body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and node.name == first:
+            return not rest or _defines(node.body, rest)
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if not rest and any(isinstance(target, ast.Name) and target.id == first for target in targets):
+            return True
+    return False
+
+
+def test_contributing_names_every_room():
+    rooms = {path.parent.relative_to(SOURCE).as_posix() for path in FILES if path.parent != SOURCE}
+    assert not {room for room in rooms if not re.search(rf"^\| .*`{room}`.* \|", CONTRIBUTING, re.M)}
+
+
+def test_contributing_points_to_what_is_there():
+    answers = re.findall(r"^\| (.+?) \| `(\S+\.py)` \| `(\S+)` \|$", CONTRIBUTING, re.M)
+    assert len(answers) >= 20
+    for question, file, name in answers:
+        assert _defines(ast.parse((SOURCE / file).read_text(encoding="utf-8")).body, name), question

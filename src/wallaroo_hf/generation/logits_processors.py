@@ -155,7 +155,9 @@ class ImageVocabularyLogitsProcessor(LogitsProcessor):
 
 
 class ForcedTokensLogitsProcessor(LogitsProcessor):
-    r"""Leaves no choice where the image's layout has none: line breaks, the image's end, padding after it.
+    r"""Writes into scores what the plan forces: line breaks, the image's end, padding after it.
+
+    For scores that are handed out. It decides nothing: [`Chooser`] takes forced ids from the plan itself.
 
     Args:
         forced_token_ids: `(B, N)` int64, the id forced at each new position, or -1 where a code is drawn.

@@ -105,7 +105,7 @@ class Chooser:
         self._remember(input_ids, scores, image_logits[: self.rows])
         codes = self.rules.codes_of(scores)
         if self.noise is not None:
-            codes = codes + self.noise.next(self.plan.draws_code[position], self.plan.code_positions[:, position])
+            codes = codes + self.noise.next(self.plan.is_code[position], self.plan.code_positions[:, position])
         return torch.where(forced >= 0, forced, first_largest(codes) + self.rules.vocab_size)
 
     def _remember(self, input_ids: torch.Tensor, scores: torch.Tensor, logits: torch.Tensor) -> None:

@@ -78,7 +78,7 @@ def refuse_impossible(kwargs: dict[str, Any], lookup: Callable[[str, Any, Any], 
     """
     if lookup("num_beams", kwargs.get("num_beams"), 1) > 1:
         raise ValueError(
-            "Beam search cannot draw images (codes are drawn in pairs of guidance branches); use num_beams=1."
+            "Beam search cannot draw images (codes are decided in pairs of guidance branches); use num_beams=1."
         )
     if lookup("use_cache", kwargs.get("use_cache"), True) is False:
         raise ValueError("Drawing needs the key-value cache; leave out use_cache=False.")

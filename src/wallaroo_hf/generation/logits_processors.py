@@ -160,7 +160,7 @@ class ForcedTokensLogitsProcessor(LogitsProcessor):
     For scores that are handed out. It decides nothing: [`Chooser`] takes forced ids from the plan itself.
 
     Args:
-        forced_token_ids: `(B, N)` int64, the id forced at each new position, or -1 where a code is drawn.
+        forced_token_ids: `(B, N)` int64, the id forced at each new position, or -1 where a code is decided.
         prompt_length: number of ids before the first new one.
     """
 

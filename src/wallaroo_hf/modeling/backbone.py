@@ -84,9 +84,9 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
             ValueError: if placeholders and images do not match in number, or a code is none of the image tokenizer's.
         """
         placeholder = self.config.generate_image_token_id
-        places = input_ids == placeholder
+        slots = input_ids == placeholder
         if target_pixel_values is None and target_image_tokens is None:
-            if places.any():
+            if slots.any():
                 raise ValueError(
                     "The rows hold <|generate_image_pad|> placeholders, but there is neither `target_pixel_values` nor "
                     "`target_image_tokens`; pass them as the processor gave them, or put codes in place (`vocab_size + "
@@ -94,16 +94,16 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
                 )
             return input_ids, labels
         codes = self._target_codes(target_pixel_values, target_image_tokens).to(input_ids.device)
-        if int(places.sum()) != len(codes):
+        if int(slots.sum()) != len(codes):
             names = "`target_pixel_values`" if target_image_tokens is None else "`target_image_tokens`"
             raise ValueError(
-                f"The rows have {int(places.sum())} <|generate_image_pad|> placeholders, but {names} has {len(codes)} "
+                f"The rows have {int(slots.sum())} <|generate_image_pad|> placeholders, but {names} has {len(codes)} "
                 "codes; pass exactly the processor's tensors."
             )
-        placed = input_ids.masked_scatter(places, codes + self.config.text_config.vocab_size)
+        filled = input_ids.masked_scatter(slots, codes + self.config.text_config.vocab_size)
         if labels is not None:
-            labels = torch.where(labels == placeholder, placed, labels)
-        return placed, labels
+            labels = torch.where(labels == placeholder, filled, labels)
+        return filled, labels
 
     def _target_codes(
         self,

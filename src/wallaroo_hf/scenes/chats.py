@@ -59,7 +59,7 @@ def make_chat(
     language: str | None = None,
     size: tuple[int, int] | None = None,
 ) -> Row:
-    """One chat, without pictures: equal arguments give equal rows, and what is not given is drawn by chance.
+    """One chat, without pictures: equal arguments give equal rows, and what is not given is left to chance.
 
     Args:
         seed: the data set's seed.

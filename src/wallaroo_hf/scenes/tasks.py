@@ -71,7 +71,7 @@ def make_row(
     language: str | None = None,
     task_weights: Mapping[str, float] | None = None,
 ) -> Row:
-    """One row of the data set, without pictures: equal arguments give equal rows, and what is not given is drawn by chance.
+    """One row of the data set, without pictures: equal arguments give equal rows, and what is not given is left to chance.
 
     Args:
         seed: the data set's seed.

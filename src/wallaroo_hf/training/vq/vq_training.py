@@ -55,7 +55,7 @@ class VQTrainingArguments:
     Args:
         max_steps: steps of the whole run; the learning rate follows half a cosine over them.
         max_minutes: stop (resumably) after so many minutes of this call; None = no limit.
-        seed: of everything that is drawn by chance; step k draws from `seed` and k alone.
+        seed: of everything that is left to chance; step k follows from `seed` and k alone.
         learning_rate: peak, of both Muon and AdamW.
         warmup_steps: linear warm-up of the learning rate.
         use_muon: Muon for kernels; False = AdamW for all.
@@ -299,7 +299,7 @@ class VQTrainer:
         rewind_log(self.log_path, self.step)
 
     def _generator(self, step: int | None = None) -> torch.Generator:
-        """All randomness of a step; -1 is the previews'. Dropout, if the model has any, draws from the global one."""
+        """All randomness of a step; -1 is the previews'. Dropout, if the model has any, uses the global one."""
         seed = (self.arguments.seed << 32) + (self.step if step is None else step) + 1
         torch.manual_seed(seed)
         return torch.Generator().manual_seed(seed)

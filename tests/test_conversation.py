@@ -1,14 +1,15 @@
 """Chats in which the model answers and draws."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
-import torch
 from PIL import Image
 
 from helpers import picture
 from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor, default_checkpoint
-from wallaroo_hf.conversation import Conversation, _ChatStreamer
+from wallaroo_hf.conversation import Conversation
+from wallaroo_hf.generation.answering import RowFollower
 
 
 @pytest.fixture(scope="module")
@@ -122,16 +123,32 @@ def test_what_was_whole_when_it_was_stopped(built_in):
     model, processor = built_in
     start = model.config.generate_start_token_id
     words = processor.tokenizer("Yes, a red circle.").input_ids
-    streamer = _ChatStreamer(model, processor, torch.tensor([[2, 3]]), None, None)
     line = [model.config.text_config.vocab_size + code for code in (1, 2, 3)]
     image = [start, *line, model.config.end_of_line_token_id, *line, model.config.generate_end_token_id]
-    ids = [*words, *image, *words, *image[:4]]
-    streamer.put(torch.zeros(1, 4, dtype=torch.long))
-    for token in ids:
-        streamer.put(torch.tensor([token]))
-    first, whole, second, rows = conversation._pieces(ids, streamer)
-    assert first == second == "Yes, a red circle."
-    assert whole.height == 2 * rows.height and conversation.partial
+    heard: list[tuple] = []
+    listener = SimpleNamespace(
+        token=lambda row, id: heard.append(("word", id)),
+        image_begins=lambda row: heard.append(("begins",)),
+        image_step=lambda row, step: heard.append(("row", step.done, step.total)),
+        image_done=lambda row, pixels, count: heard.append(("done", tuple(pixels.shape), count)),
+        ended=lambda row, answer: heard.append(("ended", answer.reason)),
+    )
+    row = RowFollower(model, listener, 0, (2, 3), 7, 100)
+    for token in [*words, *image, *words, *image[:4]]:
+        row.put(token)
+    row.end("stopped")
+    told = [one for one in heard if one[0] != "word"]
+    assert told == [
+        ("begins",),
+        ("row", 1, 2),
+        ("row", 2, 2),
+        ("done", (3, 32, 48), 6),
+        ("begins",),
+        ("row", 1, 2),
+    ] + [("ended", "stopped")]
+    first, whole, second, rows = conversation._pieces(row.answer)
+    assert first == second == "Yes, a red circle." and row.answer.prompt_tokens == 7
+    assert whole.height == 2 * rows.height and row.answer.partial
 
 
 def test_what_cannot_be_said(built_in):

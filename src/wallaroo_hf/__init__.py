@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from .modeling.configuration import WallarooConfig, WallarooVQConfig
     from .modeling.model import WallarooForConditionalGeneration
     from .modeling.vq import WallarooVQModel
-    from .pipelines import WallarooAnyToAnyPipeline, WallarooPipeline
+    from .pipelines import DrawingPipeline, WallarooAnyToAnyPipeline, WallarooPipeline
     from .processing.image_processor import WallarooImageProcessor
     from .processing.processor import WallarooProcessor
 
 _HOMES = {
+    "DrawingPipeline": "pipelines",
     "WallarooAnyToAnyPipeline": "pipelines",
     "WallarooConfig": "modeling.configuration",
     "WallarooForConditionalGeneration": "modeling.model",
@@ -33,6 +34,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "DrawingPipeline",
     "WallarooAnyToAnyPipeline",
     "WallarooConfig",
     "WallarooForConditionalGeneration",

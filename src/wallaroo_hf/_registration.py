@@ -1,4 +1,4 @@
-"""Registers Wallaroo with transformers' Auto classes and pipelines, by being imported: the only place that does."""
+"""Registers the families with transformers' Auto classes and pipelines, by being imported: the only place that does."""
 
 from transformers import (
     AutoConfig,
@@ -10,24 +10,34 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .families.registry import FAMILIES, Family
 from .files.built_in import FOLDER
-from .modeling.backbone import WallarooModel
-from .modeling.configuration import WallarooConfig, WallarooVQConfig
-from .modeling.model import WallarooForConditionalGeneration
-from .modeling.vq import WallarooVQModel
-from .pipelines.drawing_pipeline import WallarooPipeline
+from .pipelines.drawing_pipeline import DrawingPipeline
 from .pipelines.pipeline_model import PipelineModel
-from .processing.image_processor import WallarooImageProcessor
-from .processing.processor import WallarooProcessor
 
-AutoConfig.register("wallaroo", WallarooConfig, exist_ok=True)
-AutoConfig.register("wallaroo_vq", WallarooVQConfig, exist_ok=True)
-AutoModel.register(WallarooConfig, WallarooModel, exist_ok=True)
-AutoModel.register(WallarooVQConfig, WallarooVQModel, exist_ok=True)
-AutoModelForImageTextToText.register(WallarooConfig, WallarooForConditionalGeneration, exist_ok=True)
-AutoModelForMultimodalLM.register(WallarooConfig, WallarooForConditionalGeneration, exist_ok=True)
-AutoImageProcessor.register(WallarooConfig, image_processor_classes={"pil": WallarooImageProcessor}, exist_ok=True)
-AutoProcessor.register(WallarooConfig, WallarooProcessor, exist_ok=True)
+__all__ = ["register_auto_classes"]
+
+
+def register_auto_classes(family: Family) -> None:
+    """Lets `AutoModelForMultimodalLM`, `AutoProcessor` and the like load checkpoints of a family."""
+    config = family.resolve("config")
+    AutoConfig.register(family.model_type, config, exist_ok=True)
+    for auto in (AutoModelForImageTextToText, AutoModelForMultimodalLM):
+        auto.register(config, family.resolve("model"), exist_ok=True)
+    if family.backbone is not None:
+        AutoModel.register(config, family.resolve("backbone"), exist_ok=True)
+    if family.image_processor is not None:
+        pil = {"pil": family.resolve("image_processor")}
+        AutoImageProcessor.register(config, image_processor_classes=pil, exist_ok=True)
+    AutoProcessor.register(config, family.resolve("processor"), exist_ok=True)
+    if family.codec is not None and family.codec_config is not None:
+        codec_config = family.resolve("codec_config")
+        AutoConfig.register(codec_config.model_type, codec_config, exist_ok=True)
+        AutoModel.register(codec_config, family.resolve("codec"), exist_ok=True)
+
+
+for _family in FAMILIES.values():
+    register_auto_classes(_family)
 
 for _task in (
     "text-to-image",
@@ -36,7 +46,7 @@ for _task in (
     if _task not in PIPELINE_REGISTRY.get_supported_tasks():
         PIPELINE_REGISTRY.register_pipeline(
             _task,
-            pipeline_class=WallarooPipeline,
+            pipeline_class=DrawingPipeline,
             pt_model=PipelineModel,
             default={"model": (str(FOLDER), "main")},
             type="multimodal",

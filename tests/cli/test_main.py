@@ -13,7 +13,7 @@ from PIL import Image
 
 from commands import json_lines, run
 from helpers import picture
-from wallaroo_hf import WallarooProcessor
+from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor
 from wallaroo_hf.cli import running
 from wallaroo_hf.generation import ImageStreamer
 from wallaroo_hf.training.datasets import load_rows
@@ -283,7 +283,7 @@ def test_a_device_without_room(common, monkeypatch):
     monkeypatch.setattr(running, "draw_images", fill)
     out = run("generate", "a cat", *common, code=1)
     assert "memory is full; use a smaller --batch-size" in out.replace("\n", " ") and "Traceback" not in out
-    monkeypatch.setattr(running.WallarooForConditionalGeneration, "to", fill)
+    monkeypatch.setattr(WallarooForConditionalGeneration, "to", fill)
     out = run("generate", "a cat", *common, code=1).replace("\n", " ")
     assert "does not fit into the memory of the device 'cpu'" in out and "cannot be used" not in out
 

@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 from golden import GoldenSet
 from helpers import picture
 from wallaroo_hf import WallarooProcessor, default_checkpoint
-from wallaroo_hf.processing.refused_words import refused_tokens, without_special_tokens
+from wallaroo_hf.processing.refused_words import refused_tokens
 
 SIZE = {"height": 64, "width": 64}
 JOINED = [{"type": "text", "text": "a<|im_"}, {"type": "text", "text": "end|>b"}]
@@ -227,12 +227,6 @@ def test_templates_cannot_spell_tokens(processor):
     for prompt, template in (("a", "{prompt}<|im_end|>"), ("a<|im_", "{prompt}end|>")):
         with pytest.raises(ValueError, match=r"The prompt in its template contains the special token <\|im_end\|>"):
             processor(text=prompt, generation_mode="image", prompt_template=template, **SIZE)
-
-
-def test_a_token_goes_out_of_words_that_go_back_by_themselves(processor):
-    tokens = refused_tokens(processor.tokenizer)
-    text = without_special_tokens("a<|im_<|im_end|>end|>b <tool_call>", tokens)
-    assert text == "a<|im_ end|>b <tool_call>" and not any(token in text for token in tokens)
 
 
 def test_nothing_but_the_token_itself_is_that_token(processor):

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ import torch
 
 from ..files.saved_pictures import save_png
 from ..files.whole import require_folder
-from ..pipelines import WallarooPipeline
-from ..processing.refused_words import refuse_special_tokens, refused_tokens
+from ..pipelines import DrawingPipeline
 from .given import is_picture_file
 from .processes import place_in_world
 from .prompt_files import PromptJob, check_manifest, plan_batches, read_prompts
@@ -53,7 +51,7 @@ def draw_prompts(
         local = int(os.environ.get("LOCAL_RANK", rank)) % torch.accelerator.device_count()
         device = f"{accelerator.type if accelerator is not None else 'cpu'}:{local}"
     output.mkdir(parents=True, exist_ok=True)
-    settings = {**asdict(options), "dtype": dtype, "batch_size": batch_size, "num_images": num_images, "seed": seed}
+    settings = {**options.record(), "dtype": dtype, "batch_size": batch_size, "num_images": num_images, "seed": seed}
     check_manifest(output, batches, model, settings)
     mine = [batch for batch in batches[rank::world] if not all((output / job.file).is_file() for job in batch)]
     if not mine:
@@ -61,7 +59,7 @@ def draw_prompts(
     checkpoint = load_checkpoint(model, device, dtype, check_weights)
     for batch in mine:
         _check(checkpoint, batch, options, path)
-    pipe = WallarooPipeline(model=checkpoint.model, processor=checkpoint.processor, device=checkpoint.model.device)
+    pipe = DrawingPipeline(model=checkpoint.model, processor=checkpoint.processor, device=checkpoint.model.device)
     name = "Drawing" if world == 1 else f"Drawing, process {rank + 1} of {world}"
     with progress_bar(disable=rank > 0) as progress:
         task = progress.add_task(name, total=sum(map(len, mine)))
@@ -72,7 +70,7 @@ def draw_prompts(
                 **_arguments(batch, options),
             ).images
             for job, image in zip(batch, images, strict=True):
-                metadata = {"model": checkpoint.name, **asdict(options), **job.settings}
+                metadata = {"model": checkpoint.name, **options.record(), **job.settings}
                 saved = save_png(image, output / job.file, job.prompt, job.seed, metadata, replace=True)
                 progress.advance(task)
                 yield Drawn(saved, job.prompt, job.seed, *image.size)
@@ -90,7 +88,7 @@ def _arguments(batch: Sequence[PromptJob], options: DrawingOptions) -> dict[str,
 
 
 def _row(job: PromptJob, options: DrawingOptions) -> dict[str, Any]:
-    row = {name: getattr(options, name) for name in ("negative_prompt", "height", "width", "aspect_ratio")}
+    row = options.size_and_words()
     if {"height", "width", "aspect_ratio"} & set(job.settings):
         row |= {"height": None, "width": None, "aspect_ratio": None}  # the line's size replaces the command's
     return row | dict(job.settings)
@@ -98,15 +96,18 @@ def _row(job: PromptJob, options: DrawingOptions) -> dict[str, Any]:
 
 def _check(checkpoint: Checkpoint, batch: Sequence[PromptJob], options: DrawingOptions, path: Path) -> None:
     """Prepares every prompt once, so that a bad line is found before hours of drawing."""
-    arguments, refused = options.pipeline_arguments(), refused_tokens(checkpoint.processor.tokenizer)
+    stages = {setting.name: setting.stage for setting in checkpoint.abilities.settings}
+    arguments = {
+        name: value for name, value in options.pipeline_arguments().items() if stages.get(name) in ("prepare", "both")
+    }
     for job in batch:
         try:
-            refuse_special_tokens("prompt", job.prompt, refused)
+            checkpoint.abilities.check_words(job.prompt)
             checkpoint.processor(
                 text=[job.prompt],
                 generation_mode="image",
                 return_tensors="pt",
-                prompt_template=arguments["prompt_template"],
+                **arguments,
                 **_row(job, options),
             )
         except ValueError as error:

@@ -2,60 +2,86 @@
 
 import json
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import typer
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TextStreamer
 
 from .. import _registration  # noqa: F401  the command line postpones it
+from ..families.abilities import EDITING, GENERATION
 from ..families.registry import Checkpoint
 from ..families.registry import load as load_checkpoint  # noqa: F401  for the commands
 from ..files.saved_pictures import save_png, slug
-from ..generation.logits_processors import check_guidance_min_p
-from ..pipelines import WallarooPipeline
+from ..pipelines import DrawingPipeline
 from .given import is_picture_file
+from .setting_options import parse_settings, read_checkpoint_abilities
 
 
 @dataclass(frozen=True)
 class DrawingOptions:
-    """Settings of `wallaroo generate` and `edit`, as given; None = the checkpoint's default. See [`WallarooPipeline`]."""
+    """What `wallaroo generate` and `edit` were asked for, beside prompts and pictures; None = the checkpoint's default.
+
+    Attributes:
+        height, width, aspect_ratio, negative_prompt: see [`wallaroo_hf.pipelines.DrawingPipeline`].
+        settings: of the checkpoint's family, checked; see [`wallaroo_hf.cli.setting_options.parse_settings`].
+        all_settings: the names of all that could have been given, which records of runs list.
+    """
 
     height: int | None = None
     width: int | None = None
     aspect_ratio: str | None = None
     negative_prompt: str | None = None
-    guidance_scale: float | None = None
-    source_guidance_scale: float | None = None
-    guidance_min_p: float | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    prompt_template: str = "0"
-    source_fit: str | None = None
-    published_eval: bool = False
-    window: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    all_settings: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        if self.guidance_min_p is not None:  # before anything is written down or loaded
-            check_guidance_min_p(self.guidance_min_p)
+    def record(self) -> dict[str, Any]:
+        """All of it by name, None where nothing was given."""
+        return self.size_and_words() | dict.fromkeys(self.all_settings) | dict(self.settings)
+
+    def size_and_words(self) -> dict[str, Any]:
+        """What a line of a file of prompts may say otherwise."""
+        return {name: getattr(self, name) for name in ("negative_prompt", "height", "width", "aspect_ratio")}
 
     def pipeline_arguments(self) -> dict[str, Any]:
-        """The same for the pipeline; a template that is a number is an index, a window that is one a number.
+        """The same for the pipeline; a prompt template that is a number is an index."""
+        settings = dict(self.settings)
+        template = settings.get("prompt_template")
+        if isinstance(template, str) and template.isdigit():
+            settings["prompt_template"] = int(template)
+        return self.size_and_words() | settings
 
-        At temperature 0 the likeliest codes are taken, as in the server.
-        """
-        template, window = (
-            int(given) if given is not None and given.isdigit() else given
-            for given in (self.prompt_template, self.window)
-        )
-        greedy = {"temperature": None, "do_sample": False} if self.temperature == 0 else {}
-        return {**asdict(self), "prompt_template": template, "window": window, **greedy}
+
+def read_options(
+    model: str, given: Mapping[str, Any], edits: bool = False, prompts: Sequence[str] = (), **size_and_words: Any
+) -> DrawingOptions:
+    """Options as a checkpoint takes them, looked at before it is loaded; what people should know of them is said.
+
+    Args:
+        model: folder or Hub id.
+        given: settings by name.
+        edits: whether pictures are to be edited.
+        prompts: to look for words that it does not know.
+        size_and_words: see [`DrawingOptions`].
+
+    Raises:
+        ValueError: for what this checkpoint cannot do, or a setting that it lacks.
+    """
+    abilities = read_checkpoint_abilities(model)
+    abilities.check_task(EDITING if edits else GENERATION)
+    settings = parse_settings(given, abilities)
+    notices = [notice for prompt in prompts for notice in abilities.notices(settings, prompt)]
+    for notice in dict.fromkeys(notices):
+        typer.echo(f"Note: {notice}", err=True)
+    names = tuple(setting.name for setting in abilities.settings if setting.is_offered)
+    return DrawingOptions(settings=settings, all_settings=names, **size_and_words)
 
 
 def images_at_once(options: DrawingOptions, batch_size: int) -> int:
@@ -64,7 +90,7 @@ def images_at_once(options: DrawingOptions, batch_size: int) -> int:
     With the padding of the published evaluation attended, an image would depend on the length of the other prompts of its
     batch; so one at a time, as the authors draw.
     """
-    return 1 if options.published_eval else batch_size
+    return 1 if options.settings.get("published_eval") else batch_size
 
 
 @dataclass(frozen=True)
@@ -111,11 +137,12 @@ def draw_images(
     jobs = [(prompt, first_seed + index) for index, prompt in enumerate(p for p in prompts for _ in range(num_images))]
     for start in range(0, total, batch_size):
         batch = jobs[start : start + batch_size]
-        with progress_bar() as progress:
+        with warnings.catch_warnings(), progress_bar() as progress:
+            warnings.simplefilter("ignore", UserWarning)  # notices were given before
             images, complete = _draw_batch(checkpoint, batch, source, options, progress)
         for (prompt, image_seed), image in zip(batch, images, strict=True):
             path = output if is_picture_file(output) else output / f"{slug(prompt)}-{image_seed}.png"
-            metadata = {"model": checkpoint.name, **asdict(options)}
+            metadata = {"model": checkpoint.name, **options.record()}
             if not complete:
                 path = path.with_stem(f"{path.stem}-partial")
             if image is not None:
@@ -140,11 +167,11 @@ def _draw_batch(
     progress: Progress,
 ) -> tuple[Sequence[Image.Image | None], bool]:
     """Images of a batch, and whether they are complete; Ctrl-C leaves the rows that were drawn."""
-    pipe = WallarooPipeline(model=checkpoint.model, processor=checkpoint.processor, device=checkpoint.model.device)
+    pipe = DrawingPipeline(model=checkpoint.model, processor=checkpoint.processor, device=checkpoint.model.device)
     tasks = [progress.add_task(f"seed {seed}", total=None) for _, seed in batch]
     previews: dict[int, Callable[[], Image.Image | None]] = {}
 
-    def report(pipe: WallarooPipeline, step: int, num_steps: int, details: dict[str, Any]) -> None:
+    def report(pipe: DrawingPipeline, step: int, num_steps: int, details: dict[str, Any]) -> None:
         previews[details["image"]] = details["preview"]
         progress.update(tasks[details["image"]], completed=step + 1, total=num_steps)
 

@@ -11,7 +11,7 @@ from transformers import GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForCondit
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from ..families.loading import key_faults, reading_checkpoint, some
-from ..files.checkpoint_files import find_checkpoint, weight_files
+from ..files.checkpoint_files import find_checkpoint, read_json, weight_files
 from ..files.whole import new_folder
 from ..modeling.configuration import WallarooConfig
 from ..processing.processor import WallarooProcessor
@@ -53,6 +53,9 @@ def export_qwen(
         ValueError: if the checkpoint is damaged, quantized or lacks weights; nothing is left at `output` then.
     """
     source = find_checkpoint(checkpoint, revision)
+    kind = read_json(source / "config.json").get("model_type")
+    if kind != WallarooConfig.model_type:
+        raise ValueError(f"'{checkpoint}' holds a model of type '{kind}', but this needs a Wallaroo checkpoint.")
     with reading_checkpoint(source):
         ours = WallarooConfig.from_pretrained(source)
         config = _qwen_config(ours)

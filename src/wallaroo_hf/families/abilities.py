@@ -1,6 +1,7 @@
 """What a checkpoint can do, told by its configurations alone."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -135,15 +136,42 @@ class Abilities:
                 f"The {what} has {len(prompt):,} characters, but at most {MAX_PROMPT_CHARACTERS:,} can be drawn from; "
                 "shorten it."
             )
+        self.check_words(prompt, what)
+
+    def check_words(self, words: str, what: str = "prompt") -> None:
+        """Refuses words that are no whole characters, or that spell a token of the chat.
+
+        Args:
+            words: a user's.
+            what: what they are called in the message.
+
+        Raises:
+            ValueError: in one sentence.
+        """
         try:
-            prompt.encode()
+            words.encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"The {what} holds half of a character ({error.reason}); give whole text.") from error
         for token in self.special_tokens:
-            if token in prompt:
+            if token in words:
                 raise ValueError(
                     f"The {what} contains the special token {token}, which would break the turn; remove it."
                 )
+
+    def without_special_tokens(self, words: str) -> str:
+        """Words in which a space stands for each special token; for those of a model that go back into a chat."""
+        return re.sub("|".join(map(re.escape, self.special_tokens)), " ", words) if self.special_tokens else words
+
+    def check_task(self, task: str) -> None:
+        """Refuses a task that this checkpoint does not do.
+
+        Raises:
+            ValueError: naming those that it does.
+        """
+        if task not in self.tasks:
+            raise ValueError(
+                f"This {self.family} checkpoint does not do {task}; it does {', '.join(self.tasks)}. Use another one."
+            )
 
     def check_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What was given, without what is None.

@@ -25,11 +25,12 @@ def describe(name: str, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     Raises:
         ValueError: if a file is missing or damaged, or the checkpoint belongs to no family.
     """
-    config, processor = (read_json(folder / f"{what}.json") for what in ("config", "processor_config"))
+    config = read_json(folder / "config.json")
+    family = family_of(config.get("model_type"), name)
+    processor = read_json(folder / "processor_config.json")
     generation = {}
     if (folder / "generation_config.json").is_file():
         generation = read_json(folder / "generation_config.json")
-    family = family_of(config.get("model_type"), name)
     abilities = family.resolve("abilities")(config, generation, processor)
     tensors = weight_headers(folder)
     own, shown = (

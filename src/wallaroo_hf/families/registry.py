@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,17 @@ from ..files.checkpoint_files import find_checkpoint, read_json
 from .abilities import Abilities
 from .contract import DrawingModel, DrawingProcessor
 
-__all__ = ["FAMILIES", "Checkpoint", "Family", "abilities_of", "family_of", "find_family", "load", "register_family"]
-
-_GIVE_ONE = "give a folder that `wallaroo convert` wrote, or a Hub id"
+__all__ = [
+    "FAMILIES",
+    "Checkpoint",
+    "Family",
+    "abilities_of",
+    "family_of",
+    "find_family",
+    "load",
+    "read_abilities",
+    "register_family",
+]
 
 
 @dataclass(frozen=True)
@@ -110,6 +119,9 @@ def register_family(family: Family) -> None:
         raise ValueError(
             f"The model type '{family.model_type}' belongs to {FAMILIES[family.model_type].title} already; choose another."
         )
+    registration = sys.modules.get(f"{_ROOT}._registration")
+    if registration is not None:  # otherwise it will see the family when it is imported
+        registration.register_auto_classes(family)
 
 
 def family_of(model_type: str | None, name: str | Path) -> Family:
@@ -138,20 +150,32 @@ def find_family(name: str | Path) -> Family:
         ValueError: if there is no checkpoint of that name, or none of a family.
     """
     folder = find_checkpoint(name, weights=False)
-    return family_of(read_json(folder / "config.json").get("model_type"), name)
+    try:
+        config = read_json(folder / "config.json")
+    except ValueError as error:
+        raise ValueError(f"No checkpoint could be loaded from '{name}': {error}") from error
+    return family_of(config.get("model_type"), name)
 
 
-def read_abilities(folder: Path) -> Abilities:
+def read_abilities(folder: Path, name: str | Path) -> Abilities:
     """What the checkpoint in a folder can do, from its JSON files.
+
+    Args:
+        folder: its files.
+        name: what it was called, for messages.
 
     Raises:
         ValueError: if one of them is missing or damaged.
     """
-    config, processor = (read_json(folder / f"{what}.json") for what in ("config", "processor_config"))
-    generation_path = folder / "generation_config.json"
-    generation = read_json(generation_path) if generation_path.is_file() else {}
-    family = family_of(config.get("model_type"), folder)
-    return family.resolve("abilities")(config, generation, processor)
+    contents = {}
+    for what in ("config", "generation_config", "processor_config"):
+        path = folder / f"{what}.json"
+        try:
+            contents[what] = {} if what == "generation_config" and not path.is_file() else read_json(path)
+        except ValueError as error:
+            raise ValueError(f"No checkpoint could be loaded from '{name}': {error}") from error
+    family = family_of(contents["config"].get("model_type"), name)
+    return family.resolve("abilities")(*contents.values())
 
 
 def abilities_of(model: DrawingModel, processor: DrawingProcessor) -> Abilities:

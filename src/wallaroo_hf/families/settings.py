@@ -28,6 +28,7 @@ class Setting:
         above_minimum: the minimum itself is not allowed.
         choices: all that a text may be; beside numbers, the words that are taken as well (`"auto"`).
         sensible: between what a number does well; doors warn outside of it.
+        python_only: no door but Python offers it, such as one that another setting says as well.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Setting:
     above_minimum: bool = False
     choices: tuple[str, ...] | None = None
     sensible: tuple[float, float] | None = None
+    python_only: bool = False
 
     @property
     def is_number(self) -> bool:
@@ -49,7 +51,7 @@ class Setting:
     @property
     def is_offered(self) -> bool:
         """Whether doors other than Python can offer it."""
-        return self.type is not object
+        return self.type is not object and not self.python_only
 
     def check(self, value: Any) -> Any:
         """The value as it is meant.

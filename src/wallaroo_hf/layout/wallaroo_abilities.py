@@ -29,6 +29,15 @@ class WallarooAbilities(Abilities):
         rows = height // self.size_multiple
         return self.image_tokens(height, width) + rows
 
+    def check_task(self, task: str) -> None:
+        """Refuses what the checkpoint does not do: edits, if it was trained up to stage 3."""
+        if task == EDITING and not self.edits:
+            raise ValueError(
+                "This checkpoint has no editing parts (it was trained up to stage 3), so it cannot draw from an image; "
+                "convert or load a stage 4 checkpoint."
+            )
+        super().check_task(task)
+
     def check_size(self, height: int, width: int) -> None:
         """Refuses sizes in pixels that cannot be drawn; see [`wallaroo_hf.layout.grid.check_size`].
 
@@ -110,7 +119,9 @@ _SAMPLING = (
         maximum=1,
         above_minimum=True,
     ),
-    Setting("do_sample", bool, "draw", True, "Whether codes are sampled; without it the likeliest are taken."),
+    Setting(
+        "do_sample", bool, "draw", True, "Whether codes are sampled, as temperature 0 says too.", python_only=True
+    ),
     Setting(
         "window",
         int,

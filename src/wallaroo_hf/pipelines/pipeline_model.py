@@ -11,7 +11,7 @@ __all__ = ["PipelineModel", "RefusingMixin"]
 
 
 class PipelineModel:
-    """Loads a model for [`WallarooPipeline`], which refuses it if its weights are damaged.
+    """Loads a model for [`DrawingPipeline`], which refuses it if its weights are damaged.
 
     transformers tries to load again what raised an error, and then shows the tracebacks of both; so what is wrong is kept
     with the model until there is a pipeline to refuse it.

@@ -180,6 +180,8 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
         return_labels: bool = False,
         source_guidance: bool = False,
         source_fit: str = "crop",
+        published_eval: bool = False,
+        source_guidance_scale: float | None = None,
         **kwargs: Any,
     ) -> WallarooBatchFeature:
         """Prepares a batch.
@@ -209,6 +211,8 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
                 trained this branch.
             source_fit: how a source whose shape differs from the size to draw is brought to it: `"crop"` (as in training)
                 or `"pad"` (nothing is lost); see [`WallarooImageProcessor.to_vq_pixels`].
+            published_eval: says `layout="published_eval"`; takes the model's setting of this name.
+            source_guidance_scale: not None says `source_guidance=True`; takes the model's setting of this name.
 
         Returns:
             `WallarooBatchFeature` with `input_ids`, `attention_mask`, `mm_token_type_ids` (all `(B, T)`, int64) and
@@ -225,6 +229,8 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
             raise ValueError("Video and audio input is not supported yet; pass `images` (for a video, single frames).")
         if generation_mode not in GENERATION_MODES:
             raise ValueError(f"`generation_mode` is {generation_mode!r}, but must be one of {GENERATION_MODES}.")
+        layout = "published_eval" if published_eval else layout
+        source_guidance = source_guidance or source_guidance_scale is not None
         merged = self._merged_kwargs(kwargs)
         if text is None:
             raise ValueError("`text` is missing: give a prompt, or a list with one per row.")

@@ -75,11 +75,6 @@ def refuse_in_rendered(text: str, tokens: Iterable[str]) -> None:
     refuse_special_tokens("chat", prompt_texts.said(text), tokens)
 
 
-def without_special_tokens(text: str, tokens: Iterable[str]) -> str:
-    """A text in which a space stands for each such token, for words that go back into a chat by themselves."""
-    return re.sub("|".join(map(re.escape, tokens)), " ", text)
-
-
 def _refusal(what: str, token: str) -> ValueError:
     return ValueError(f"The {what} contains the special token {token}, which would break the turn; remove it.")
 

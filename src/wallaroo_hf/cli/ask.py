@@ -1,0 +1,53 @@
+"""`wallaroo ask`: answers a question about pictures. torch is imported when the command runs."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from . import options
+from .given import require_words
+
+
+def ask(
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE... QUESTION", help="Images, then the question.", show_default=False)
+    ],
+    model: options.Model = options.BUILT_IN,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 512,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Sample the answer instead of taking the likeliest.")
+    ] = False,
+    temperature: Annotated[
+        float | None,
+        typer.Option(min=0, help="With --sample: its temperature. Default: 1, whatever the checkpoint's is."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=2**62, help="With --sample: repeats an answer. Default: a random one, which is printed."
+        ),
+    ] = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
+    check_weights: options.CheckWeights = True,
+    as_json: options.AsJson = False,
+) -> None:
+    """Ask a question about images."""
+    for name, value in (("--temperature", temperature), ("--seed", seed)):
+        if value is not None and not sample:
+            raise ValueError(f"{name} is for --sample; add it, or leave {name} out.")
+    *paths, question = images
+    require_words(question, "the question", "wallaroo ask picture.png 'What is it?'")
+    from . import running
+
+    options.quiet()
+    checkpoint = running.load_checkpoint(model, device, dtype, check_weights)
+    sampling = running.Sampling.choose(temperature, seed) if sample else None
+    said = running.answer(checkpoint, paths, question, max_new_tokens, sampling, show=not as_json)
+    used = None if sampling is None else sampling.seed
+    if as_json:
+        record = {"images": paths, "question": question, "answer": said, "seed": used}
+        typer.echo(json.dumps(record, ensure_ascii=False))
+    elif used is not None:
+        typer.echo(f"(seed {used})", err=True)

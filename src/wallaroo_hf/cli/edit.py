@@ -1,0 +1,56 @@
+"""`wallaroo edit`: changes a picture by an instruction. torch is imported when the command runs."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import options
+from .given import names_a_picture, require_picture_output, require_words
+from .setting_options import takes_settings
+
+
+@takes_settings()
+def edit(
+    image: Annotated[str, typer.Argument(help="The image to edit: a path or URL.", show_default=False)],
+    instruction: Annotated[str, typer.Argument(help="What to change.", show_default=False)],
+    output: options.Output = Path("."),
+    num_images: options.NumImages = 1,
+    seed: options.Seed = None,
+    batch_size: options.BatchSize = 4,
+    as_json: options.AsJson = False,
+    height: options.Height = None,
+    width: options.Width = None,
+    aspect_ratio: options.AspectRatio = None,
+    negative_prompt: options.Negative = None,
+    model: options.Model = options.BUILT_IN,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
+    check_weights: options.CheckWeights = True,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Edit an image by an instruction. The result has the image's size, unless another one is asked for."""
+    example = "wallaroo edit picture.png 'make it blue'"
+    if names_a_picture(instruction) and not names_a_picture(image):
+        raise ValueError(f"The picture comes first, then what to change, such as {example}")
+    require_words(instruction, "what to change", example)
+    require_picture_output(output, num_images)
+    from ..processing.image_processor import open_image
+    from . import running
+
+    options.quiet()
+    source = open_image(image)
+    wishes = running.read_options(
+        model,
+        settings,
+        edits=True,
+        prompts=[instruction],
+        height=height,
+        width=width,
+        aspect_ratio=aspect_ratio,
+        negative_prompt=negative_prompt,
+    )
+    checkpoint = running.load_checkpoint(model, device, dtype, check_weights)
+    for drawn in running.draw_images(checkpoint, [instruction], source, wishes, num_images, seed, batch_size, output):
+        typer.echo(drawn.report(as_json))

@@ -27,7 +27,7 @@ ALLOWED = {
     "modeling": {"files", "families", "layout", "generation"},
     "conversion": _CORE - {"generation"},
     "pipelines": _CORE,
-    "conversation": {"generation", "processing"},
+    "conversation": {"families"},
     "training": {*_CORE, "_version", "scenes"},
     "evaluation": {*_CORE, "_version", "scenes", "training"},
     "web": {*_CORE, "_version", "conversation", "pipelines"},

@@ -30,7 +30,11 @@ class WallarooAbilities(Abilities):
         return self.image_tokens(height, width) + rows
 
     def check_task(self, task: str) -> None:
-        """Refuses what the checkpoint does not do: edits, if it was trained up to stage 3."""
+        """Refuses what the checkpoint does not do: edits, if it was trained up to stage 3.
+
+        Raises:
+            ValueError: for such a task.
+        """
         if task == EDITING and not self.edits:
             raise ValueError(
                 "This checkpoint has no editing parts (it was trained up to stage 3), so it cannot draw from an image; "

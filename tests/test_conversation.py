@@ -138,14 +138,8 @@ def test_what_was_whole_when_it_was_stopped(built_in):
         row.put(token)
     row.end("stopped")
     told = [one for one in heard if one[0] != "word"]
-    assert told == [
-        ("begins",),
-        ("row", 1, 2),
-        ("row", 2, 2),
-        ("done", (3, 32, 48), 6),
-        ("begins",),
-        ("row", 1, 2),
-    ] + [("ended", "stopped")]
+    first_image, second_image = [("begins",), ("row", 1, 2), ("row", 2, 2)], [("begins",), ("row", 1, 2)]
+    assert told == [*first_image, ("done", (3, 32, 48), 6), *second_image, ("ended", "stopped")]
     first, whole, second, rows = conversation._pieces(row.answer)
     assert first == second == "Yes, a red circle." and row.answer.prompt_tokens == 7
     assert whole.height == 2 * rows.height and row.answer.partial

@@ -57,7 +57,7 @@ def test_stages_are_those_of_the_recipe(scale, name):
     assert (steps, sum(rows)) == (chosen.max_steps, chosen.global_batch_size)
     shares = [chosen.task_ratio.get(task, 0) for task in ("understanding", "generation", "editing")]
     assert [count / sum(rows) for count in rows] == [share / sum(shares) for share in shares]
-    heights = {height for height, _ in chosen.record.buckets}
+    heights = {height for height, _ in chosen.named_layout().buckets}
     if name in ("1", "2", "3a"):  # squares
         assert {(height // 16) ** 2 for height in heights} == {scale.CODES_OF[name]}
     if name in scale.NAVIT:

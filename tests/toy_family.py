@@ -24,7 +24,8 @@ COLOURS = {"red": (1.0, -1.0, -1.0), "green": (-1.0, 1.0, -1.0), "blue": (-1.0, 
 GREY = (0.0, 0.0, 0.0)
 SIZES = ((96, 96), (64, 128), (128, 64))
 END = "<end>"
-TEMPLATE = "{% for message in messages %}{% for part in message['content'] %}{{ part.get('text', '') }}{% endfor %}{{ '\n' }}{% endfor %}"
+_MESSAGE = "{% for part in message['content'] %}{{ part.get('text', '') }}{% endfor %}{{ '\n' }}"
+TEMPLATE = "{% for message in messages %}" + _MESSAGE + "{% endfor %}"
 
 
 def colour_of(text: str) -> tuple[float, float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from helpers import picture
 from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor
 from wallaroo_hf.cli import running
 from wallaroo_hf.generation import ImageStreamer
+from wallaroo_hf.training import stages
 from wallaroo_hf.training.datasets import load_rows
 
 
@@ -226,6 +228,15 @@ def test_encode(compact, captions, tmp_path):
     rows = load_rows(tmp_path / "other")
     assert [row["image_tokens"][0].shape for row in rows] == [(24, 24)] * 2  # 384 pixels, the size of stage 1
     assert [row["name"] for row in rows] == ["train.jsonl:1", "train.jsonl:2"]
+
+
+def test_encode_for_a_stage_without_a_layout(compact, captions, tmp_path, monkeypatch):
+    """The checkpoint's own, but for the sizes that the stage names."""
+    mine = dataclasses.replace(stages.stage_4(), name="5", layout=None, buckets=((64, 96),))
+    monkeypatch.setitem(stages.STAGES, "5", lambda: mine)
+    arguments = ["encode", captions, "-m", compact.folder, "-o", tmp_path / "out", "--device", "cpu", "--stage", "5"]
+    run(*arguments, "--column", "image=image", "--column", "caption=title", "--skip-broken")
+    assert [row["image_tokens"][0].shape for row in load_rows(tmp_path / "out")] == [(4, 6)] * 2
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """`wallaroo train`: fine-tuning, resuming, LoRA, looking at rows; what a user can do wrong."""
 
+import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -9,6 +11,9 @@ from typer.testing import CliRunner
 from helpers import picture
 from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor
 from wallaroo_hf.cli import app
+from wallaroo_hf.training import stages
+
+OLD_SETTINGS = Path(__file__).parents[1] / "training" / "assets" / "old_settings.json"
 
 
 @pytest.fixture
@@ -102,6 +107,48 @@ def test_a_run_is_not_resumed_as_another_one(compact, data, tmp_path):
         assert result.exit_code == 1 and words in " ".join(result.output.split()), result.output
     result = _fine_tune(compact, data, output, "--steps", 2, "--log-every", 2, "--workers", 1, "--skip-bad-rows")
     assert result.exit_code == 0 and "Going on from" in result.output, result.output
+
+
+def test_a_run_of_old_code_goes_on(compact, data, tmp_path):
+    """With the settings.json that it wrote, in which `trains` is one word."""
+    output = tmp_path / "run"
+    assert _fine_tune(compact, data, output, "--steps", 1, "--save-every", 1).exit_code == 0
+    shutil.rmtree(output / "final")
+    old = json.loads(OLD_SETTINGS.read_text(encoding="utf-8"))["fine_tuning"]
+    old |= {"model": str(compact.folder.resolve()), "data": str(data.resolve())}
+    (output / "settings.json").write_text(json.dumps(old), encoding="utf-8")
+    result = _fine_tune(compact, data, output, "--steps", 2, "--set", "trains=editing_parts")
+    assert result.exit_code == 1 and "`trains` 'all', not 'editing_parts'" in " ".join(result.output.split())
+    result = _fine_tune(compact, data, output, "--steps", 2)
+    assert result.exit_code == 0 and "Going on from" in result.output, result.output
+
+
+def test_a_new_stage_is_a_function_and_its_name(compact, data, tmp_path, monkeypatch):
+    """What is added to training/stages.py is all that it needs."""
+    mine = dataclasses.replace(stages.stage_4(), name="5", follows=("4",), trains=("edit_head.",), layout=None)
+    monkeypatch.setitem(stages.STAGES, "5", lambda: mine)
+    output = tmp_path / "run"
+    result = _fine_tune(compact, data, output, "--stage", "5", "--steps", 1)
+    assert result.exit_code == 0, result.output
+    model = WallarooForConditionalGeneration.from_pretrained(output / "final")
+    assert model.config.stage == "5"
+    assert WallarooProcessor.from_pretrained(output / "final").to_dict() == compact.processor.to_dict()
+    result = _train("-m", output / "final", "--data", data, "--dry-run")
+    assert result.exit_code == 0, result.output
+    result = _train("-m", output / "final", "--data", data, "--dry-run", "--stage", "4")
+    assert result.exit_code == 1
+    assert "Stage 4 starts from a checkpoint of stage 3b, but this one is of stage 5;" in " ".join(
+        result.output.split()
+    )
+
+
+def test_a_new_size_is_trained_by_naming_it(compact, data, tmp_path):
+    output = tmp_path / "run"
+    more = ("--set", "buckets=[[48, 144]]", "--set", "indicator_sizes=[352, 512]")
+    result = _fine_tune(compact, data, output, "--steps", 1, *more)
+    assert result.exit_code == 0, result.output
+    processor = WallarooProcessor.from_pretrained(output / "final")
+    assert (processor.buckets, processor.indicator_sizes) == ([(48, 144)], [352, 512])
 
 
 def test_a_damaged_record_of_settings_is_said(compact, data, tmp_path):

@@ -19,8 +19,7 @@ from wallaroo_hf.evaluation.ablations.comparison import t_interval
 from wallaroo_hf.evaluation.ablations.data import SIZES, TRAIN_SEED, VALIDATION_SEED, Lessons
 from wallaroo_hf.evaluation.ablations.tokenizers import tokenizer_config
 from wallaroo_hf.evaluation.ablations.training import TrainingPlan
-from wallaroo_hf.layout.stage import STAGES
-from wallaroo_hf.training.stages import check_order
+from wallaroo_hf.training.stages import STAGES, check_order
 
 TINY = AblationSettings(steps=1, seeds=1, batch_size=4, rows=8, validation_rows=6, judged=2)
 
@@ -201,6 +200,7 @@ def test_what_is_scored_is_not_what_was_learned():
 def test_the_base_may_be_of_any_stage():
     variant = find_ablation("mask_ratio").variants[0]
     assert [check_order(name, TrainingPlan(1).stage("edits", variant)) for name in STAGES] == [None] * len(STAGES)
+    assert check_order("my-stage", TrainingPlan(1).stage("edits", variant)) is None
 
 
 def test_each_variant_changes_one_thing():

@@ -36,6 +36,13 @@ def test_card_has_numbers_and_metadata(tmp_path):
         assert words in card.text
 
 
+def test_parts_without_a_word_are_named(tmp_path):
+    part = RUN["parts"]["stage-4"]
+    own = part | {"stage": part["stage"] | {"trains": ["edit_head.", "edit_adapter."]}}
+    text = write_model_card(tmp_path, {"parts": {"stage-5": own}}).read_text(encoding="utf-8")
+    assert "| stage-5 | `edit_head.`, `edit_adapter.` | 20 |" in text
+
+
 def test_a_card_without_scores_says_so(tmp_path):
     assert "not scored yet" in write_model_card(tmp_path, RUN).read_text(encoding="utf-8")
 

@@ -10,7 +10,6 @@ from wallaroo_hf.layout.prompt_texts import (
     prompt_language,
     split_chat,
 )
-from wallaroo_hf.layout.stage import STAGES, stage_record
 
 CHAT = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nA cat.<|im_end|>\n<|im_start|>assistant\n"
 
@@ -87,13 +86,3 @@ def test_ways_to_end_a_chat(end):
 def test_answers_include_their_end():
     text = CHAT + "Yes.<|im_end|>\n"
     assert [text[start:end] for start, end in answer_spans(text)] == ["Yes.<|im_end|>\n"]
-
-
-def test_stages():
-    records = [stage_record(name) for name in STAGES]
-    assert [record.line_breaks for record in records] == [False, False, False, False, True, True]
-    assert [record.has_editing for record in records] == [False, False, False, False, False, True]
-    assert [len(record.buckets) for record in records] == [1, 1, 1, 1, 19, 19]
-    assert stage_record(4) == stage_record("4")
-    with pytest.raises(ValueError, match="3a"):
-        stage_record("5")

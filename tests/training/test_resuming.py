@@ -11,6 +11,7 @@ from wallaroo_hf.training.resuming import SETTINGS_FILE, check_settings, run_set
 from wallaroo_hf.training.run import RunOptions
 from wallaroo_hf.training.stages import stage
 
+OLD_SETTINGS = Path(__file__).parent / "assets" / "old_settings.json"  # as written before `trains` were names
 OPTIONS = RunOptions("someone/model", Path("run"))
 
 
@@ -59,6 +60,35 @@ def test_runs_of_other_versions_go_on(begun):
     check_settings(begun, settings | {"newer": 1})
     (begun / SETTINGS_FILE).unlink()
     check_settings(begun, settings | {"seed": 1})
+
+
+@pytest.mark.parametrize(
+    ("which", "settings"),
+    [("fine_tuning", {}), ("stage_4_drawing_parts", {"trains": "generation_parts", "warmup_steps": 0})],
+)
+def test_a_run_of_old_code_goes_on(tmp_path, which, settings):
+    """Its record says `trains` in one word, and knows no layout."""
+    old = json.loads(OLD_SETTINGS.read_text(encoding="utf-8"))[which]
+    assert isinstance(old["trains"], str) and "layout" not in old
+    write_settings(tmp_path, old)
+    chosen = stage(4).override({**settings, "global_batch_size": 6, "max_steps": 99})
+    if which == "fine_tuning":
+        layout = chosen.named_layout()
+        sizes = {"buckets": layout.buckets, "indicator_sizes": layout.indicators, "pixel_limits": None}
+        ratio = {"understanding": 2, "generation": 2, "editing": 2}
+        chosen = dataclasses.replace(chosen, layout=None, follows=None, warmup_steps=10, task_ratio=ratio, **sizes)
+    check_settings(tmp_path, run_settings(OPTIONS, chosen, "someone/data"))
+    for other in (("edit_head.",), "understanding_parts"):
+        with pytest.raises(ValueError, match=f"begun with `trains` '{old['trains']}', not "):
+            check_settings(tmp_path, run_settings(OPTIONS, dataclasses.replace(chosen, trains=other), "someone/data"))
+
+
+def test_a_run_of_an_own_stage_goes_on(tmp_path):
+    chosen = dataclasses.replace(stage("4"), name="5", trains=("edit_head.",), layout=None)
+    write_settings(tmp_path, run_settings(OPTIONS, chosen, "someone/data"))
+    check_settings(tmp_path, run_settings(OPTIONS, dataclasses.replace(chosen), "someone/data"))
+    with pytest.raises(ValueError, match=r"begun with `trains` \['edit_head.'\], not 'all'"):
+        check_settings(tmp_path, run_settings(OPTIONS, dataclasses.replace(chosen, trains="all"), "someone/data"))
 
 
 def test_the_record_is_whole_or_not_there(begun, monkeypatch):

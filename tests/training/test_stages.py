@@ -38,7 +38,8 @@ def test_numbers_of_the_paper(name):
     assert (arguments["weight_decay"], arguments["max_grad_norm"], arguments["bf16"]) == (0.0, 1.0, True)
     assert chosen.max_length == 4096
     assert chosen.pixel_limits["longest_edge"] == (188160 if name == "4" else 254016)
-    assert chosen.record.line_breaks == chosen.record.size_indicators == (name in ("3b", "4"))
+    layout = chosen.named_layout()
+    assert layout.line_breaks == bool(layout.indicators) == (name in ("3b", "4"))
 
 
 def _recorded_trainable(record_name):
@@ -76,7 +77,7 @@ def test_overrides_come_as_yaml_and_words(tmp_path):
     file.write_text("learning_rate: 2e-5\nbuckets: [[96, 96], [64, 128]]\nbf16: false\nmax_steps: 7\n")
     chosen = stage(4).override(read_overrides(file, ["max_steps=9", "task_ratio={editing: 1}"]))
     assert chosen.learning_rate == 2e-5
-    assert chosen.buckets == chosen.record.buckets == ((96, 96), (64, 128))
+    assert chosen.buckets == chosen.named_layout().buckets == ((96, 96), (64, 128))
     assert (chosen.bf16, chosen.max_steps, dict(chosen.task_ratio)) == (False, 9, {"editing": 1})
 
 
@@ -289,7 +290,7 @@ def test_a_step_of_the_recipe_brings_its_own_buckets(model, processor):
     assert processor.buckets == [(512, 512)]
     model.config.stage = "3a"
     prepare_for_stage(model, processor, stage("3b"))
-    assert processor.buckets == [tuple(bucket) for bucket in stage("3b").record.buckets]
+    assert processor.buckets == list(stage("3b").named_layout().buckets)
     assert processor.line_breaks and processor.size_indicators
     with pytest.raises(ValueError, match="Stage setting `buckets` is "):
         stage("3b").override({"buckets": []})

@@ -99,18 +99,21 @@ def _encode(
 
     from .. import _registration  # noqa: F401  the command line postpones it
     from ..families.loading import to_device
-    from ..layout.stage import stage_record
     from ..processing.processor import WallarooProcessor
     from ..training.data.encoding import encode_rows
     from ..training.datasets import load_rows, require_datasets
+    from ..training.stages import stage as find_stage
     from ..training.vq.vq_loading import load_vq_model
 
     require_datasets().disable_progress_bars()
     vq_model = to_device(load_vq_model(model, check_weights), device)
     processor = WallarooProcessor.from_pretrained(model)
     if stage is not None:
-        record = stage_record(stage)
-        processor.buckets, processor.line_breaks = list(record.buckets), record.line_breaks
+        chosen = find_stage(stage)
+        if chosen.layout is not None:  # else it is trained on the checkpoint's own
+            processor.buckets, processor.line_breaks = list(chosen.layout.buckets), chosen.layout.line_breaks
+        if chosen.buckets is not None:
+            processor.buckets = list(chosen.buckets)
     rows = load_rows(data, **source)
     total = None if source["streaming"] else len(rows)
     words = " ".join([data, *(f"{name}={value}" for name, value in source.items() if value not in (None, False, {}))])

@@ -10,9 +10,9 @@ from .given import require_picture_output, require_prompt
 from .setting_options import takes_settings
 
 PROMPTS_HELP = (
-    "--prompts FILE draws a file of prompts, one a line. In a .jsonl file each line is an object with a prompt and, if need "
-    "be, name, seed, negative_prompt, height, width, aspect_ratio. The same command again goes on where it stopped; torchrun "
-    "and accelerate launch share the work. --seed is 0 there unless given."
+    "--prompts FILE draws a file of prompts, one a line. In a .jsonl file each line is an object with a prompt and, if "
+    "need be, name, seed, negative_prompt, height, width, aspect_ratio. The same command again goes on where it stopped; "
+    "torchrun and accelerate launch share the work. --seed is 0 there unless given."
 )
 
 

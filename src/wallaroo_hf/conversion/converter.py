@@ -4,7 +4,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from transformers.utils import cached_file
 
 from ..families.loading import some
 from ..files.whole import new_folder, require_new
+from ..layout.checkpoint_layout import Layout, paper_layout
 from ..layout.special_tokens import (
     CONFIG_TOKEN_IDS,
     DRAWING_TOKENS,
@@ -24,7 +25,6 @@ from ..layout.special_tokens import (
     added_tokens,
     config_token_ids,
 )
-from ..layout.stage import StageRecord, stage_record
 from ..modeling.configuration import WallarooConfig, WallarooVQConfig
 from ..modeling.model import WallarooForConditionalGeneration
 from ..modeling.vq import WallarooVQModel
@@ -80,18 +80,19 @@ def convert_checkpoint(
     target_dtype = _dtype(dtype)
     source = load_tensors(find_file(checkpoint, "checkpoint"), ("state_dict", "model", "module"), "checkpoint")
     vq_source = load_tensors(find_file(vq, "image tokenizer"), ("model", "state_dict"), "image tokenizer")
-    record = _stage(source, stage)
+    stage, layout = _stage(source, stage)
     vq_config = vq_config_from_tensors(vq_source)
     base_config = _base_config(base)
-    tokenizer = _tokenizer(base, record)
-    config = _config(base, base_config, tokenizer, vq_config, record, target_dtype)
+    tokenizer = _tokenizer(base, layout)
+    config = _config(base, base_config, tokenizer, vq_config, stage, layout, target_dtype)
+    layout = replace(layout, first_code=config.text_config.vocab_size)
     tensors = _renamed(source, checkpoint_key, "checkpoint")
     tensors |= {VQ_PREFIX + name: tensor for name, tensor in _vq_tensors(vq_source, vq_config).items()}
     with torch.device("meta"):
         expected = WallarooForConditionalGeneration(config).state_dict()
     _check_complete(tensors, expected, "checkpoint")
-    processor = _processor(base, tokenizer, config, record)
-    generation_config = _generation_config(base, tokenizer, record)
+    processor = _processor(base, tokenizer, config, layout)
+    generation_config = _generation_config(base, tokenizer, layout)
     dtypes = {name: torch.float32 if name.startswith(VQ_PREFIX) else target_dtype for name in tensors}
     with new_folder(output) as folder:
         for settings in (processor, config, generation_config):
@@ -176,23 +177,23 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype:
     raise ValueError(f"`dtype` is {dtype!r}, but must be one of {', '.join(DTYPES)}.")
 
 
-def _stage(source: Mapping[str, torch.Tensor], stage: str | int | None) -> StageRecord:
+def _stage(source: Mapping[str, torch.Tensor], stage: str | int | None) -> tuple[str, Layout]:
+    """The name of the stage that a checkpoint went through last, and its layout."""
     has_editing = any(key.startswith(EDITING_PREFIXES) for key in source)
     if stage is None:
-        record = stage_record("4" if has_editing else "2")
         if not has_editing:
             logger.warning(
                 "The checkpoint has no editing parts, so it is taken for stage 2 (384x384, plain grid); pass stage 1, 3a "
                 "or 3b if it is one."
             )
-        return record
-    record = stage_record(stage)
-    if record.has_editing != has_editing:
+        stage = "4" if has_editing else "2"
+    name, layout = str(stage).lower(), paper_layout(stage)
+    if layout.has_editing != has_editing:
         raise ValueError(
-            f"Stage {record.name} {'has' if record.has_editing else 'has no'} editing parts, but the checkpoint "
+            f"Stage {name} {'has' if layout.has_editing else 'has no'} editing parts, but the checkpoint "
             f"{'has' if has_editing else 'has none'}; leave `stage` out or name the right one."
         )
-    return record
+    return name, layout
 
 
 def _renamed(
@@ -260,7 +261,7 @@ def _base_config(base: str | Path) -> Qwen2_5_VLConfig:
     return config
 
 
-def _tokenizer(base: str | Path, record: StageRecord) -> Any:
+def _tokenizer(base: str | Path, layout: Layout) -> Any:
     """The base tokenizer with Wallaroo's tokens; those that it already has keep their ids."""
     with _reading(base, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(base)
@@ -270,7 +271,7 @@ def _tokenizer(base: str | Path, record: StageRecord) -> Any:
         raise ValueError(
             f"The tokenizer of the base '{base}' lacks {some(missing)}; give a Qwen2.5-VL folder or Hub id."
         )
-    tokens = added_tokens(record.announced_sizes)
+    tokens = added_tokens(layout.indicators)
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in tokens], special_tokens=True)
     return tokenizer
 
@@ -280,7 +281,8 @@ def _config(
     base_config: Qwen2_5_VLConfig,
     tokenizer: Any,
     vq_config: WallarooVQConfig,
-    record: StageRecord,
+    stage: str,
+    layout: Layout,
     dtype: torch.dtype,
 ) -> WallarooConfig:
     settings = base_config.to_dict()
@@ -289,12 +291,12 @@ def _config(
     # transformers 4.5x repeats the text settings beside `text_config`
     own = {field.name for field in fields(WallarooConfig)}
     settings = {key: value for key, value in settings.items() if key in own or key not in settings["text_config"]}
-    settings |= config_token_ids(tokenizer.convert_tokens_to_ids, record.announced_sizes)
+    settings |= config_token_ids(tokenizer.convert_tokens_to_ids, layout.indicators)
     settings |= {
         "vq_config": vq_config.to_dict(),
         "codebook_size": vq_config.codebook_size,
-        "has_editing": record.has_editing,
-        "stage": record.name,
+        "has_editing": layout.has_editing,
+        "stage": stage,
     }
     try:
         config = WallarooConfig(**settings, architectures=[WallarooForConditionalGeneration.__name__], dtype=dtype)
@@ -312,7 +314,7 @@ def _config(
     return config
 
 
-def _processor(base: str | Path, tokenizer: Any, config: WallarooConfig, record: StageRecord) -> WallarooProcessor:
+def _processor(base: str | Path, tokenizer: Any, config: WallarooConfig, layout: Layout) -> WallarooProcessor:
     with _reading(base, "image processor"):
         image_processor = WallarooImageProcessor.from_pretrained(base)
     return WallarooProcessor(
@@ -320,8 +322,7 @@ def _processor(base: str | Path, tokenizer: Any, config: WallarooConfig, record:
         tokenizer,
         chat_template=_chat_template(base, tokenizer),
         image_token_size=config.vq_config.image_token_size,
-        first_image_token_id=config.text_config.vocab_size,
-        **record.processor_settings(),
+        **layout.processor_settings(),
     )
 
 
@@ -338,14 +339,14 @@ def _chat_template(base: str | Path, tokenizer: Any) -> str:
     return tokenizer.chat_template
 
 
-def _generation_config(base: str | Path, tokenizer: Any, record: StageRecord) -> GenerationConfig:
+def _generation_config(base: str | Path, tokenizer: Any, layout: Layout) -> GenerationConfig:
     generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id)  # where Qwen2.5-VL stops
     with _reading(base, "generation configuration"):
         if _optional_file(base, "generation_config.json") is not None:
             generation_config = GenerationConfig.from_pretrained(base)
     if generation_config.pad_token_id is None:
         generation_config.pad_token_id = tokenizer.convert_tokens_to_ids(PAD)
-    for key, value in record.generation_settings().items():
+    for key, value in layout.generation_settings().items():
         setattr(generation_config, key, value)
     return generation_config
 

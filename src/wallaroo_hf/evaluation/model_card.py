@@ -140,7 +140,9 @@ def _recipe(run: Mapping[str, Any]) -> str:
         tasks = ("understanding", "generation", "editing", "interleaved")
         ratio = " : ".join(f"{stage['task_ratio'].get(task, 0):g}" for task in tasks)
         minutes = part["process_seconds"] / 60
-        trains, rate = stage["trains"].replace("_", " "), f"{stage['learning_rate']:g}"
+        named = stage["trains"]  # a word, or beginnings of parameters' names
+        trains = named.replace("_", " ") if isinstance(named, str) else ", ".join(f"`{name}`" for name in named)
+        rate = f"{stage['learning_rate']:g}"
         lines.append(f"| {name} | {trains} | {part['steps']} | {part['rows']:,} | {rate} | {ratio} | {minutes:.0f} |")
     vq = run["parts"].get("vq", {})
     if run.get("note"):

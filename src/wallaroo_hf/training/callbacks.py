@@ -24,7 +24,8 @@ class StageCallback(TrainerCallback):
         force: start from a checkpoint of any stage.
 
     Raises (when the trainer is built):
-        ValueError: if the checkpoint's stage is not one that this stage follows, unless `force`.
+        ValueError: if the checkpoint's stage is not one that this stage follows, unless `force`, or the model lacks what
+            the stage trains.
     """
 
     def __init__(self, stage: Stage, force: bool = False) -> None:
@@ -49,12 +50,14 @@ class StageCallback(TrainerCallback):
         warning = check_order(wallaroo.config.stage, self.stage, self.force)
         if warning:
             logger.warning(warning)
-        if wallaroo.config.has_editing != self.stage.record.has_editing:
-            wants, has = ("needs", "lacks") if self.stage.record.has_editing else ("has no", "has")
+        layout = self.stage.layout
+        if layout is not None and wallaroo.config.has_editing != layout.has_editing:
+            wants, has = ("needs", "lacks") if layout.has_editing else ("has no", "has")
             raise ValueError(
                 f"Stage {self.stage.name} {wants} editing parts, which the model {has}; call `prepare_for_stage` first."
             )
         if not is_peft:
+            self.stage.check_parts(name for name, _ in wallaroo.named_parameters())
             for name, parameter in wallaroo.named_parameters():
                 parameter.requires_grad = self.stage.is_trained(name)
         wallaroo.config.stage = self.stage.name

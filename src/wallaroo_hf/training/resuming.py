@@ -27,7 +27,7 @@ def run_settings(options: RunOptions, chosen: Stage, data: str) -> dict[str, Any
     Args:
         data: what it trains on, as [`wallaroo_hf.training.run.load_training_data`] takes it.
     """
-    stage = {"stage" if name == "name" else name: value for name, value in dataclasses.asdict(chosen).items()}
+    stage = {"stage" if name == "name" else name: value for name, value in chosen.to_dict().items()}
     del stage["follows"]  # says no more than the name
     settings = stage | {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
     settings |= {"model": _resolved(options.model), "data": _resolved(data)}

@@ -25,7 +25,7 @@ from .preparation import prepare_for_stage
 from .previews import Preview, PreviewCallback
 from .reports import plot_losses
 from .sources import DataEntry, are_map_style, load_sources, mix_rows, named_rows, read_data_config
-from .stages import Stage, stage
+from .stages import STAGES, Stage, stage
 from .trainer import WallarooTrainer
 from .validation import ValidationReport, validate_rows
 
@@ -94,8 +94,10 @@ class RunOptions:
 def fine_tuning(model: str, tasks: Mapping[str, int], lora: bool) -> Stage:
     """A stage for data of one's own: the checkpoint's layout and sizes, few steps, every row as often as the others.
 
+    It trains what the paper's stage of that name trains; all but `visual` and the image tokenizer after any other stage.
+
     Args:
-        model: the checkpoint to start from; its stage decides the layout.
+        model: the checkpoint to start from; its stage is recorded in what is trained.
         tasks: rows of each task in the data.
         lora: LoRA learns with a higher rate than all weights do (1e-4 and 1e-5).
 
@@ -108,9 +110,13 @@ def fine_tuning(model: str, tasks: Mapping[str, int], lora: bool) -> Stage:
         raise ValueError(
             f"'{model}' is a {config.model_type} model; give a Wallaroo checkpoint (`wallaroo convert` writes one)."
         )
-    plain = "3b" if processor.line_breaks else "2"
+    without_editing = "3b" if processor.line_breaks else "2"
+    of_the_paper = "4" if config.has_editing else without_editing
     return dataclasses.replace(
-        stage(config.stage or ("4" if config.has_editing else plain)),
+        stage(config.stage if config.stage in STAGES else of_the_paper),
+        name=config.stage or of_the_paper,
+        follows=None,
+        layout=None,
         buckets=tuple(processor.buckets),
         indicator_sizes=tuple(processor.indicator_sizes),
         pixel_limits=None,

@@ -1,25 +1,20 @@
-"""The four-stage recipe (paper Table 1): what each stage trains, on what, how fast.
+"""What a stage of training is, and the paper's four-stage recipe (Table 1): what each trains, on what, how fast.
 
 A stage is a plain dataclass, made by a function and derived from the one before it. Every setting can be overridden;
 unknown names are refused. Where the paper and the released configurations differ, the paper is the default and the other
-value is named beside it.
+value is named beside it. Another stage is another function here, named in `STAGES`.
 """
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..files.parsing import parse_yaml
-from ..layout.stage import StageRecord, stage_record
-from ..modeling.parts import GENERATION, part_names
+from ..layout.checkpoint_layout import PAPER_LAYOUTS, Layout
 from .data.training_rows import TASKS
-
-# What a stage may train; visual and image tokenizer stay frozen in each of the recipe's (paper section 4).
-GENERATION_PARTS = GENERATION.prefixes
-IMAGE_PARTS = tuple(f"{name}." for name in part_names())
-TRAINS = ("generation_parts", "all", "understanding_parts")
+from .trained_parts import ALWAYS_FROZEN, PARTS, as_prefixes, check_prefixes, word_for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,16 +22,22 @@ class Stage:
     """One stage of training.
 
     Attributes:
-        name: how it is recorded in checkpoints, one of `wallaroo_hf.layout.stage.STAGES`.
-        follows: stages whose checkpoints it may start from.
-        trains: `"generation_parts"` (adapter and head), `"all"` (but `visual` and the image tokenizer), or
-            `"understanding_parts"` (backbone and `visual`, for the stand-in of a pretrained Qwen2.5-VL).
+        name: how it is recorded in checkpoints: any word.
+        follows: stages whose checkpoints it may start from; () = a new model only, None = any checkpoint.
+        trains: beginnings of the names of the parameters that it trains, without `model.`, such as
+            `("edit_head.", "language_model.layers.0.")`; everything else is frozen. Words of `PARTS` may be among them:
+            `"generation_parts"` (adapter and head), `"editing_parts"`, `"all"` (but `visual` and the image tokenizer),
+            `"understanding_parts"` (backbone and `visual`, for the stand-in of a pretrained Qwen2.5-VL). A part that
+            the checkpoint lacks is passed over, as long as others are there.
         learning_rate, lr_scheduler_type, warmup_steps, max_steps: as in `TrainingArguments`.
         global_batch_size: rows per optimizer step over all processes and accumulation steps.
         task_ratio: rows of each task, relative to each other.
-        buckets: image sizes `(height, width)` in pixels; None = the checkpoint's own, or those of the stage's layout where
-            the recipe changes them with the stage.
-        indicator_sizes: edges that have an indicator token; None = the checkpoint's own.
+        layout: what the checkpoint speaks afterwards; None = what it speaks before. One of the paper's stands for its kind:
+            a checkpoint with sizes of its own keeps them, unless the recipe changes them from its stage to this one.
+            Another is taken as it is.
+        buckets: image sizes `(height, width)` in pixels, whatever the layout; None = those of the layout.
+        indicator_sizes: edges that have an indicator token, whatever the layout; None = the checkpoint's own, or those of
+            a layout that is not the paper's.
         max_length: longest row in tokens.
         pixel_limits: areas in pixels between which NaViT sees an image in training; None = the processor's own.
         unconditional_rate: share of drawing rows that are a null prompt (no words, a black source), for guidance.
@@ -48,14 +49,15 @@ class Stage:
     """
 
     name: str
-    follows: tuple[str, ...]
-    trains: str
+    follows: tuple[str, ...] | None
+    trains: tuple[str, ...]
     learning_rate: float
     warmup_steps: int
     max_steps: int
     global_batch_size: int
     task_ratio: Mapping[str, float]
     lr_scheduler_type: str = "constant_with_warmup"
+    layout: Layout | None = None
     buckets: tuple[tuple[int, int], ...] | None = None
     indicator_sizes: tuple[int, ...] | None = None
     max_length: int = 4096  # the released configurations have 768 to 2,668, by stage and task
@@ -74,12 +76,18 @@ class Stage:
     bf16: bool = True
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("trains", self.trains, TRAINS),
-            ("editing_init", self.editing_init, ("random", "generation")),
-        ):
-            if value not in allowed:
-                raise ValueError(f"Stage setting `{name}` is {value!r}, but must be one of {', '.join(allowed)}.")
+        if not (isinstance(self.name, str) and self.name.strip()):
+            raise ValueError(f"Stage setting `name` is {self.name!r}, but must be a word, such as '5' or 'my-stage'.")
+        if isinstance(self.follows, str):
+            raise ValueError(
+                f"Stage setting `follows` is {self.follows!r}, but must be names of stages, such as ({self.follows!r},); "
+                "or None for any."
+            )
+        object.__setattr__(self, "trains", as_prefixes(self.trains))
+        if self.editing_init not in ("random", "generation"):
+            raise ValueError(
+                f"Stage setting `editing_init` is {self.editing_init!r}, but must be random or generation."
+            )
         for name in ("unconditional_rate", "source_mask_rate"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"Stage setting `{name}` is {getattr(self, name)!r}, but must be in [0, 1).")
@@ -93,26 +101,43 @@ class Stage:
                 f"of {', '.join(TASKS)}, and to nothing else."
             )
 
-    @property
-    def record(self) -> StageRecord:
-        """The layout of this stage, with the released sizes where the stage names none."""
-        record = stage_record(self.name)
-        return dataclasses.replace(
-            record,
-            buckets=record.buckets if self.buckets is None else self.buckets,
-            indicator_sizes=record.indicator_sizes if self.indicator_sizes is None else self.indicator_sizes,
-        )
+    def named_layout(self) -> Layout:
+        """The layout that this stage names, with the sizes that it names: what a new model of this stage speaks.
+
+        Raises:
+            ValueError: if it names none, but keeps the checkpoint's.
+        """
+        if self.layout is None:
+            raise ValueError(
+                f"Stage {self.name} keeps the layout of the checkpoint that it starts from, but a layout is needed here; "
+                "give a stage that names one (`layout`)."
+            )
+        return self.with_sizes(self.layout)
+
+    def with_sizes(self, layout: Layout) -> Layout:
+        """A layout with this stage's `buckets` and, where sizes are announced, `indicator_sizes`."""
+        if self.buckets is not None:
+            layout = dataclasses.replace(layout, buckets=self.buckets)
+        if self.indicator_sizes is not None and layout.indicators:
+            layout = dataclasses.replace(layout, indicators=self.indicator_sizes)
+        return layout
 
     def is_trained(self, parameter_name: str) -> bool:
         """Whether this stage trains a parameter of `WallarooForConditionalGeneration`."""
         name = parameter_name.removeprefix("model.")
-        if name.startswith("vq_model."):
-            return False
-        if self.trains == "generation_parts":
-            return name.startswith(GENERATION_PARTS)
-        if self.trains == "understanding_parts":
-            return not name.startswith(IMAGE_PARTS)
-        return not name.startswith("visual.")
+        return name.startswith(self.trains) and not name.startswith(ALWAYS_FROZEN)
+
+    def check_parts(self, parameter_names: Iterable[str]) -> None:
+        """Makes sure that a model has what this stage trains.
+
+        Raises:
+            ValueError: if a beginning is that of no parameter and no part of `PARTS`, or nothing would be trained.
+        """
+        check_prefixes(self.name, self.trains, parameter_names)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its settings as records have them: `trains` is the word of `PARTS` where there is one for just that."""
+        return dataclasses.asdict(self) | {"trains": word_for(self.trains) or list(self.trains)}
 
     def override(self, settings: Mapping[str, Any]) -> "Stage":
         """This stage with other settings, as they come from YAML or a command line.
@@ -120,10 +145,10 @@ class Stage:
         Raises:
             ValueError: for an unknown name, with the nearest known one, and for a value of the wrong kind.
         """
-        known = {field.name: field for field in dataclasses.fields(self)}
+        known = {field.name for field in dataclasses.fields(self)} - {"name", "follows", "layout"}
         changes = {}
         for key, value in settings.items():
-            if key not in known or key in ("name", "follows"):
+            if key not in known:
                 close = difflib.get_close_matches(key, sorted(known), 1)
                 hint = f"did you mean `{close[0]}`?" if close else f"there are {', '.join(sorted(known))}."
                 raise ValueError(f"Stage {self.name} has no setting `{key}` to override; {hint}")
@@ -142,6 +167,8 @@ class Stage:
 def _as_setting(key: str, value: Any, default: Any) -> Any:
     """Brings a YAML value to the kind of the setting it replaces."""
     wrong = ValueError(f"Stage setting `{key}` is {value!r}, but must be of the kind of {default!r}.")
+    if key == "trains":
+        return as_prefixes(value)
     if key in ("buckets", "indicator_sizes"):
         try:
             if value is None:
@@ -183,7 +210,8 @@ def stage_0() -> Stage:
     return Stage(
         name="0",
         follows=(),
-        trains="understanding_parts",
+        trains=PARTS["understanding_parts"],
+        layout=PAPER_LAYOUTS["0"],
         learning_rate=1e-3,
         warmup_steps=200,
         max_steps=10_000,
@@ -198,7 +226,8 @@ def stage_1() -> Stage:
     return Stage(
         name="1",
         follows=("0",),
-        trains="generation_parts",
+        trains=PARTS["generation_parts"],
+        layout=PAPER_LAYOUTS["1"],
         learning_rate=1e-4,
         warmup_steps=1000,
         max_steps=30_000,
@@ -213,7 +242,8 @@ def stage_2() -> Stage:
         stage_1(),
         name="2",
         follows=("1",),
-        trains="all",
+        trains=PARTS["all"],
+        layout=PAPER_LAYOUTS["2"],
         warmup_steps=5000,
         max_steps=300_000,
         global_batch_size=320,
@@ -227,6 +257,7 @@ def stage_3a() -> Stage:
         stage_2(),
         name="3a",
         follows=("2",),
+        layout=PAPER_LAYOUTS["3a"],
         learning_rate=4e-5,
         warmup_steps=0,
         max_steps=50_000,
@@ -237,7 +268,9 @@ def stage_3a() -> Stage:
 
 def stage_3b() -> Stage:
     """Many sizes: line breaks and size indicators."""
-    return dataclasses.replace(stage_3a(), name="3b", follows=("3a", "2"), learning_rate=1e-5)
+    return dataclasses.replace(
+        stage_3a(), name="3b", follows=("3a", "2"), layout=PAPER_LAYOUTS["3b"], learning_rate=1e-5
+    )
 
 
 def stage_4() -> Stage:
@@ -246,19 +279,16 @@ def stage_4() -> Stage:
         stage_3b(),
         name="4",
         follows=("3b",),
+        layout=PAPER_LAYOUTS["4"],
         max_steps=55_000,
         task_ratio={"understanding": 1, "generation": 1, "editing": 1},
         pixel_limits={"shortest_edge": 12544, "longest_edge": 188160},
     )
 
 
-_STAGES: dict[str, Callable[[], Stage]] = {
-    "0": stage_0,
-    "1": stage_1,
-    "2": stage_2,
-    "3a": stage_3a,
-    "3b": stage_3b,
-    "4": stage_4,
+# By the names that `--stage` takes, in order.
+STAGES: dict[str, Callable[[], Stage]] = {
+    make().name: make for make in (stage_0, stage_1, stage_2, stage_3a, stage_3b, stage_4)
 }
 
 
@@ -269,9 +299,9 @@ def stage(name: str | int) -> Stage:
         ValueError: for another name.
     """
     key = str(name).lower()
-    if key not in _STAGES:
-        raise ValueError(f"Stage is {name!r}, but must be one of {', '.join(_STAGES)}.")
-    return _STAGES[key]()
+    if key not in STAGES:
+        raise ValueError(f"Stage is {name!r}, but must be one of {', '.join(STAGES)}.")
+    return STAGES[key]()
 
 
 def read_overrides(path: str | Path | None = None, assignments: list[str] | None = None) -> dict[str, Any]:
@@ -315,7 +345,7 @@ def check_order(recorded: str | None, stage: Stage, force: bool = False) -> str 
     Raises:
         ValueError: if it comes from a stage that this one does not follow, unless `force`.
     """
-    if recorded == stage.name or recorded in stage.follows:
+    if stage.follows is None or recorded == stage.name or recorded in stage.follows:
         return None
     if recorded is None:
         if not stage.follows:

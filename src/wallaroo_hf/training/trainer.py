@@ -157,6 +157,9 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
             loss = loss / self.current_gradient_accumulation_steps
         # a batch without labels belongs to the graph too, and so do the parts that it only touched
         loss = loss + 0.0 * (outputs.loss + outputs.logits.sum())
+        if model.training and not loss.requires_grad:
+            # its rows have nothing to do with what is trained, and still take their turn in the step
+            loss = loss + 0.0 * sum(part.sum().to(loss) for part in model.parameters() if part.requires_grad)
         return (loss, outputs) if return_outputs else loss
 
     def _without_repeated_rows(self, labels: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ STAGE = stage(4).override({"buckets": [[96, 96], [64, 128], [128, 64]], "indicat
 
 @pytest.fixture(scope="module")
 def small():
-    tokenizer = train_tokenizer(TEXTS, STAGE.record.indicator_sizes, 400)
+    tokenizer = train_tokenizer(TEXTS, STAGE.named_layout().indicators, 400)
     torch.manual_seed(0)
     vq_model = WallarooVQModel(
         WallarooVQConfig(

@@ -12,7 +12,6 @@ import torch
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ...families.loading import load_model, reading_checkpoint
-from ...layout.stage import STAGES
 from ...modeling.model import WallarooForConditionalGeneration
 from ...processing.processor import WallarooProcessor
 from ...training.arguments import WallarooTrainingArguments
@@ -61,7 +60,7 @@ class TrainingPlan:
             "editing_init": "generation",
         }
         # the base may be of any stage: what it knows already is a part of the question
-        return replace(stage("4").override({**settings, **variant.stage}), follows=tuple(STAGES))
+        return replace(stage("4").override({**settings, **variant.stage}), follows=None)
 
 
 def build_variant(

@@ -175,7 +175,7 @@ def mixture(
             continue
         shares = (folders or {}).get(task, {task: 1.0})
         sources[task] = [
-            Source(_encoded_rows(encoded / folder, stage.record.line_breaks), folder, weight)
+            Source(_encoded_rows(encoded / folder, stage.named_layout().line_breaks), folder, weight)
             for folder, weight in shares.items()
         ]
     return TaskMixture(sources, stage.task_ratio, seed, length, sorted_within=stage.global_batch_size)

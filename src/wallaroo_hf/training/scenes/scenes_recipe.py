@@ -221,7 +221,7 @@ class SceneRecipe:
             chosen = {**_COMMON, **settings, "max_steps": self.steps[name]}
             chosen["global_batch_size"] = self.global_batch_size * (2 if name in ("0", *_DEEP) else 1)
             small = (SMALL_SIZE,) if name in ("1", "2") else SIZES[:1]
-            chosen["buckets"] = SIZES if base.record.line_breaks else small
+            chosen["buckets"] = SIZES if base.named_layout().line_breaks else small
             chosen["task_ratio"] = _RATIOS.get(name, base.task_ratio)
             weights = {"0": None, **self.late_question_weights}.get(name, self.question_weights)
             layers = self.num_hidden_layers if name in _DEEP else None

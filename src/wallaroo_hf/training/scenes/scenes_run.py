@@ -258,7 +258,7 @@ class SceneRun:
         self._note(
             step.name,
             {
-                "stage": dataclasses.asdict(step.stage),
+                "stage": step.stage.to_dict(),
                 "steps": trainer.state.global_step,
                 "rows": trainer.state.global_step * step.stage.global_batch_size,
                 "precision": "bfloat16 autocast" if arguments.bf16 else "float32",
@@ -342,7 +342,8 @@ class SceneRun:
     def _previews(self, step: SceneStep) -> list[Preview]:
         """Some validation rows of what the step trains, square ones for the plain grid."""
         previews: list[Preview] = []
-        square = not step.stage.record.line_breaks
+        layout = step.stage.named_layout()
+        square = not layout.line_breaks
         for task in ("generation", "editing", "understanding"):
             if not step.stage.task_ratio.get(task):
                 continue
@@ -358,7 +359,7 @@ class SceneRun:
                 if task == "understanding":
                     previews.append(Preview(question=row["prompt"], image=image))
                 else:
-                    height, width = step.stage.record.buckets[0] if square else (scene["height"], scene["width"])
+                    height, width = layout.buckets[0] if square else (scene["height"], scene["width"])
                     previews.append(Preview(row["prompt"], None, image, height, width))
         return previews
 

@@ -1,6 +1,7 @@
 """A small Wallaroo from nothing: the classes of the full one with other numbers, and a tokenizer of its own."""
 
 import copy
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +14,7 @@ from ...layout.special_tokens import (
     IM_START,
     IMAGE_PAD,
     PAD,
+    RELEASED_INDICATOR_SIZES,
     VIDEO_PAD,
     VISION_END,
     VISION_START,
@@ -80,17 +82,20 @@ def new_small_model(
     Args:
         tokenizer: from [`train_tokenizer`].
         vq_model: the image tokenizer; its weights are copied.
-        stage: decides buckets, indicators, line breaks and whether the editing parts exist.
+        stage: decides buckets, indicators, line breaks and whether the editing parts exist, so it names a layout.
         prompt_templates: task → language → templates; default the released ones.
         patch_size: edge of a NaViT patch in pixels; four of them make one token.
         seed: of the random weights.
+
+    Raises:
+        ValueError: if the stage names no layout.
     """
-    record = stage.record
+    layout = stage.named_layout()
     frequencies = hidden_size // num_attention_heads // 2
     # M-RoPE: in a grid of two to four rows and columns all but the fastest frequencies hardly turn at all, so height and
     # width get those, and time, which a picture does not have, none. Rows of text and codes count as they always do.
     heights = max(1, frequencies // 8)
-    ids = config_token_ids(tokenizer.convert_tokens_to_ids, record.announced_sizes)
+    ids = config_token_ids(tokenizer.convert_tokens_to_ids, layout.indicators)
     config = WallarooConfig(
         text_config={
             "vocab_size": -(-len(tokenizer) // 64) * 64,
@@ -121,7 +126,7 @@ def new_small_model(
         },
         vq_config=vq_model.config.to_dict(),
         codebook_size=vq_model.config.codebook_size,
-        has_editing=record.has_editing,
+        has_editing=layout.has_editing,
         stage=None,
         architectures=[WallarooForConditionalGeneration.__name__],
         **ids,
@@ -131,18 +136,18 @@ def new_small_model(
         model = WallarooForConditionalGeneration(config)
     model.model.vq_model.load_state_dict(vq_model.state_dict())
     model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, **record.generation_settings()
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, **layout.generation_settings()
     )
+    layout = dataclasses.replace(layout, first_code=config.text_config.vocab_size)
     areas = {"shortest_edge": (2 * patch_size) ** 2, "longest_edge": (8 * patch_size) ** 2}
     processor = WallarooProcessor(
         WallarooImageProcessor(patch_size=patch_size, size=areas),
         tokenizer,
         chat_template=CHAT_TEMPLATE,
         image_token_size=config.vq_config.image_token_size,
-        first_image_token_id=config.text_config.vocab_size,
         prompt_templates=prompt_templates,
         pixel_limits={"editing": areas, "understanding": areas},
-        **record.processor_settings(),
+        **{"indicator_sizes": stage.indicator_sizes or RELEASED_INDICATOR_SIZES, **layout.processor_settings()},
     )
     return model.eval(), processor
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from golden import GoldenSet
-from wallaroo_hf.conversion.convert import convert_checkpoint, convert_vq
+from wallaroo_hf.conversion.converter import convert_checkpoint, convert_vq
 from wallaroo_hf.layout.special_tokens import added_tokens
 
 EDITING = ("pixel_adapter.", "edit_input_adpater.", "edit_image_head.")

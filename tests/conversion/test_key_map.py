@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from wallaroo_hf import WallarooConfig, WallarooForConditionalGeneration, WallarooVQConfig, WallarooVQModel
-from wallaroo_hf.conversion.convert import vq_config_from_tensors
+from wallaroo_hf.conversion.converter import vq_config_from_tensors
 from wallaroo_hf.conversion.key_map import EDITING_PREFIXES, VQ_IGNORED, checkpoint_key, vq_key
 
 RELEASED = json.loads((Path(__file__).parent / "assets" / "released_keys.json").read_text(encoding="utf-8"))

@@ -60,7 +60,7 @@ class Layout(Kind):
         )
         height, width = some_side(rng), some_side(rng)
         rows, cols = attempt(grid.check_size, height, width, 16, rng.random() < 0.3)
-        assert (rows * 16, cols * 16) == (height, width) and 0 < rows * cols <= grid.MAX_IMAGE_TOKENS
+        assert (rows * 16, cols * 16) == (height, width) and 0 < rows * cols <= grid.MAX_CODES
         own = rng.randint(1, 4000), rng.randint(1, 4000)
         resized, (top, left) = grid.cover_and_crop(*own, height, width)
         assert 0 <= top <= resized[0] - height + 1 and 0 <= left <= resized[1] - width + 1

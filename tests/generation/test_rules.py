@@ -19,7 +19,7 @@ from wallaroo_hf.generation.logits_processors import (
     works_on_slice,
 )
 from wallaroo_hf.generation.plan import plan_drawing
-from wallaroo_hf.generation.sampling import POSITIONS_PER_DRAW, GumbelNoise, first_largest, kth_largest
+from wallaroo_hf.generation.sampling import POSITIONS_PER_BLOCK, GumbelNoise, first_largest, kth_largest
 
 IDS = torch.zeros(2, 5, dtype=torch.long)
 BREAK, END, PAD = 90, 91, 92
@@ -140,7 +140,7 @@ def test_plan_with_line_breaks():
     ]
     drawn = plan.forced_token_ids == -1
     assert plan.code_positions[drawn].tolist() == [0, 1, 2, 3, 4, 5, 0, 1]
-    assert plan.draws_code[2] == [True, False] and plan.draws_code[7] == [False, False]
+    assert plan.is_code[2] == [True, False] and plan.is_code[7] == [False, False]
 
 
 def test_plan_on_the_plain_grid():
@@ -152,7 +152,7 @@ def test_noise_depends_on_seed_and_position_only():
     alone = GumbelNoise(generators(7), 1, 11, torch.device("cpu"))
     batch = GumbelNoise(generators(3, 7), 2, 11, torch.device("cpu"))
     position = 0
-    for step in range(2 * POSITIONS_PER_DRAW + 5):
+    for step in range(2 * POSITIONS_PER_BLOCK + 5):
         pauses = step % 5 == 4
         together = batch.next([True, not pauses], torch.tensor([step, position]))
         if not pauses:

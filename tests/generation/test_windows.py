@@ -240,12 +240,12 @@ def test_noise_ahead_is_the_noise(shared):
     given = generators(*seeds) * (2 if shared else 1)
     noise = GumbelNoise(given, 2, 5, torch.device("cpu"))
     expected = [[], []]
-    for position, draws in enumerate(plan.draws_code):
+    for position, draws in enumerate(plan.is_code):
         values = noise.next(draws, plan.code_positions[:, position])
         for row in (row for row in range(2) if draws[row]):
             expected[row].append(values[row].clone())
     given = generators(*seeds) * (2 if shared else 1)
-    ahead = NoiseAhead(given, 5, torch.device("cpu"), plan.draws_code, reach=9)
+    ahead = NoiseAhead(given, 5, torch.device("cpu"), plan.is_code, reach=9)
     for first in (135, 0) if shared else (0, 7, 60, 61, 126):
         codes = torch.stack([torch.arange(first, first + 9).clamp(max=199), torch.arange(9).clamp(max=134)])
         found = ahead.at(codes, [int(codes[0].max()) + 1, 9])

@@ -241,3 +241,21 @@ def test_settings_of_a_stage(processor):
     assert collator.pixel_limits["longest_edge"] == 188160 and collator.seed == 3
     with pytest.raises(ValueError, match="on_error"):
         WallarooDataCollator(processor, on_error="ignore")
+
+
+def test_rows_of_earlier_versions_say_their_ordinal_by_another_name(processor, rows):
+    """What was `draw` is `ordinal`; kept rows make the same random choices, and a new ordinal overrides an old one."""
+    collator = WallarooDataCollator(processor, unconditional_rate=0.3)
+    texts = {}
+    for index in range(12):
+        new, old, both = (
+            collator.encode({**rows[1], **ordinal})
+            for ordinal in ({"ordinal": index}, {"draw": index}, {"ordinal": index, "draw": index + 1})
+        )
+        assert new["input_ids"] == old["input_ids"] == both["input_ids"]
+        assert (new["source_mask"][0] == old["source_mask"][0]).all() and (
+            new["source_mask"][0] == both["source_mask"][0]
+        ).all()
+        texts[index] = _text(processor, new)
+    assert len(set(texts.values())) > 3
+    assert Numbered([{**rows[0], "draw": 7}])[0]["ordinal"] == 0

@@ -1,6 +1,6 @@
 """From the authors' released files to a transformers folder, and from there to other places."""
 
-from .convert import convert_checkpoint, convert_vq
+from .converter import convert_checkpoint, convert_vq
 from .hub import CardEntries, export_hub, push_to_hub
 from .qwen_export import export_qwen
 

@@ -43,7 +43,7 @@ class Checksums:
     """Compares the storages of an archive that is mapped into memory with its checksums, each when it is read anyway.
 
     torch does not say which record a storage came from. But all records lie in memory as they do in the file, so the k-th
-    storage is the k-th record, and the distance between their places is the same for all.
+    storage is the k-th record, and the distance between their addresses is the same for all.
 
     Args:
         path: the archive.
@@ -55,18 +55,18 @@ class Checksums:
 
     def __init__(self, path: Path, storages: Sequence[torch.UntypedStorage]) -> None:
         self._path = path
-        places = {storage.data_ptr(): storage.nbytes() for storage in storages if storage.nbytes()}
-        places.pop(0, None)  # of tensors without data
+        sizes = {storage.data_ptr(): storage.nbytes() for storage in storages if storage.nbytes()}
+        sizes.pop(0, None)  # of tensors without data
         records = _storage_records(path)
-        mapped = sorted(places.items())
+        mapped = sorted(sizes.items())
         if [size for _, size in mapped] != [record.file_size for _, record in records]:
             raise ValueError("its records are not those of its tensors")
         pairs = list(zip(mapped, records, strict=True))
-        if len({place - start for (place, _), (start, _) in pairs}) > 1:
+        if len({address - start for (address, _), (start, _) in pairs}) > 1:
             raise ValueError("its records do not lie where its directory says")
         with zipfile.ZipFile(path) as archive:
             is_checked = _have_checksums(archive.infolist())
-        self._unread = {place: record for (place, _), (_, record) in pairs} if is_checked else {}
+        self._unread = {address: record for (address, _), (_, record) in pairs} if is_checked else {}
         if not is_checked:
             logger.warning("'%s' was saved without checksums, so damage to its numbers cannot be seen.", path)
 
@@ -89,7 +89,7 @@ class Checksums:
 
 
 def _storage_records(path: Path) -> list[tuple[int, zipfile.ZipInfo]]:
-    """The records that hold storages, in their order, each with the place of its first byte."""
+    """The records that hold storages, in their order, each with the offset of its first byte."""
     records = []
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         for record in archive.infolist():

@@ -145,7 +145,7 @@ def _fill(folder: Path, source: Path, entries: CardEntries, check_weights: bool,
     for path in (*settings, *([source / INDEX] if (source / INDEX).is_file() else [])):
         shutil.copyfile(path, folder / path.name)
     for path in weights:
-        _place(path, folder / path.name, link)
+        _link_or_copy(path, folder / path.name, link)
     auto_map = {name: f"{REMOTE_MODULE}.{target}" for name, target in AUTO_MAP.items()}
     _add(folder / "config.json", {"auto_map": auto_map})
     _add(folder / "processor_config.json", {"auto_map": {"AutoProcessor": auto_map["AutoProcessor"]}})
@@ -160,7 +160,7 @@ def _fill(folder: Path, source: Path, entries: CardEntries, check_weights: bool,
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _place(source: Path, target: Path, link: bool) -> None:
+def _link_or_copy(source: Path, target: Path, link: bool) -> None:
     """A copy, or a second name of the same file where the file system can."""
     if link:
         try:

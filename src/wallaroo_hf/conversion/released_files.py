@@ -69,11 +69,11 @@ def _asking_hub(source: str | Path, what: str) -> Iterator[None]:
         ) from error
 
 
-def _only_candidate(names: Sequence[str], place: str, what: str) -> str:
+def _only_candidate(names: Sequence[str], source: str, what: str) -> str:
     found = [name for name in names if name.endswith(_SUFFIXES)]
     if len(found) != 1:
         raise ValueError(
-            f"'{place}' holds {len(found)} files that could be the {what} ({', '.join(found[:5]) or 'none'}); name one."
+            f"'{source}' holds {len(found)} files that could be the {what} ({', '.join(found[:5]) or 'none'}); name one."
         )
     return found[0]
 

@@ -117,11 +117,19 @@ class WallarooLmmsEval(lmms):
         return [results[index] for index in range(len(requests))]
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """Raises NotImplementedError: tasks are answered by generating."""
+        """Asked for by lmms-eval's interface, but no task can be done so: Wallaroo answers by generating.
+
+        Raises:
+            NotImplementedError: always.
+        """
         raise NotImplementedError("Wallaroo answers by generating; choose a task of type generate_until.")
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
-        """Raises NotImplementedError: rounds are not supported."""
+        """Asked for by lmms-eval's interface, but tasks of several rounds are not supported.
+
+        Raises:
+            NotImplementedError: always.
+        """
         raise NotImplementedError("Tasks of several rounds are not supported; choose one of type generate_until.")
 
     def _chunks(self, requests: Sequence[Any]) -> Iterable[list[int]]:

@@ -94,8 +94,8 @@ def write_sheet(items: Sequence[Item], results: ResultsFile, path: Path) -> Path
 
 def _sample(items: Sequence[Item]) -> list[Item]:
     """Up to `NUM_SHOWN` of some items, in their order; always the same."""
-    places = random.Random(0).sample(range(len(items)), min(NUM_SHOWN, len(items)))
-    return [items[place] for place in sorted(places)]
+    indices = random.Random(0).sample(range(len(items)), min(NUM_SHOWN, len(items)))
+    return [items[index] for index in sorted(indices)]
 
 
 def _picture(item: Item, results: ResultsFile) -> Image.Image:
@@ -113,8 +113,8 @@ def _picture(item: Item, results: ResultsFile) -> Image.Image:
     across, down = (0, height + _GAP) if width > height else (width + _GAP, 0)
     steps = len(pictures) - 1
     both = Image.new("RGB", (width + steps * across, height + steps * down), "white")
-    for place, picture in enumerate(pictures):
-        both.paste(picture, (place * across, place * down))
+    for index, picture in enumerate(pictures):
+        both.paste(picture, (index * across, index * down))
     return both
 
 

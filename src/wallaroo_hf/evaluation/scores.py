@@ -95,7 +95,7 @@ def mean_score(verdicts: Sequence[Sequence[bool]]) -> Score:
     """The mean of the shares of good verdicts of some strata, each with at least one verdict.
 
     The interval is that of the percentile bootstrap within strata. Drawing n verdicts anew, with replacement, from n of
-    which a share p is good gives a binomial number of good ones, so that number is drawn instead.
+    which a share p is good gives a binomial number of good ones, so that number is sampled instead.
     """
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     shares = [sum(stratum) / len(stratum) for stratum in verdicts]

@@ -74,6 +74,11 @@ class Abilities:
     ) -> tuple[int, int]:
         """The `(height, width)` to draw: as given, else by aspect ratio, else like a picture, else the most square one.
 
+        Args:
+            height, width: as given.
+            aspect_ratio: `"16:9"` or a number, width by height.
+            like: a picture whose shape is followed.
+
         Raises:
             ValueError: see [`wallaroo_hf.families.sizes.pick_size`].
         """

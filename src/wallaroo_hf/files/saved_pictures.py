@@ -20,6 +20,14 @@ def save_png(
     """Saves a PNG that says how it was made (text chunks `prompt`, `seed`, `settings`, `software`).
 
     The file appears whole or not at all. Unless `replace`, it never replaces another one: a number is added to its name.
+
+    Args:
+        image: the picture.
+        path: the file's name as wished.
+        prompt: what it was drawn from.
+        seed: what it was drawn with.
+        settings: everything else, in words and numbers that JSON knows.
+        replace: whether a file of that name is replaced; without it the new one takes another name.
     """
     info = PngInfo()
     info.add_itxt("prompt", prompt)

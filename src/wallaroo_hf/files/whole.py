@@ -166,11 +166,11 @@ def require_cache(folder: Path, whose: str, variable: str, writable: bool = True
 
 
 @contextlib.contextmanager
-def full_disk_said(place: Path | None = None) -> Iterator[None]:
+def full_disk_said(path: Path | None = None) -> Iterator[None]:
     """Turns what any library raises on a full disk into one sentence; other errors pass.
 
     Args:
-        place: what is written in the block.
+        path: what is written in the block.
 
     Raises:
         FullDiskError: if there is no room.
@@ -180,7 +180,7 @@ def full_disk_said(place: Path | None = None) -> Iterator[None]:
     except FullDiskError:
         raise
     except _writing_errors() as error:
-        sentence = no_space_sentence(error, place)
+        sentence = no_space_sentence(error, path)
         if sentence is None:
             raise
         raise FullDiskError(sentence) from error
@@ -192,13 +192,13 @@ def _writing_errors() -> tuple[type[BaseException], ...]:
     return (OSError, RuntimeError, SafetensorError)
 
 
-def no_space_sentence(error: BaseException, place: Path | None) -> str | None:
+def no_space_sentence(error: BaseException, path: Path | None) -> str | None:
     """What to say of an error that a full disk raised, or raised behind it; None for others."""
     advice = "make room there, or write to another disk, and run the same command again"
     link: BaseException | None = error
     while link is not None:
         number = getattr(link, "errno", None)
-        where = place or getattr(link, "filename", None)
+        where = path or getattr(link, "filename", None)
         named = f"for '{where}'" if where else "on the disk that is written to"
         if number in (errno.ENOSPC, errno.EDQUOT) or any(words in str(link) for words in _NO_SPACE_WORDS):
             return f"No space is left {named}; {advice}."

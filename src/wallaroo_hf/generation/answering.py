@@ -175,6 +175,16 @@ def converse(
     Text is chosen by [`SeededChoice`], so that a seed gives the same answer alone or in any batch. In auto mode rows are
     answered one after the other, because a drawing goes on over its row's own cache.
 
+    Args:
+        model: a `WallarooForConditionalGeneration`.
+        batch: chats as the processor prepares them, left-padded.
+        mode: whether they may only answer, or draw as well.
+        follow: hears what comes, row by row.
+        generators: one per chat, for its words and its drawings; None = nothing is sampled.
+        max_new_tokens: of text, one per chat.
+        text: how words are chosen.
+        drawing: settings of drawings, by their names.
+
     Raises:
         ValueError: for settings or tensors that cannot be; see `generate`.
     """

@@ -62,7 +62,16 @@ def sdpa_forward(
     step_attention: bool = False,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' `sdpa`; with `step_attention=True`, an argument of the model's forward, [`step_attention_forward`]."""
+    """transformers' `sdpa`; with `step_attention=True`, an argument of the model's forward, [`step_attention_forward`].
+
+    Args:
+        module: the attention layer.
+        query: `(B, num_heads, T, head_dim)`.
+        key, value: `(B, num_key_value_heads, S, head_dim)`, past and new.
+        attention_mask: which keys are seen, `(B, 1, T, S)`; None = causal.
+        step_attention: whether the forward is a step of drawing.
+        kwargs: passed on.
+    """
     if step_attention and attention_mask is not None:
         return step_attention_forward(module, query, key, value, attention_mask, **kwargs)
     return AttentionInterface()["sdpa"](module, query, key, value, attention_mask, **kwargs)

@@ -59,13 +59,13 @@ def generate_auto(
     """Continues each row with text and images until the text ends.
 
     A row is answered by transformers' own `generate` until it says what opens an image; the image is drawn over the same
-    cache (the unconditional branch beside it), and text goes on behind it. An image is an edit iff a source stands
+    cache (the null prompt's beside it), and text goes on behind it. An image is an edit iff a source stands
     between it and the image before it.
 
     Args:
         model: the model.
         generation_config: as given to `generate`; text segments follow it, images its `image_` entries.
-        settings: of images; `generator` one for all rows or one per row, images only (text draws from torch's global
+        settings: of images; `generator` one for all rows or one per row, images only (text samples from torch's global
             generator).
         kwargs: the tensors of `processor(..., generation_mode="auto")`, and settings for the text segments, the caller's
             logits processors and stopping criteria among them. `max_new_tokens` counts text tokens.
@@ -82,7 +82,7 @@ def generate_auto(
     for name in _REFUSED:
         if kwargs.get(name) is not None and kwargs[name] is not False:
             raise ValueError(f"`{name}` cannot be used with generation_mode='auto'; leave it out.")
-    conditional, negative = take_branch(kwargs, ""), take_branch(kwargs, "negative_")
+    conditional, null = take_branch(kwargs, ""), take_branch(kwargs, "negative_")
     grids = kwargs.pop("target_grid_hw", None)
     if conditional is None or grids is None:
         raise ValueError(
@@ -106,7 +106,7 @@ def generate_auto(
         DEFAULT_MAX_NEW_TOKENS,
     )
     rows = split_rows(model, conditional)
-    negatives: Sequence[Branch | None] = [None] * len(rows) if negative is None else split_rows(model, negative)
+    nulls: Sequence[Branch | None] = [None] * len(rows) if null is None else split_rows(model, null)
     generator = settings.generator
     generators = generator if isinstance(generator, Sequence) else [generator] * len(rows)
     if len(generators) != len(rows):
@@ -114,9 +114,9 @@ def generate_auto(
             f"`generator` has {len(generators)} generators, but there are {len(rows)} rows; give one each."
         )
     answers = []
-    for row, null, grid, own in zip(rows, negatives, torch.as_tensor(grids).tolist(), generators, strict=True):
+    for row, own_null, grid, own in zip(rows, nulls, torch.as_tensor(grids).tolist(), generators, strict=True):
         size = int(grid[0]), int(grid[1])
-        story = _Story(model, row, null, size, dataclasses.replace(settings, generator=own), image_sampling or {})
+        story = _Story(model, row, own_null, size, dataclasses.replace(settings, generator=own), image_sampling or {})
         answers.append(story.tell(budget, generation_config, kwargs, relay)[row.input_ids.shape[1] :])
     if streamer is not None:
         streamer.end()
@@ -133,12 +133,12 @@ class _Story:
         self,
         model: Any,
         row: Branch,
-        negative: Branch | None,
+        null: Branch | None,
         grid: tuple[int, int],
         settings: DrawingSettings,
         image_sampling: Mapping[str, Any],
     ) -> None:
-        self.model, self.row, self.negative = model, row, negative
+        self.model, self.row, self.null = model, row, null
         self.grid, self.settings, self.image_sampling = grid, settings, image_sampling
         self.ids = row.input_ids  # (1, T)
         self.cache = DynamicCache(config=model.config.get_text_config())
@@ -198,7 +198,7 @@ class _Story:
         config = self.model.config
         grids = {name: value for name, value in self.row.pictures.items() if name == "image_grid_thw"}
         conditional = Branch(self.ids, torch.ones_like(self.ids), grids)
-        branches, scales = guidance_branches(conditional, self.negative, None, self.settings.guidance_scale, None)
+        branches, scales = guidance_branches(conditional, self.null, None, self.settings.guidance_scale, None)
         plan = plan_drawing(
             [self.grid],
             self.settings.line_breaks,

@@ -54,7 +54,7 @@ def take_branch(kwargs: dict[str, Any], prefix: str) -> Branch | None:
 
 def guidance_branches(
     conditional: Branch,
-    negative: Branch | None,
+    null: Branch | None,
     unprompted: Branch | None,
     scale: float,
     source_scale: float | None,
@@ -62,7 +62,7 @@ def guidance_branches(
     """The branches that run, from the most to the least conditioned, and the scale of each step between them.
 
     Args:
-        conditional, negative, unprompted: as the processor prepared them: all there is; no words; no words but the source.
+        conditional, null, unprompted: as the processor prepared them: all there is; no words; no words but the source.
         scale: of the last step, off at 1 and below.
         source_scale: of the step to the source, for two-scale guidance; None = off.
 
@@ -71,19 +71,19 @@ def guidance_branches(
     """
     branches, scales = [conditional], []
     if source_scale is not None:
-        if negative is None or unprompted is None:
+        if null is None or unprompted is None:
             raise ValueError(
                 f"Two-scale guidance (source scale {source_scale}) needs the branch without instruction; prepare the "
                 "inputs with `processor(..., source_guidance=True)` and pass all of its tensors."
             )
-        branches, scales = [conditional, unprompted, negative], [scale, source_scale]
+        branches, scales = [conditional, unprompted, null], [scale, source_scale]
     elif scale > 1:
-        if negative is None:
+        if null is None:
             raise ValueError(
-                f"Guidance (scale {scale}) needs the unconditional branch, but there is no `negative_input_ids`; pass all "
+                f"Guidance (scale {scale}) needs the null prompt, but there is no `negative_input_ids`; pass all "
                 "tensors that the processor returned, or guidance_scale=1."
             )
-        branches, scales = [conditional, negative], [scale]
+        branches, scales = [conditional, null], [scale]
     rows = len(conditional.input_ids)
     for branch in branches:
         if len(branch.input_ids) != rows:

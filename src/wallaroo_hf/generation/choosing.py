@@ -61,7 +61,16 @@ class ScoreRules:
 
 
 class Chooser:
-    """Turns raw code logits into the next token of each row."""
+    """Turns raw code logits into the next token of each row.
+
+    Args:
+        rules: logits processors and their order.
+        plan: which of the new tokens are codes and which are forced.
+        generator: seeds the noise of all rows, or one for each; None = torch's own.
+        generation_config: whether codes are sampled; warpers come from it as well.
+        record: where scores go.
+        prompt_length: tokens before the first new one.
+    """
 
     def __init__(
         self,
@@ -96,7 +105,7 @@ class Chooser:
         self._remember(input_ids, scores, image_logits[: self.rows])
         codes = self.rules.codes_of(scores)
         if self.noise is not None:
-            codes = codes + self.noise.next(self.plan.draws_code[position], self.plan.code_positions[:, position])
+            codes = codes + self.noise.next(self.plan.is_code[position], self.plan.code_positions[:, position])
         return torch.where(forced >= 0, forced, first_largest(codes) + self.rules.vocab_size)
 
     def _remember(self, input_ids: torch.Tensor, scores: torch.Tensor, logits: torch.Tensor) -> None:

@@ -285,7 +285,7 @@ class PairedDecoder:
         position_ids = self.position_ids + 1 + starts[:, None] + torch.arange(window, device=device)
         text_config = self.model.config.get_text_config()
         packed = text_config._attn_implementation == "sdpa"
-        mask = self._ragged.place(starts, furthest, whole=not packed)
+        mask = self._ragged.aim(starts, furthest, whole=not packed)
         model_inputs = {
             "input_ids": input_ids.to(device).repeat(len(self.branches), 1),
             "cache": self.cache,

@@ -14,6 +14,12 @@ def last_image_spans(
 ) -> list[torch.Tensor]:
     """Codes `(rows, cols)` of the last image of each row of ids `(B, T)`.
 
+    Args:
+        tokens: prompts and what was generated, `(B, T)`.
+        target_grid_hw: rows and columns of codes for each row of ids, `(B, 2)`; None = as the line breaks say.
+        config: the model's.
+        allow_partial: whether the complete lines of an unfinished image will do.
+
     Raises:
         ValueError: see `decode_image_tokens`.
     """

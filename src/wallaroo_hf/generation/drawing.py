@@ -196,9 +196,9 @@ class DrawingRun:
             self.rules, self.plan, self.job.generator, self.generation_config, self.record, input_ids.shape[1]
         )
         fed = delivery.length
-        for position, draws_code in enumerate(self.plan.draws_code):
+        for position, is_code in enumerate(self.plan.is_code):
             image_logits = None
-            if any(draws_code):
+            if any(is_code):
                 if position > 0:
                     yield True
                 so_far = delivery.so_far
@@ -208,7 +208,7 @@ class DrawingRun:
                 else:
                     outputs = self.decoder.step(so_far[:, fed:].to(model.device))
                 fed = delivery.length
-                self.record.forward(outputs, draws_code)
+                self.record.forward(outputs, is_code)
                 image_logits = outputs.image_logits[:, -1].to(device=so_far.device, dtype=torch.float32)
             if delivery.put(choose(delivery.so_far, image_logits, position), self.record.scores):
                 break
@@ -219,7 +219,7 @@ class DrawingRun:
         noise = None
         if self.generation_config.do_sample:
             reach = 2 * self.window + 2  # guesses, and those of the window behind it
-            noise = NoiseAhead(job.generator, self.rules.codebook_size, input_ids.device, self.plan.draws_code, reach)
+            noise = NoiseAhead(job.generator, self.rules.codebook_size, input_ids.device, self.plan.is_code, reach)
         gives_up = job.window == "auto"
         drawing = WindowDrawing(
             self.decoder, self.rules, self.plan, input_ids, self.window, noise, self.record, gives_up

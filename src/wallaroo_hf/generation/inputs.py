@@ -39,7 +39,11 @@ _IMAGE_ENTRIES = {f"image_{name}" for name in (*IMAGE_SAMPLING, "guidance_scale"
 
 
 def refuse_unknown_entries(config: GenerationConfig | None) -> None:
-    """Raises for an `image_` entry of a generation config that nothing reads, a misspelt one for example."""
+    """Refuses an `image_` entry of a generation config that nothing reads, a misspelt one for example.
+
+    Raises:
+        ValueError: if there is one.
+    """
     given = {} if config is None else vars(config)
     for name in sorted(name for name in given if name.startswith("image_") and given[name] is not None):
         if name not in _IMAGE_ENTRIES:
@@ -51,7 +55,15 @@ def refuse_unknown_entries(config: GenerationConfig | None) -> None:
 
 
 def look_up(passed: GenerationConfig | None, own: GenerationConfig, name: str, argument: Any, default: Any) -> Any:
-    """Argument, else the passed generation config, else the model's, else the default."""
+    """Argument, else the passed generation config, else the model's, else the default.
+
+    Args:
+        passed: the generation config that the caller gave.
+        own: the model's.
+        name: of the entry in both.
+        argument: what the caller gave by itself.
+        default: where nobody says anything.
+    """
     for value in (argument, getattr(passed, name, None), getattr(own, name, None)):
         if value is not None:
             return value
@@ -59,10 +71,14 @@ def look_up(passed: GenerationConfig | None, own: GenerationConfig, name: str, a
 
 
 def refuse_impossible(kwargs: dict[str, Any], lookup: Callable[[str, Any, Any], Any]) -> None:
-    """Raises for ways to generate that cannot draw, given as arguments or in a generation config."""
+    """Refuses ways to generate that cannot draw, given as arguments or in a generation config.
+
+    Raises:
+        ValueError: if one is asked for.
+    """
     if lookup("num_beams", kwargs.get("num_beams"), 1) > 1:
         raise ValueError(
-            "Beam search cannot draw images (codes are drawn in pairs of guidance branches); use num_beams=1."
+            "Beam search cannot draw images (codes are decided in pairs of guidance branches); use num_beams=1."
         )
     if lookup("use_cache", kwargs.get("use_cache"), True) is False:
         raise ValueError("Drawing needs the key-value cache; leave out use_cache=False.")
@@ -75,7 +91,11 @@ def refuse_impossible(kwargs: dict[str, Any], lookup: Callable[[str, Any, Any], 
 
 
 def check_window(window: Any) -> None:
-    """Raises for what is not a window: it is a positive number, `"auto"` or None."""
+    """Refuses what is not a window: it is a positive number, `"auto"` or None.
+
+    Raises:
+        ValueError: for anything else.
+    """
     number = isinstance(window, int) and not isinstance(window, bool) and window >= 1
     if window is not None and window != "auto" and not number:
         raise ValueError(f"`window` is {window!r}, but must be a number of tokens from 1 on, or 'auto'.")

@@ -109,6 +109,9 @@ class ImageGuidanceLogitsProcessor(LogitsProcessor):
     Args:
         scales: one per step, so one less than there are branches; none = no guidance.
         min_p: from 0 (off) to 1 (the likeliest code of the first branch alone).
+
+    Raises:
+        ValueError: for a scale that is not positive, or a `min_p` outside of 0 to 1.
     """
 
     def __init__(self, scales: Sequence[float], min_p: float = 0.0) -> None:
@@ -118,7 +121,11 @@ class ImageGuidanceLogitsProcessor(LogitsProcessor):
         self.scales, self.min_p = tuple(float(scale) for scale in scales), float(min_p)
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Raw scores `(branches * B, V)`, branch by branch, to guided `(B, V)`; -inf where `min_p` rules a code out."""
+        """Raw scores `(branches * B, V)`, branch by branch, to guided `(B, V)`; -inf where `min_p` rules a code out.
+
+        Raises:
+            ValueError: if there are not as many rows of scores as branches and ids need.
+        """
         branches = len(self.scales) + 1
         if scores.shape[0] != branches * input_ids.shape[0]:
             raise ValueError(
@@ -148,10 +155,12 @@ class ImageVocabularyLogitsProcessor(LogitsProcessor):
 
 
 class ForcedTokensLogitsProcessor(LogitsProcessor):
-    r"""Leaves no choice where the image's layout has none: line breaks, the image's end, padding after it.
+    r"""Writes into scores what the plan forces: line breaks, the image's end, padding after it.
+
+    For scores that are handed out. It decides nothing: [`Chooser`] takes forced ids from the plan itself.
 
     Args:
-        forced_token_ids: `(B, N)` int64, the id forced at each new position, or -1 where a code is drawn.
+        forced_token_ids: `(B, N)` int64, the id forced at each new position, or -1 where a code is decided.
         prompt_length: number of ids before the first new one.
     """
 

@@ -104,7 +104,7 @@ class WallarooGenerationMixin(DoorsMixin, TextPositionsMixin):
                 entry, else True.
             attend_padding: image mode: reproduce the released decoding loop, in which left padding is attended after the
                 prefill. Default: the generation config's entry, else False.
-            null_prompt_cache: image mode: keeps the prefill of unconditional prompts from call to call; see
+            null_prompt_cache: image mode: keeps the prefill of null prompts from call to call; see
                 [`NullPromptCache`].
             window: images: how many tokens of each image a forward may decide. The codes are those that come one by one,
                 found in fewer forwards; see docs/windows.md. `"auto"` chooses by device and number of images. Processors
@@ -245,7 +245,7 @@ class WallarooGenerationMixin(DoorsMixin, TextPositionsMixin):
     ) -> DrawingJob:
         """Takes the processor's tensors out of `kwargs` and checks that they can be drawn from."""
         conditional = take_branch(kwargs, "")
-        negative = take_branch(kwargs, "negative_")
+        null = take_branch(kwargs, "negative_")
         unprompted = take_branch(kwargs, "unprompted_")
         grids = kwargs.pop("target_grid_hw", None)
         starts = set(self.config.image_start_token_ids)
@@ -265,7 +265,7 @@ class WallarooGenerationMixin(DoorsMixin, TextPositionsMixin):
                 'attn_implementation="sdpa".'
             )
         branches, scales = guidance_branches(
-            conditional, negative, unprompted, settings.guidance_scale, settings.source_guidance_scale
+            conditional, null, unprompted, settings.guidance_scale, settings.source_guidance_scale
         )
         num_grids = [(int(rows), int(cols)) for rows, cols in torch.as_tensor(grids).tolist()]
         if len(num_grids) != len(tasks):
@@ -407,8 +407,12 @@ class WallarooGenerationMixin(DoorsMixin, TextPositionsMixin):
         return super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **model_kwargs)
 
     def _expand_multimodal_outputs(
-        self, input_ids: torch.Tensor, mm_encoder_output: dict, expand_size: int = 1, inputs_embeds: Any = None
-    ) -> dict[str, dict]:
+        self,
+        input_ids: torch.Tensor,
+        mm_encoder_output: dict[str, Any],
+        expand_size: int = 1,
+        inputs_embeds: Any = None,
+    ) -> dict[str, dict[str, Any]]:
         if input_ids is not None:
             not_vision = (input_ids == self.config.image_token_id) & ~self.model.mm_token_type_ids(input_ids).bool()
             input_ids = input_ids.masked_fill(not_vision, self.config.generate_image_token_id)

@@ -1,4 +1,4 @@
-"""A store of null prompts (of the branch without condition) that were already run."""
+"""A store of null prompts that were already run."""
 
 import hashlib
 from collections import OrderedDict
@@ -25,7 +25,7 @@ class NullPrompt:
 
 
 class NullPromptCache:
-    r"""Keeps the prefill of unconditional prompts from call to call, so that it is computed once per size and template.
+    r"""Keeps the prefill of null prompts from call to call, so that it is computed once per size and template.
 
     For an edit this prompt (black source, no words) is as long as the conditional one. Pass the same object to
     `generate(null_prompt_cache=...)`. It knows prompts and images, not weights: call [`~NullPromptCache.clear`] after

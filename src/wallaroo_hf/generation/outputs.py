@@ -59,10 +59,14 @@ class Record:
     def __init__(self, generation_config: GenerationConfig, rows: int) -> None:
         wanted = bool(generation_config.return_dict_in_generate)
         self.rows = rows
-        self.scores: list | None = [] if wanted and generation_config.output_scores else None
-        self.logits: list | None = [] if wanted and generation_config.output_logits else None
-        self.hidden_states: list | None = [] if wanted and generation_config.output_hidden_states else None
-        self.attentions: list | None = [] if wanted and generation_config.output_attentions else None
+        self.scores: list[torch.Tensor] | None = [] if wanted and generation_config.output_scores else None
+        self.logits: list[torch.Tensor] | None = [] if wanted and generation_config.output_logits else None
+        self.hidden_states: list[tuple[torch.Tensor, ...]] | None = (
+            [] if wanted and generation_config.output_hidden_states else None
+        )
+        self.attentions: list[tuple[torch.Tensor, ...]] | None = (
+            [] if wanted and generation_config.output_attentions else None
+        )
         self.decided: list[list[int]] = []
 
     def forward(self, outputs: Any, decided: Sequence[int]) -> None:
@@ -83,9 +87,17 @@ class Record:
         window: int = 1,
         gave_up_at: int | None = None,
     ) -> DrawingOutput:
-        """The output of `generate`; see [`DrawingOutput`] and [`DrawingStatistics`]."""
+        """The output of `generate`; see [`DrawingOutput`] and [`DrawingStatistics`].
 
-        def as_tuple(values: list | None) -> tuple | None:
+        Args:
+            sequences: prompts and new tokens, `(B, T)`.
+            cache: where keys and values are.
+            grids: `(rows, cols)` of codes per image.
+            window: how many tokens a forward took at most.
+            gave_up_at: the forward from which on it went code by code; None = there was none.
+        """
+
+        def as_tuple(values: list[Any] | None) -> tuple[Any, ...] | None:
             return None if values is None else tuple(values)
 
         return DrawingOutput(

@@ -15,21 +15,21 @@ class DrawingPlan:
     """The layout of the new tokens of a batch.
 
     Attributes:
-        forced_token_ids: `(B, N)` int64: line breaks, the image's end, then padding; -1 where a code is drawn.
-        code_positions: `(B, N)` int64: raster index of the code drawn there; meaningless where a token is forced.
-        draws_code: per position, which rows draw a code there (on the host, so that no step waits for the device).
+        forced_token_ids: `(B, N)` int64: line breaks, the image's end, then padding; -1 where a code is decided.
+        code_positions: `(B, N)` int64: raster index of the code decided there; meaningless where a token is forced.
+        is_code: per position, which rows decide a code there (on the host, so that no step waits for the device).
         grids: `(rows, cols)` of each image.
     """
 
     forced_token_ids: torch.Tensor
     code_positions: torch.Tensor
-    draws_code: list[list[bool]]
+    is_code: list[list[bool]]
     grids: list[tuple[int, int]]
 
     @property
     def length(self) -> int:
         """Number of new tokens, the end of the longest image included."""
-        return len(self.draws_code)
+        return len(self.is_code)
 
     @property
     def columns(self) -> list[int]:
@@ -39,7 +39,7 @@ class DrawingPlan:
     def to(self, device: torch.device) -> "DrawingPlan":
         """The same plan with its tensors on a device."""
         forced, positions = self.forced_token_ids.to(device), self.code_positions.to(device)
-        return DrawingPlan(forced, positions, self.draws_code, self.grids)
+        return DrawingPlan(forced, positions, self.is_code, self.grids)
 
 
 def plan_drawing(

@@ -86,7 +86,7 @@ class RaggedRows:
         self.seen = torch.nn.functional.pad(prompts.bool(), beyond, value=True)[:, None, None]  # (rows, 1, 1, room)
         cache.layers = [RaggedLayer(keys, values, self.slots) for keys, values in rooms]
 
-    def place(self, starts: torch.Tensor, furthest: int, whole: bool) -> torch.Tensor:
+    def aim(self, starts: torch.Tensor, furthest: int, whole: bool) -> torch.Tensor:
         """Says where the next window goes, and what it may see.
 
         Args:
@@ -98,14 +98,14 @@ class RaggedRows:
         Returns:
             bool `(rows, 1, window, width)`.
         """
-        places = self.prompt_length + starts[:, None] + self.steps  # (rows, window)
-        self.slots.copy_(places.clamp(max=self.room - 1))
+        slots = self.prompt_length + starts[:, None] + self.steps  # (rows, window)
+        self.slots.copy_(slots.clamp(max=self.room - 1))
         width = min(self.prompt_length + furthest + len(self.steps), self.room)
         if whole:
             width = self.room
         elif self.static:
             width = max(width, min(round_up(width, WIDTH_STEP), self.room - 1))
-        return self.seen[..., :width] & (self.columns[:width] <= places[:, None, :, None])
+        return self.seen[..., :width] & (self.columns[:width] <= slots[:, None, :, None])
 
     def give_back(self, length: int) -> None:
         """Makes the cache what it was, holding the first `length` tokens of every row."""

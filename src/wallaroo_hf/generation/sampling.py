@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-# Noise is drawn for this many positions at a time whatever the image size, so that position k of a seed always sees the
+# Noise is made for this many positions at a time whatever the image size, so that position k of a seed always sees the
 # same numbers.
-POSITIONS_PER_DRAW = 64
+POSITIONS_PER_BLOCK = 64
 
 
 def kth_largest(scores: torch.Tensor, k: int) -> torch.Tensor:
@@ -54,40 +54,40 @@ class GumbelNoise:
         device: torch.device,
     ) -> None:
         self._generators = _one_per_image(generator, num_images)
-        self._noise = torch.empty(num_images, POSITIONS_PER_DRAW, codebook_size, device=device)
+        self._noise = torch.empty(num_images, POSITIONS_PER_BLOCK, codebook_size, device=device)
         self._rows = torch.arange(num_images, device=device)
-        self._drawn = [0] * num_images  # code positions that each image has passed
+        self._passed = [0] * num_images  # code positions that each image has passed
 
-    def next(self, draws_code: Sequence[bool], code_positions: torch.Tensor) -> torch.Tensor:
-        """Noise `(B, codebook_size)` for the code that each row draws now; rows that draw none get stale numbers.
+    def next(self, is_code: Sequence[bool], code_positions: torch.Tensor) -> torch.Tensor:
+        """Noise `(B, codebook_size)` for the code that each row decides now; rows that decide none get stale numbers.
 
         Args:
-            draws_code: which rows draw a code.
+            is_code: which rows decide a code.
             code_positions: `(B,)`, the raster index of that code.
         """
-        for row, draws in enumerate(draws_code):
-            if not draws:
+        for row, decides in enumerate(is_code):
+            if not decides:
                 continue
-            if self._drawn[row] % POSITIONS_PER_DRAW == 0:
+            if self._passed[row] % POSITIONS_PER_BLOCK == 0:
                 self._refill(row)
-            self._drawn[row] += 1
-        if all(draws_code) and len(set(self._drawn)) == 1:  # all at one position: no gathering
-            return self._noise[:, (self._drawn[0] - 1) % POSITIONS_PER_DRAW]
-        return self._noise[self._rows, code_positions % POSITIONS_PER_DRAW]
+            self._passed[row] += 1
+        if all(is_code) and len(set(self._passed)) == 1:  # all at one position: no gathering
+            return self._noise[:, (self._passed[0] - 1) % POSITIONS_PER_BLOCK]
+        return self._noise[self._rows, code_positions % POSITIONS_PER_BLOCK]
 
     def _refill(self, row: int) -> None:
-        _draw_noise(self._generators[row], self._noise[row])
+        _make_noise(self._generators[row], self._noise[row])
 
 
 class NoiseAhead:
     r"""The same noise as [`GumbelNoise`], number for number, for code positions that have not come up yet.
 
     Images of a generator of their own keep what their window needs. Images that share one keep all of their noise,
-    because its blocks must be drawn in the order in which images drawn code by code would come to them.
+    because its blocks must be made in the order in which images drawn code by code would come to them.
 
     Args:
         generator, codebook_size, device: as there.
-        draws_code: of the [`DrawingPlan`], which says that order.
+        is_code: of the [`DrawingPlan`], which says that order.
         reach: how many codes in a row are needed at one time.
 
     Raises:
@@ -99,22 +99,22 @@ class NoiseAhead:
         generator: torch.Generator | Sequence[torch.Generator] | None,
         codebook_size: int,
         device: torch.device,
-        draws_code: Sequence[Sequence[bool]],
+        is_code: Sequence[Sequence[bool]],
         reach: int,
     ) -> None:
-        num_images = len(draws_code[0])
+        num_images = len(is_code[0])
         self._generators = _one_per_image(generator, num_images)
         self._waiting: dict[int, deque[tuple[int, int]]] = {id(item): deque() for item in self._generators}
-        self._drawn = [0] * num_images  # code positions whose noise is there
+        self._made = [0] * num_images  # code positions whose noise is there
         codes = [0] * num_images
-        for draws in draws_code:
-            for row in (row for row, draw in enumerate(draws) if draw):
-                if codes[row] % POSITIONS_PER_DRAW == 0:
+        for decides in is_code:
+            for row in (row for row, decided in enumerate(decides) if decided):
+                if codes[row] % POSITIONS_PER_BLOCK == 0:
                     self._waiting[id(self._generators[row])].append((row, codes[row]))
                 codes[row] += 1
-        room = max(codes) if len(self._waiting) < num_images else reach + POSITIONS_PER_DRAW
-        blocks = -(-room // POSITIONS_PER_DRAW)
-        self._noise = torch.empty(num_images, blocks * POSITIONS_PER_DRAW, codebook_size, device=device)
+        room = max(codes) if len(self._waiting) < num_images else reach + POSITIONS_PER_BLOCK
+        blocks = -(-room // POSITIONS_PER_BLOCK)
+        self._noise = torch.empty(num_images, blocks * POSITIONS_PER_BLOCK, codebook_size, device=device)
         self._rows = torch.arange(num_images, device=device)[:, None]
 
     def at(self, codes: torch.Tensor, ends: Sequence[int]) -> torch.Tensor:
@@ -126,11 +126,11 @@ class NoiseAhead:
         """
         for row, end in enumerate(ends):
             waiting = self._waiting[id(self._generators[row])]
-            while self._drawn[row] < end:
+            while self._made[row] < end:
                 image, start = waiting.popleft()
                 first = start % self._noise.shape[1]
-                _draw_noise(self._generators[image], self._noise[image, first : first + POSITIONS_PER_DRAW])
-                self._drawn[image] = start + POSITIONS_PER_DRAW
+                _make_noise(self._generators[image], self._noise[image, first : first + POSITIONS_PER_BLOCK])
+                self._made[image] = start + POSITIONS_PER_BLOCK
         return self._noise[self._rows, codes % self._noise.shape[1]]
 
 
@@ -147,7 +147,7 @@ def _one_per_image(
     return list(generator)
 
 
-def _draw_noise(generator: torch.Generator | None, noise: torch.Tensor) -> None:
+def _make_noise(generator: torch.Generator | None, noise: torch.Tensor) -> None:
     """Fills a block `(64, codebook_size)`."""
     if generator is None or generator.device == noise.device:
         torch.rand(noise.shape, generator=generator, out=noise)

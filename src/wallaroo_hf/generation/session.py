@@ -200,7 +200,14 @@ class ImageSession:
         generators: Sequence[torch.Generator] | torch.Generator | None,
         follow: Follow | None,
     ) -> DrawnImages:
-        """Draws a whole batch as one group, with the session's settings; see [`DrawingGroup`]."""
+        """Draws a whole batch as one group, with the session's settings; see [`DrawingGroup`].
+
+        Args:
+            batch: prompts as the processor prepares them.
+            copies: drawings per prompt.
+            generators: one per drawing, or one for all; None = torch's own.
+            follow: is called with each step of each drawing; returning False ends them all.
+        """
         group = DrawingGroup(self.model, batch, copies, generators, self.settings, follow)
         while group.advance():
             pass

@@ -92,8 +92,8 @@ class WindowDrawing:
         """One forward over each row's window; decides at least one code of each incomplete row."""
         if self.gave_up_at is None:
             self._guess()
-        places = (self.fed[:, None] + self.steps).clamp(max=self.plan.length - 1)
-        outputs = self.decoder.step_windows(self.tokens.gather(1, places), self.fed, max(self.fed_counts))
+        positions = (self.fed[:, None] + self.steps).clamp(max=self.plan.length - 1)
+        outputs = self.decoder.step_windows(self.tokens.gather(1, positions), self.fed, max(self.fed_counts))
         if self.gave_up_at is None:
             self._decide(outputs, self.fed + 1, [count + 1 for count in self.fed_counts])
         else:  # one prediction per row, the one behind its last decided token
@@ -167,11 +167,11 @@ class WindowDrawing:
         guesses = self.tokens.gather(1, positions)
         codes = self.plan.code_positions.gather(1, positions)
         narrow = self.rules.codes_of(scores)
-        draws_code = forced < 0
-        self.scores.keep(codes, draws_code, narrow)
+        is_code = forced < 0
+        self.scores.keep(codes, is_code, narrow)
         ends = [min(start + count, length) for start in starts]
         noisy = narrow if self.noise is None else narrow + self.noise.at(codes, self.codes.before(ends))
-        settled = ~draws_code | (positions < self.decided[:, None])
+        settled = ~is_code | (positions < self.decided[:, None])
         tokens = torch.where(settled, guesses, _largest(noisy) + self.rules.vocab_size)
         right = (tokens == guesses)[:, : count - 1].long().cumprod(dim=1).sum(dim=1)  # guesses, one after the other
         fed = torch.minimum(first + right, self.fed + self.window).clamp(max=length - 1)
@@ -224,17 +224,19 @@ class _CodeCounts:
     """
 
     def __init__(self, plan: DrawingPlan) -> None:
-        draws = torch.tensor(plan.draws_code).T  # (B, N)
-        zero = torch.zeros(len(draws), 1, dtype=torch.long)
-        self._before = torch.cat([zero, draws.long().cumsum(dim=1)], dim=1).tolist()
-        # Per position the first one from there on that draws a code: (B, N + 1), N where none does.
-        places = torch.where(draws, torch.arange(plan.length), plan.length)
-        next_code = places.flip(1).cummin(dim=1).values.flip(1)
+        is_code = torch.tensor(plan.is_code).T  # (B, N)
+        zero = torch.zeros(len(is_code), 1, dtype=torch.long)
+        self._before = torch.cat([zero, is_code.long().cumsum(dim=1)], dim=1).tolist()
+        # Per position the first one from there on that is a code: (B, N + 1), N where none does.
+        own = torch.where(is_code, torch.arange(plan.length), plan.length)
+        next_code = own.flip(1).cummin(dim=1).values.flip(1)
         self.next_code = torch.cat([next_code, zero + plan.length], dim=1).to(plan.forced_token_ids.device)
 
     def before(self, positions: Sequence[int]) -> list[int]:
         """How many codes each row has before a position."""
-        return [counts[min(place, len(counts) - 1)] for counts, place in zip(self._before, positions, strict=True)]
+        return [
+            counts[min(position, len(counts) - 1)] for counts, position in zip(self._before, positions, strict=True)
+        ]
 
 
 class _RecentScores:
@@ -250,13 +252,13 @@ class _RecentScores:
         device = plan.forced_token_ids.device
         self.columns = torch.tensor(plan.columns, device=device)[:, None]
         self.room = max(plan.columns) + window
-        # and one more place, for scores where no code is drawn
+        # and one more, for scores where no code is decided
         self.kept = torch.zeros(len(plan.columns), self.room + 1, codebook_size, device=device)
         self.rows = torch.arange(len(plan.columns), device=device)[:, None]
 
-    def keep(self, codes: torch.Tensor, draws_code: torch.Tensor, scores: torch.Tensor) -> None:
+    def keep(self, codes: torch.Tensor, is_code: torch.Tensor, scores: torch.Tensor) -> None:
         """Takes scores `(B, k, codebook_size)` of the codes `(B, k)`, in raster order."""
-        self.kept[self.rows, torch.where(draws_code, codes % self.room, self.room)] = scores
+        self.kept[self.rows, torch.where(is_code, codes % self.room, self.room)] = scores
 
     def above(self, codes: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         """The scores `(B, k, codebook_size)` above codes `(B, k)`, as far above as there are any.

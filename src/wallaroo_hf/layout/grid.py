@@ -1,6 +1,6 @@
-"""Arithmetic between pixels, rows of image tokens and the listed image sizes (buckets).
+"""Arithmetic between pixels, rows of codes and the listed image sizes (buckets).
 
-Sizes are always `(height, width)` in pixels and grids `(rows, cols)` in image tokens.
+Sizes are always `(height, width)` in pixels and grids `(rows, cols)` in codes.
 """
 
 import math
@@ -45,7 +45,7 @@ BUCKETS_512 = (
 )
 
 # 64 times what the released model was trained to draw; larger grids would only fill memory.
-MAX_IMAGE_TOKENS = 2**16
+MAX_CODES = 2**16
 
 
 def nearest_indicator(size: int, indicator_sizes: Sequence[int]) -> int:
@@ -57,11 +57,11 @@ def check_size(height: int, width: int, factor: int, plain_grid: bool) -> tuple[
     """Returns the grid `(rows, cols)` of a size in pixels.
 
     Args:
-        factor: edge of one image token in pixels (16 for the released tokenizer).
+        factor: edge of one code in pixels (16 for the released tokenizer).
         plain_grid: whether the checkpoint draws without line breaks, and therefore only square images.
 
     Raises:
-        ValueError: if the size is not made of whole image tokens, too large, or not square on the plain grid.
+        ValueError: if the size is not made of whole codes, too large, or not square on the plain grid.
     """
     for name, value in (("height", height), ("width", width)):
         if not isinstance(value, int) or value <= 0 or value % factor:
@@ -71,10 +71,10 @@ def check_size(height: int, width: int, factor: int, plain_grid: bool) -> tuple[
                 f"`{name}` is {value!r}, but must be a positive multiple of {factor} pixels; "
                 f"try {below} or {below + factor}."
             )
-    if height * width > MAX_IMAGE_TOKENS * factor**2:
+    if height * width > MAX_CODES * factor**2:
         raise ValueError(
-            f"A size of {height}x{width} (height x width) has {height * width // factor**2:,} image tokens, but at most "
-            f"{MAX_IMAGE_TOKENS:,} can be drawn; ask for a smaller image."
+            f"A size of {height}x{width} (height x width) has {height * width // factor**2:,} codes, but at most "
+            f"{MAX_CODES:,} can be drawn; ask for a smaller image."
         )
     if plain_grid and height != width:
         raise ValueError(
@@ -88,6 +88,10 @@ def cover_and_crop(
     height: int, width: int, target_height: int, target_width: int
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """How the released data code brings an image to a size: resize until it covers the size, then crop the centre.
+
+    Args:
+        height, width: the image's, in pixels.
+        target_height, target_width: the size to be brought to.
 
     Returns:
         `((resized_height, resized_width), (crop_top, crop_left))`. Offsets of half a pixel are rounded to even.
@@ -105,6 +109,10 @@ def contain_and_pad(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """How an image is brought to a size without losing any of it: resize until it fits inside, then pad evenly.
 
+    Args:
+        height, width: the image's, in pixels.
+        target_height, target_width: the size to be brought to.
+
     Returns:
         `((resized_height, resized_width), (pad_top, pad_left))`.
     """
@@ -114,5 +122,11 @@ def contain_and_pad(
 
 
 def render_rows(placeholder: str, rows: int, cols: int, line_breaks: bool) -> str:
-    """Writes a grid as text: one placeholder per image token, a line break between rows (none after the last)."""
+    """Writes a grid as text: one placeholder per code, a line break between rows (none after the last).
+
+    Args:
+        placeholder: the token that stands for a code.
+        rows, cols: of the grid.
+        line_breaks: whether the checkpoint's layout has them.
+    """
     return (END_OF_LINE if line_breaks else "").join([placeholder * cols] * rows)

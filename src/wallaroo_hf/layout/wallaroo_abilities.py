@@ -30,7 +30,11 @@ class WallarooAbilities(Abilities):
         return self.image_tokens(height, width) + rows
 
     def check_task(self, task: str) -> None:
-        """Refuses what the checkpoint does not do: edits, if it was trained up to stage 3."""
+        """Refuses what the checkpoint does not do: edits, if it was trained up to stage 3.
+
+        Raises:
+            ValueError: for such a task.
+        """
         if task == EDITING and not self.edits:
             raise ValueError(
                 "This checkpoint has no editing parts (it was trained up to stage 3), so it cannot draw from an image; "
@@ -39,7 +43,11 @@ class WallarooAbilities(Abilities):
         super().check_task(task)
 
     def check_size(self, height: int, width: int) -> None:
-        """Refuses sizes in pixels that cannot be drawn; see [`wallaroo_hf.layout.grid.check_size`]."""
+        """Refuses sizes in pixels that cannot be drawn; see [`wallaroo_hf.layout.grid.check_size`].
+
+        Raises:
+            ValueError: if the size cannot be drawn, or has more codes than the model has positions.
+        """
         rows, cols = check_size(height, width, self.size_multiple, plain_grid=not self.any_size)
         if (rows + 1) * (cols + 1) > self.max_positions:
             raise ValueError(

@@ -154,15 +154,22 @@ def token_masks(
 def scatter_checked(
     inputs_embeds: torch.Tensor, mask: torch.Tensor, features: torch.Tensor, what: str, tensor_name: str
 ) -> torch.Tensor:
-    """Writes features `(N, hidden_size)` to the N places of `mask` `(B, T)`, in order.
+    """Writes features `(N, hidden_size)` to the N slots of `mask` `(B, T)`, in order.
+
+    Args:
+        inputs_embeds: the text's embeddings, `(B, T, hidden_size)`.
+        mask: where features go.
+        features: what is written.
+        what: the features' name in the error.
+        tensor_name: the argument that they were made of, for the error.
 
     Raises:
         ValueError: if the counts differ.
     """
-    places = int(mask.sum())
-    if places != len(features):
+    slots = int(mask.sum())
+    if slots != len(features):
         raise ValueError(
-            f"The prompts have room for {places} {what}, but `{tensor_name}` brings {len(features)}; pass exactly the "
+            f"The prompts have room for {slots} {what}, but `{tensor_name}` brings {len(features)}; pass exactly the "
             "processor's tensors, unchanged and together."
         )
     return inputs_embeds.masked_scatter(mask.unsqueeze(-1), features.to(inputs_embeds.dtype))
@@ -171,7 +178,13 @@ def scatter_checked(
 def fill_missing(
     given: Sequence[torch.Tensor | None], encoded: Sequence[torch.Tensor], what: str, given_name: str, pixels_name: str
 ) -> list[torch.Tensor]:
-    """What was encoded ahead, with what was encoded now in the place of each None, in order.
+    """What was encoded ahead, with what was encoded now where each None is, in order.
+
+    Args:
+        given: an entry per image; None where it is yet to be encoded.
+        encoded: of those, in order.
+        what: the entries' name in the error.
+        given_name, pixels_name: the two arguments, for the error.
 
     Raises:
         ValueError: if there are not as many of these.

@@ -84,9 +84,9 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
             ValueError: if placeholders and images do not match in number, or a code is none of the image tokenizer's.
         """
         placeholder = self.config.generate_image_token_id
-        places = input_ids == placeholder
+        slots = input_ids == placeholder
         if target_pixel_values is None and target_image_tokens is None:
-            if places.any():
+            if slots.any():
                 raise ValueError(
                     "The rows hold <|generate_image_pad|> placeholders, but there is neither `target_pixel_values` nor "
                     "`target_image_tokens`; pass them as the processor gave them, or put codes in place (`vocab_size + "
@@ -94,16 +94,16 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
                 )
             return input_ids, labels
         codes = self._target_codes(target_pixel_values, target_image_tokens).to(input_ids.device)
-        if int(places.sum()) != len(codes):
+        if int(slots.sum()) != len(codes):
             names = "`target_pixel_values`" if target_image_tokens is None else "`target_image_tokens`"
             raise ValueError(
-                f"The rows have {int(places.sum())} <|generate_image_pad|> placeholders, but {names} has {len(codes)} "
+                f"The rows have {int(slots.sum())} <|generate_image_pad|> placeholders, but {names} has {len(codes)} "
                 "codes; pass exactly the processor's tensors."
             )
-        placed = input_ids.masked_scatter(places, codes + self.config.text_config.vocab_size)
+        filled = input_ids.masked_scatter(slots, codes + self.config.text_config.vocab_size)
         if labels is not None:
-            labels = torch.where(labels == placeholder, placed, labels)
-        return placed, labels
+            labels = torch.where(labels == placeholder, filled, labels)
+        return filled, labels
 
     def _target_codes(
         self,
@@ -151,7 +151,16 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
         image_grid_thw: torch.Tensor | None = None,
         source_pixel_values: Sequence[torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """Embeds whole prompts `(B, T)` with all their images: `(B, T, hidden_size)`. See `forward` for the tensors."""
+        """Embeds whole prompts with all their images: `(B, T, hidden_size)`.
+
+        Args:
+            input_ids: prompts, `(B, T)`.
+            pixel_values, image_grid_thw: images for the vision tower and their grids, as in `forward`.
+            source_pixel_values: sources for the image tokenizer, `(3, H, W)` each.
+
+        Raises:
+            ValueError: if a vision block stands in the prompts without its images, or counts differ.
+        """
         masks = token_masks(input_ids, self.config)
         inputs_embeds = self.embed_ids(input_ids, self._image_task(input_ids, None, masks))
         inputs_embeds = self._embed_sources(inputs_embeds, masks, source_pixel_values, None, None)
@@ -261,7 +270,16 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
         image_features: torch.Tensor | None = None,
         video_features: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Counts NaViT placeholders only: the `<|image_pad|>` of a source block are not the vision tower's."""
+        """Counts NaViT placeholders only: the `<|image_pad|>` of a source block are not the vision tower's.
+
+        Args:
+            input_ids: `(B, T)`; None = found by their embeddings.
+            inputs_embeds: `(B, T, hidden_size)`.
+            image_features, video_features: `(N, hidden_size)`, which must have as many placeholders.
+
+        Raises:
+            ValueError: if the counts differ.
+        """
         if input_ids is not None:
             vision = token_masks(input_ids, self.config).vision
             video = input_ids == self.config.video_token_id

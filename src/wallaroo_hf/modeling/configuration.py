@@ -66,7 +66,7 @@ class WallarooVQConfig(PreTrainedConfig):
         codebook_size (`int`, *optional*, defaults to 16384): number of image codes.
         embed_dim (`int`, *optional*, defaults to 8): width of a code's vector; it is L2-normalised.
         base_channels (`int`, *optional*, defaults to 128): width of the first convolution.
-        channel_multiplier (`list[int]`, *optional*, defaults to `[1, 1, 2, 2, 4]`): width per resolution; an image token
+        channel_multiplier (`list[int]`, *optional*, defaults to `[1, 1, 2, 2, 4]`): width per resolution; a code
             spans `2 ** (len(channel_multiplier) - 1)` pixels.
         num_res_blocks (`int`, *optional*, defaults to 2): residual blocks per resolution.
         latent_channels (`int`, *optional*, defaults to 256): width between encoder and codebook.
@@ -108,7 +108,7 @@ class WallarooVQConfig(PreTrainedConfig):
 
     @property
     def image_token_size(self) -> int:
-        """Edge of one image token in pixels."""
+        """Edge of one code in pixels."""
         return 2 ** (len(self.channel_multiplier) - 1)
 
 
@@ -126,8 +126,8 @@ class WallarooConfig(Qwen2_5_VLConfig):
         stage (`str`, *optional*): the training stage that the weights went through last, where known.
         generate_start_token_id, generate_end_token_id (`int`): around an image that is drawn.
         pixel_start_token_id, pixel_end_token_id (`int`): around the source image of an edit.
-        end_of_line_token_id (`int`): between two rows of image tokens.
-        generate_image_token_id (`int`): placeholder of an image token to learn, `<|generate_image_pad|>`.
+        end_of_line_token_id (`int`): between two rows of codes.
+        generate_image_token_id (`int`): placeholder of a code to learn, `<|generate_image_pad|>`.
         indicator_token_ids (`list[int]`): tokens that announce the edges of an image, `<indicator:N>`; none in stages
             without them.
 

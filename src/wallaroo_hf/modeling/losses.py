@@ -14,7 +14,7 @@ TASKS = task_names()
 LOSS_NAMES = loss_names()  # of the released tasks; a model's own are `loss_names(config.image_tasks)`
 
 
-class LabelPlaces(NamedTuple):
+class LabelPositions(NamedTuple):
     """Where the labels of a batch are and whose task they belong to.
 
     Attributes:
@@ -34,7 +34,7 @@ def find_labels(
     labels: torch.Tensor,
     config: WallarooConfig,
     starts_of_rows: torch.Tensor | None = None,
-) -> LabelPlaces:
+) -> LabelPositions:
     """Sorts labels by kind and task.
 
     A code belongs to the task of its image span; a row's text belongs to the most that the row does: the last image task
@@ -56,7 +56,7 @@ def find_labels(
         most = torch.zeros(int(rows[-1]) + 1, dtype=does.dtype, device=does.device)
         row_task = most.scatter_reduce(0, rows, does.flatten(), "amax")[rows].view_as(does)
     image_tasks = does[:, 1:][is_code].clamp(min=1)  # of the predicted token
-    return LabelPlaces(is_text, is_code, row_task[:, 1:][is_text], image_tasks)
+    return LabelPositions(is_text, is_code, row_task[:, 1:][is_text], image_tasks)
 
 
 def count_labels(
@@ -65,10 +65,17 @@ def count_labels(
     config: WallarooConfig,
     starts_of_rows: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """How many labels each part of the loss has: int64 in the order of [`loss_names`]. See [`find_labels`]."""
-    places = find_labels(input_ids, labels, config, starts_of_rows)
+    """How many labels each part of the loss has: int64 in the order of [`loss_names`]. See [`find_labels`].
+
+    Args:
+        input_ids: `(B, T)`.
+        labels: `(B, T)`, -100 where nothing is learned.
+        config: the model's; says which ids open an image.
+        starts_of_rows: `(B, T)` bool, where several rows stand one after the other; None = one row each.
+    """
+    found = find_labels(input_ids, labels, config, starts_of_rows)
     tasks = len(config.image_tasks) + 1
-    text, image = (of.bincount(minlength=tasks) for of in (places.text_tasks, places.image_tasks))
+    text, image = (of.bincount(minlength=tasks) for of in (found.text_tasks, found.image_tasks))
     return torch.cat([text[:1], torch.stack([text, image], dim=1)[1:].flatten()])  # understanding has no codes
 
 

@@ -217,17 +217,17 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         """Logits at the labels only, and the named losses."""
         labels, input_ids = labels.to(hidden_states.device), input_ids.to(hidden_states.device)
-        places = find_labels(input_ids, labels, self.config, starts_of_rows)
+        found = find_labels(input_ids, labels, self.config, starts_of_rows)
         shifted, before = labels[:, 1:], hidden_states[:, :-1]
-        text_logits = self.lm_head(before[places.is_text])
-        image_logits = self._label_image_logits(before[places.is_code], places.image_tasks - 1, every_head)
+        text_logits = self.lm_head(before[found.is_text])
+        image_logits = self._label_image_logits(before[found.is_code], found.image_tasks - 1, every_head)
         losses = task_losses(
             text_logits,
-            shifted[places.is_text],
-            places.text_tasks,
+            shifted[found.is_text],
+            found.text_tasks,
             image_logits,
-            shifted[places.is_code] - self.config.text_config.vocab_size,
-            places.image_tasks,
+            shifted[found.is_code] - self.config.text_config.vocab_size,
+            found.image_tasks,
             task_names(self.config.image_tasks),
         )
         return text_logits, image_logits, losses

@@ -52,7 +52,7 @@ class ImageTask:
         return tuple(f"{part}." for part in self.parts)
 
 
-# Of the tasks that fit a span, the last one counts. The first is that of every checkpoint. Their places in the table are
+# Of the tasks that fit a span, the last one counts. The first is that of every checkpoint. Their positions in the table are
 # their indices in tensors.
 IMAGE_TASKS = (
     ImageTask("generation", "generate_start_token_id", "generation_adapter", "generation_head"),
@@ -73,7 +73,7 @@ SOURCE_ADAPTER = "source_adapter"
 
 
 def task_names(tasks: Sequence[ImageTask] = IMAGE_TASKS) -> tuple[str, ...]:
-    """What rows of training are about: understanding, then the image tasks. A row's place here is its index in losses."""
+    """What rows of training are about: understanding, then the image tasks. This is their order in losses."""
     return (UNDERSTANDING, *(task.name for task in tasks))
 
 

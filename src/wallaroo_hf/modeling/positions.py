@@ -30,7 +30,16 @@ class PositionsMixin(Qwen2_5_VLModel):
         attention_mask: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Positions `(3, B, T)` and offsets `(B, 1)`: NaViT tokens are 2-D, all else 1-D, padding holds 1."""
+        """Positions `(3, B, T)` and offsets `(B, 1)`: NaViT tokens are 2-D, all else 1-D, padding holds 1.
+
+        Args:
+            input_ids: `(B, T)`.
+            mm_token_type_ids: which tokens the vision tower made, `(B, T)`; None = read off the ids.
+            image_grid_thw, video_grid_thw: grids of the vision tower's patches, `(N, 3)`.
+            second_per_grid_ts: of videos.
+            attention_mask: `(B, T)`, 0 at padding.
+            kwargs: passed on.
+        """
         if mm_token_type_ids is None:
             mm_token_type_ids = self.mm_token_type_ids(input_ids)
         position_ids, deltas = super().get_rope_index(
@@ -56,6 +65,15 @@ class PositionsMixin(Qwen2_5_VLModel):
 
         Rows without any image get their positions here too, so that padding never shifts them. And how far positions are
         ahead of tokens is kept with the cache, not on the model, whose other callers would read it.
+
+        Args:
+            input_ids: `(B, T)`, the new tokens.
+            image_grid_thw, video_grid_thw: grids of the vision tower's patches, `(N, 3)`.
+            inputs_embeds: `(B, T, hidden_size)`.
+            attention_mask: over past and new tokens, `(B, S)`.
+            cache: of the tokens before; None = there are none.
+            second_per_grid_ts: of videos.
+            mm_token_type_ids: which tokens the vision tower made; None = read off the ids.
 
         Returns:
             `(3, B, T)`, or None where they are plain and the language model makes them.

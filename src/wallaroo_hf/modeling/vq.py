@@ -19,7 +19,7 @@ from .configuration import WallarooVQConfig
 __all__ = ["WallarooVQModel", "WallarooVQOutput"]
 
 _ROWS_AT_ONCE = 8192  # latents compared with the codebook at a time: 512 MiB of scores for 16,384 codes
-# Image tokens (of whole images) that go through encoder or decoder at a time: one image of 512x512, or four of 256x256.
+# Codes (of whole images) that go through encoder or decoder at a time: one image of 512x512, or four of 256x256.
 # At full size the decoder then holds 385 MiB of activations at most and the encoder 555 MiB (docs/memory.md).
 _TOKENS_AT_ONCE = 1024
 
@@ -139,12 +139,12 @@ class WallarooVQModel(PreTrainedModel):
         image_tokens: torch.Tensor | None = None,
         lookup: bool = False,
     ) -> WallarooVQOutput | torch.Tensor:
-        """The one way in for all three: `encode`s pixels, `decode`s image tokens, or with `lookup` looks them up.
+        """The one way in for all three: `encode`s pixels, `decode`s codes, or with `lookup` looks them up.
 
         accelerate and FSDP fetch weights and move inputs in hooks around `forward`, so nothing here goes past it.
 
         Raises:
-            ValueError: unless one of pixels and image tokens is given, and for their wrong shapes.
+            ValueError: unless one of pixels and codes is given, and for their wrong shapes.
         """
         if image_tokens is None and pixel_values is not None:
             return self._encode(self._to_weights(pixel_values))
@@ -175,7 +175,7 @@ class WallarooVQModel(PreTrainedModel):
     def _decode(self, image_tokens: torch.Tensor) -> torch.Tensor:
         if image_tokens.ndim != 3:
             raise ValueError(
-                f"Image tokens of shape {tuple(image_tokens.shape)} were given, but `decode` takes (B, rows, cols)."
+                f"Codes of shape {tuple(image_tokens.shape)} were given, but `decode` takes (B, rows, cols)."
             )
         with torch.autocast(image_tokens.device.type, enabled=False):
             quantized = self.quantize.lookup(image_tokens).permute(0, 3, 1, 2)  # (B, embed_dim, rows, cols)
@@ -184,5 +184,5 @@ class WallarooVQModel(PreTrainedModel):
 
 
 def _images_at_once(rows: int, cols: int) -> int:
-    """How many images of that many image tokens go through encoder or decoder together."""
+    """How many images of that many codes go through encoder or decoder together."""
     return max(1, _TOKENS_AT_ONCE // max(1, rows * cols))

@@ -16,7 +16,7 @@ class WholeCheckpointMixin(Pipeline):
     loaded, although the installed package has it registered.
     """
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Saves model and processor into a folder.
 
         Args:

@@ -10,9 +10,9 @@ from ..layout.special_tokens import config_token_ids
 _HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
-def _read_json(place: Any, name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+def _read_json(checkpoint: Any, name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
     path = cached_file(
-        place,
+        checkpoint,
         name,
         _raise_exceptions_for_gated_repo=False,
         _raise_exceptions_for_missing_entries=False,
@@ -25,9 +25,9 @@ def _read_json(place: Any, name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
         return json.load(file)
 
 
-def read_model_config(place: Any, kwargs: dict[str, Any] | None = None) -> dict[str, Any]:
+def read_model_config(checkpoint: Any, kwargs: dict[str, Any] | None = None) -> dict[str, Any]:
     """`config.json` of a Wallaroo model in a folder or on the Hub; empty if there is none."""
-    config = _read_json(place, "config.json", kwargs or {})
+    config = _read_json(checkpoint, "config.json", kwargs or {})
     return config if config.get("model_type") == "wallaroo" else {}
 
 
@@ -42,7 +42,7 @@ def take_first_image_token_id(processor: Any, config: dict[str, Any]) -> None:
         processor.first_image_token_id = vocab_size
 
 
-def check_folder_agreement(processor: Any, place: Any, kwargs: dict[str, Any]) -> None:
+def check_folder_agreement(processor: Any, checkpoint: Any, kwargs: dict[str, Any]) -> None:
     """Compares a processor with `config.json` and `generation_config.json` beside it; absent files are not compared.
 
     Where image codes begin is not compared but taken over: see [`take_first_image_token_id`].
@@ -51,8 +51,8 @@ def check_folder_agreement(processor: Any, place: Any, kwargs: dict[str, Any]) -
         ValueError: naming the first setting on which they differ, or if the tokenizer has more ids than the model's
             vocabulary.
     """
-    config = read_model_config(place, kwargs)
-    generation_config = _read_json(place, "generation_config.json", kwargs)
+    config = read_model_config(checkpoint, kwargs)
+    generation_config = _read_json(checkpoint, "generation_config.json", kwargs)
     sizes = processor.indicator_sizes if processor.size_indicators else ()
     pairs: list[tuple[str, Any, Any, str, str]] = [
         (key, ids, config[key], "config.json", "the tokenizer")
@@ -71,13 +71,13 @@ def check_folder_agreement(processor: Any, place: Any, kwargs: dict[str, Any]) -
     for name, ours, theirs, their_file, our_file in pairs:
         if ours != theirs:
             raise ValueError(
-                f"The checkpoint at {place} contradicts itself: `{name}` is {theirs!r} in {their_file} but {ours!r} by "
-                f"{our_file}; convert or save it again so that both come from one stage."
+                f"The checkpoint at {checkpoint} contradicts itself: `{name}` is {theirs!r} in {their_file} but {ours!r} "
+                f"by {our_file}; convert or save it again so that both come from one stage."
             )
     take_first_image_token_id(processor, config)
     ids, vocab_size = len(processor.tokenizer), config.get("text_config", {}).get("vocab_size")
     if vocab_size is not None and ids > vocab_size:
         raise ValueError(
-            f"The checkpoint at {place} contradicts itself: its tokenizer has {ids} ids, but its model's vocabulary "
+            f"The checkpoint at {checkpoint} contradicts itself: its tokenizer has {ids} ids, but its model's vocabulary "
             f"{vocab_size}; call `model.resize_token_embeddings({ids})` and save model and processor again."
         )

@@ -41,10 +41,10 @@ class AutoPreparationMixin(PreparationMixin):
         written, pixels = self._auto_rows(rows, merged)
         conditional = tokenize(self.tokenizer, written, merged["text_kwargs"], None)
         nulls = [row.null if self.has_editing else dataclasses.replace(row.null, source=None) for row in rows]
-        negative, negative_pixels = self._branch(nulls, 0, "trained", merged, False)
+        null_rows, null_pixels = self._branch(nulls, 0, "trained", merged, False)
         data = pad(self.tokenizer, conditional, merged["text_kwargs"]) | pixels
-        unconditional = pad(self.tokenizer, negative, merged["text_kwargs"]) | negative_pixels
-        data |= {f"negative_{key}": value for key, value in unconditional.items()}
+        null = pad(self.tokenizer, null_rows, merged["text_kwargs"]) | null_pixels
+        data |= {f"negative_{key}": value for key, value in null.items()}
         data["target_grid_hw"] = self._grids([row.size for row in rows])
         return self._batch(data, merged)
 

@@ -41,12 +41,12 @@ def check_cost(image: Image.Image, name: str) -> None:
 
 
 def _content(image: JpegImageFile | TiffImageFile, start: int = 0) -> bytes:
-    """All of a picture's file from a place on; the file stays where it is."""
+    """All of a picture's file from an offset on; the file stays where it is."""
     assert image.fp is not None  # checked by who calls
-    place = image.fp.tell()
+    offset = image.fp.tell()
     image.fp.seek(start)
     data = image.fp.read()
-    image.fp.seek(place)
+    image.fp.seek(offset)
     return data
 
 

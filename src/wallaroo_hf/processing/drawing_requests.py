@@ -26,8 +26,8 @@ class DrawingRequest:
         source: the image to edit, or None.
         target: the image to learn (training), or its codes `(rows, cols)` where it is encoded already, or None.
         size: `(height, width)` in pixels.
-        negative: the prompt of the unconditional branch.
-        language: whose templates are used; the unconditional branch keeps the conditional one's.
+        negative: the words of the null prompt, as the user gave them; mostly empty.
+        language: whose templates are used; the null prompt keeps the prompt's.
         history: everything before the user's turn, where the row came as a chat.
         fit: how the source is brought to `size`.
         task: the image task, as in `prompt_templates`; None = editing where there is a source, else generation.
@@ -60,8 +60,16 @@ class DrawingRequest:
     ) -> "DrawingRequest":
         """Reads a plain prompt or a rendered chat.
 
+        Args:
+            text: a plain prompt or a rendered chat.
+            source: the image to edit; None = draw from words alone.
+            target: the image to learn, or its codes; None = draw one.
+            size: `(height, width)` in pixels.
+            negative: the user's negative prompt; empty = there is none.
+            special_tokens: what no text may spell.
+
         Raises:
-            ValueError: for an empty prompt (training rows may have one: the unconditional rows), a prompt with special
+            ValueError: for an empty prompt (training rows may have one: the null prompts), a prompt with special
                 tokens in it, or images in earlier turns.
         """
         history = None
@@ -77,7 +85,7 @@ class DrawingRequest:
         if target is not None and prompt.startswith('"') and prompt.endswith('"'):
             prompt = prompt.strip('"')  # the templates bring quotes of their own (released data code)
         if not prompt and target is None:
-            raise ValueError("The prompt is empty; say what to draw (the unconditional branch is added by itself).")
+            raise ValueError("The prompt is empty; say what to draw (the null prompt is added by itself).")
         for what, words in (("prompt", prompt), ("negative prompt", negative)):
             if len(words) > MAX_PROMPT_CHARACTERS:
                 raise ValueError(
@@ -89,8 +97,8 @@ class DrawingRequest:
             prompt, source, target, size, negative.strip(), prompt_texts.prompt_language(prompt or negative), history
         )
 
-    def unconditional(self) -> "DrawingRequest":
-        """The row that guidance steers away from: negative (empty) prompt, black source of the same size, no history."""
+    def null_prompt(self) -> "DrawingRequest":
+        """The null prompt: no words (or the negative ones), a black source of the same size, no history."""
         black = None if self.source is None else Image.new("RGB", self.source.size)
         return dataclasses.replace(self, prompt=self.negative, source=black, history=None)
 
@@ -173,7 +181,7 @@ def read_requests(
             one per row.
         buckets: the listed sizes.
         special_tokens: what a prompt must not contain.
-        image_token_size: edge of one image token in pixels.
+        image_token_size: edge of one code in pixels.
 
     Raises:
         ValueError: for anything that cannot be drawn from.
@@ -201,7 +209,7 @@ class AutoRow:
         images: its images, in order.
         size: `(height, width)` in pixels of what it may draw, and of its sources.
         size_was_asked_for: whether the size was given.
-        null: the row that guidance steers away from, should it draw.
+        null: the null prompt, should it draw.
     """
 
     text: str
@@ -221,6 +229,15 @@ def read_auto_rows(
     has_editing: bool,
 ) -> list[AutoRow]:
     """Rows of chats that may answer or draw, of the size that [`pick_chat_size`] says.
+
+    Args:
+        texts: rendered chats.
+        images: those that they show, all in one list or a list per chat.
+        size_options: `height`, `width`, `aspect_ratio` -> one value, or a list of one per chat.
+        negative_prompt: the user's, one for all or one each; None = there is none.
+        buckets: sizes to choose from.
+        special_tokens: what no text may spell.
+        has_editing: whether the checkpoint takes sources; without it their size says nothing.
 
     Raises:
         ValueError: if images and placeholders do not match, for a bad size, or a negative prompt with special tokens.
@@ -249,7 +266,11 @@ def read_auto_rows(
 
 
 def as_rows(value: Any, batch: int, name: str) -> list[Any]:
-    """One value per row: a single value is repeated, a list must have one entry per row."""
+    """One value per row: a single value is repeated, a list must have one entry per row.
+
+    Raises:
+        ValueError: if a list has another length.
+    """
     if not isinstance(value, (list, tuple)):
         return [value] * batch
     if len(value) != batch:
@@ -308,6 +329,13 @@ def pick_size(
     """The `(height, width)` to draw: as given, else by aspect ratio, else like an image, else the most square bucket.
 
     An image that is encoded already (`encoded_size`) has its size, whatever else is said.
+
+    Args:
+        buckets: sizes to choose from.
+        height, width: as given.
+        aspect_ratio: `"16:9"` or a number, width by height.
+        like: an image whose shape is followed.
+        encoded_size: of the image that the codes are of; None = nothing is encoded yet.
 
     Raises:
         ValueError: if only one edge is given, a size and an aspect ratio, or a size that codes do not have.

@@ -17,7 +17,11 @@ __all__ = ["WallarooImageProcessor", "flatten_images", "open_image"]
 
 
 def check_fit(fit: str) -> None:
-    """Raises unless `fit` names a way to bring an image to a size."""
+    """Refuses a `fit` that names no way to bring an image to a size.
+
+    Raises:
+        ValueError: if it is none.
+    """
     if fit not in FITS:
         raise ValueError(f"`source_fit` is {fit!r}, but must be 'crop' (as in training) or 'pad' (loses nothing).")
 

@@ -17,7 +17,7 @@ def count_scans(data: bytes, start: int = 0, stop: int | None = None) -> int:
 
     Args:
         data: what holds the picture. Where it is broken off, the scans up to there are counted.
-        start, stop: where the picture begins, and the last place where it may end.
+        start, stop: where the picture begins, and the last offset at which it may end.
     """
     stop = len(data) if stop is None else stop
     scans = 0

@@ -115,7 +115,17 @@ def decode_image(
 def open_header(
     data: bytes | BinaryIO, name: str = "given", max_pixels: int = MAX_PIXELS, formats: Sequence[str] = FORMATS
 ) -> Iterator[Image.Image]:
-    """A picture of which only the header is read and checked; arguments and errors as of [`decode_image`]."""
+    """A picture of which only the header is read and checked.
+
+    Args:
+        data: the file.
+        name: what errors call it.
+        max_pixels: larger pictures are refused.
+        formats: those that are opened.
+
+    Raises:
+        ImageError: as [`decode_image`], for all that the header tells.
+    """
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
         # a size that Pillow itself thinks dangerous is refused in our words too

@@ -10,6 +10,12 @@ def split_pieces(
 ) -> list[str | np.ndarray]:
     """Pieces of text and images `(rows, cols)` of one row of ids, in order; empty text is left out.
 
+    Args:
+        ids: what was generated.
+        first_image_token_id: the id of code 0.
+        line_break_id: of the token between rows of codes.
+        decode: token ids to text.
+
     Raises:
         ValueError: if an image is not a whole grid.
     """

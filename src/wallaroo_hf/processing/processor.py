@@ -54,9 +54,9 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
         buckets (`list[tuple[int, int]]`): the `(height, width)` sizes to choose from, in pixels.
         indicator_sizes (`list[int]`): edge lengths that have an `<indicator:N>` token.
         size_indicators (`bool`): whether prompts announce the size with indicator tokens (stages 3b and 4).
-        line_breaks (`bool`): whether `<|end_of_line>|` stands between rows of image tokens (stages 3b and 4).
+        line_breaks (`bool`): whether `<|end_of_line>|` stands between rows of codes (stages 3b and 4).
         prompt_templates (`dict`): task (`"generation"`, `"editing"`) → language (`"en"`, `"zh"`) → templates.
-        image_token_size (`int`): edge of one image token in pixels.
+        image_token_size (`int`): edge of one code in pixels.
         pixel_limits (`dict`): task → `{"shortest_edge", "longest_edge"}`, the areas in pixels between which NaViT sees
             an image; tasks not named use the image processor's own `size`.
         first_image_token_id (`int`, *optional*): id of image code 0 in sequences, the model's `vocab_size`; needed to split
@@ -65,6 +65,9 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
         has_editing (`bool`): whether the checkpoint can edit (stage 4). Without, images are only understood.
         known_words (`dict`, *optional*): the only words that the checkpoint learned, by language and kind, see
             [`wallaroo_hf.families.vocabulary`]; doors tell who asks for others.
+
+    Raises:
+        ValueError: if the tokenizer lacks tokens that the layout needs.
     """
 
     image_processor: WallarooImageProcessor
@@ -149,6 +152,12 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
     ) -> Any:
         """Writes chats out, and prepares them if `tokenize` is set; see transformers for the arguments.
 
+        Args:
+            conversation: one chat or a list of them.
+            chat_template: another one than the tokenizer's.
+            tools, documents: for templates that show them.
+            kwargs: transformers' further arguments, and variables of the template.
+
         Raises:
             ValueError: if a text spells a special token, alone or together with what it stands beside: it would end its
                 turn, or pass for an image. See [`wallaroo_hf.processing.refused_words`] for which tokens those are.
@@ -194,11 +203,12 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
                 `image_token_size`, honoured as given.
             aspect_ratio: width to height (`"16:9"` or `1.78`); picks a bucket. Default: the most square bucket, or for
                 an edit the bucket nearest to its source.
-            negative_prompt: what guidance steers away from; default the empty prompt.
+            negative_prompt: the words that guidance steers away from, which the null prompt then holds; by
+                default it holds none.
             prompt_template: index into the templates of the prompt's language, or a format string.
             layout: `"trained"`, or `"published_eval"` for the order of tokens in the released evaluation scripts.
             target_images: the images that the rows shall become (training), one per row: rows then end with the
-                placeholders of the image and the end of the turn, and there is no unconditional branch. An image that is
+                placeholders of the image and the end of the turn, and there is no null prompt. An image that is
                 encoded already comes as its codes, integers `(rows, cols)`; the model puts them in the place of the
                 placeholders. In auto mode one list per chat, for the images that the assistant shows in it.
             return_labels: also return `labels` (training): the assistant's tokens, -100 elsewhere.
@@ -214,7 +224,7 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
             `WallarooBatchFeature` with `input_ids`, `attention_mask`, `mm_token_type_ids` (all `(B, T)`, int64) and
             where there are images `pixel_values` `(patches, C)` float32 and `image_grid_thw` `(images, 3)`. In image
             mode also `target_grid_hw` `(B, 2)`, for edits `source_pixel_values` (list of `(3, H, W)` float32 in
-            [-1, 1]), and the unconditional branch under the same names with the prefix `negative_` (with
+            [-1, 1]), and the null prompt under the same names with the prefix `negative_` (with
             `source_guidance` also the branch without instruction, prefix `unprompted_`). In training
             `target_pixel_values` (list), `target_image_tokens` (list, int64 `(rows, cols)` or None) and `labels` `(B, T)`.
 
@@ -312,6 +322,9 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
 
         Returns:
             A list of `PIL.Image.Image`, or of `str`.
+
+        Raises:
+            ValueError: for another `generation_mode`.
         """
         if generation_mode == "image":
             return self.image_processor.from_vq_pixels(generated_outputs)

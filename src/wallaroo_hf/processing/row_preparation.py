@@ -73,7 +73,7 @@ class PreparationMixin:
             data = pad(self.tokenizer, conditional, text_kwargs) | pixels
         else:
             branches = {"": (conditional, pixels)}
-            others = {"negative_": [request.unconditional() for request in requests]}
+            others = {"negative_": [request.null_prompt() for request in requests]}
             if source_guidance:
                 others["unprompted_"] = [request.unprompted() for request in requests]
             for prefix, rewritten in others.items():

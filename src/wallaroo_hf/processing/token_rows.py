@@ -26,7 +26,14 @@ def tokenize(
     text_kwargs: dict[str, Any],
     label_spans: Callable[[str], list[tuple[int, int]]] | None,
 ) -> list[TokenRow]:
-    """Token ids of each text, unpadded, and its labels if `label_spans` (text -> character ranges) is given."""
+    """Token ids of each text, unpadded, and its labels if `label_spans` (text -> character ranges) is given.
+
+    Args:
+        tokenizer: the checkpoint's.
+        texts: rendered, with as many placeholders as images need.
+        text_kwargs: the tokenizer's options; those about padding are for [`pad`].
+        label_spans: ranges of characters of a text that are learned.
+    """
     handled_later = ("padding", "padding_side", "max_length", "pad_to_multiple_of", "return_tensors")
     options = {key: value for key, value in text_kwargs.items() if key not in handled_later}
     options.pop("return_mm_token_type_ids", None)

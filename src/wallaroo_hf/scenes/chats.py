@@ -59,7 +59,7 @@ def make_chat(
     language: str | None = None,
     size: tuple[int, int] | None = None,
 ) -> Row:
-    """One chat, without pictures: equal arguments give equal rows, and what is not given is drawn by chance.
+    """One chat, without pictures: equal arguments give equal rows, and what is not given is left to chance.
 
     Args:
         seed: the data set's seed.
@@ -73,6 +73,9 @@ def make_chat(
         A row as of [`tasks.make_row`] with the task "chat" and three more entries: `shown`, the scenes of the pictures in
         the user's turns; `height` and `width` of all pictures. `scene` is the picture that the last turn is about, and
         `spec` the last turn's (`{"talk": ...}` for talk).
+
+    Raises:
+        RuntimeError: if no chat of that kind turned up; with the arguments above that does not happen.
     """
     rng = random.Random(f"{seed}/{split}/{index}/chat/{category}/{language}/{size}")
     category = category or rng.choices(CHAT_TURNS, _LAST_SHARES)[0]
@@ -189,8 +192,8 @@ def _told(scene: Scene) -> tuple[Combination, ...]:
 def _say(turns: Sequence[_Turn], speaker: Speaker) -> tuple[list[dict[str, Any]], list[Scene]]:
     """The messages, and the scenes of the pictures in the user's turns.
 
-    A picture stands in the turn after the one that drew it, see `processing.chat.continue_chat`; one that nobody drew is
-    shown with the first words about it.
+    A picture stands in the turn after the one that drew it, see `processing.next_turn.continue_chat`; one that nobody drew
+    is shown with the first words about it.
     """
     messages: list[dict[str, Any]] = []
     shown: list[Scene] = []

@@ -182,6 +182,9 @@ def make_two_step_lesson(seed: int, index: int) -> Row:
     where it stands: not only these words are new in a test, the change in the picture is as well, and a small model
     learns that it never happens. So here the same changes are said as a removal and something new ("remove the star and
     draw an orange star there"), or a recolouring as a replacement; the split admits them as what they are said to be.
+
+    Raises:
+        RuntimeError: if no lesson turned up; that does not happen.
     """
     rng = random.Random(f"{seed}/{index}/two-step-lesson")
     language, operation = rng.choice(LANGUAGES), rng.choices(list(_TWO_STEPS), list(_TWO_STEPS.values()))[0]

@@ -141,7 +141,7 @@ def random_size(rng: random.Random) -> tuple[int, int]:
 
 
 def random_scene(rng: random.Random, size: tuple[int, int] | None = None, num_objects: int | None = None) -> Scene:
-    """A scene drawn uniformly: background, number of objects, slots, shapes and colours.
+    """A scene chosen uniformly: background, number of objects, slots, shapes and colours.
 
     Args:
         rng: Source of randomness; equal states give equal scenes.

@@ -71,7 +71,7 @@ def make_row(
     language: str | None = None,
     task_weights: Mapping[str, float] | None = None,
 ) -> Row:
-    """One row of the data set, without pictures: equal arguments give equal rows, and what is not given is drawn by chance.
+    """One row of the data set, without pictures: equal arguments give equal rows, and what is not given is left to chance.
 
     Args:
         seed: the data set's seed.
@@ -216,7 +216,7 @@ def _say(draft: _Draft, task: str, category: str, speaker: Speaker) -> tuple[lis
         return [turn("user", request), turn("assistant", speaker.pick(_HERE_IS[language]), None, after)], spec
     history = []
     if category == "follow_up":
-        # a picture of an earlier turn is not kept in its place but shown again, see `processing.chat.continue_chat`
+        # a picture of an earlier turn is not kept in its place but shown again, see `processing.next_turn.continue_chat`
         first = say_caption(_full_spec(plan.scene), speaker, request=True)
         said = speaker.pick(_HERE_IS[language]) + describe(plan.scene, language)
         history = [turn("user", first), turn("assistant", said)]

@@ -36,7 +36,9 @@ class WallarooTrainingArguments(TrainingArguments):
     loss_reduction: str = dataclasses.field(
         default="global", metadata={"help": "Take the loss's means over the whole step (global) or each micro_batch."}
     )
-    loss_weights: dict | None = dataclasses.field(default=None, metadata={"help": "Weight of each task in the loss."})
+    loss_weights: dict[str, float] | None = dataclasses.field(
+        default=None, metadata={"help": "Weight of each task in the loss."}
+    )
     max_non_finite_steps: int = dataclasses.field(
         default=3, metadata={"help": "Stop after that many steps in a row whose loss is not finite."}
     )

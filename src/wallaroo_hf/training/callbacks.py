@@ -35,7 +35,16 @@ class StageCallback(TrainerCallback):
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        """Freezes, says what trains, and writes the stage into the configuration, which checkpoints carry."""
+        """Freezes, says what trains, and writes the stage into the configuration, which checkpoints carry.
+
+        Args:
+            args, state, control: the trainer's.
+            model: what it trains; with PEFT its adapters around it.
+            kwargs: what else the trainer tells its callbacks.
+
+        Raises:
+            ValueError: if the checkpoint's stage is not one that this stage follows, or it lacks editing parts.
+        """
         is_peft = hasattr(model, "get_base_model")
         wallaroo = model.get_base_model() if is_peft else model
         warning = check_order(wallaroo.config.stage, self.stage, self.force)

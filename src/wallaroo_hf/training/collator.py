@@ -13,7 +13,7 @@ from ..layout.prompt_texts import prompt_language
 from ..processing.processor import WallarooProcessor
 from ..processing.refused_words import refuse_special_tokens, refused_tokens
 from ..processing.token_rows import pad
-from .data.training_rows import RowError, one_line, refuse_media
+from .data.training_rows import ORDINAL, RowError, one_line, refuse_media, row_ordinal
 from .pictures import open_picture
 from .stages import Stage
 
@@ -38,16 +38,16 @@ class WallarooDataCollator:
 
     Understanding rows are chats; a row whose last answer is one image draws it (or edits the image in the user's turn);
     a row in which the assistant speaks and draws is interleaved. All kinds can be in one batch. Drawing rows get a random
-    template of their language; some become unconditional (empty prompt, black source); a share of each source is masked.
+    template of their language; some become a null prompt (no words, black source); a share of each source is masked.
 
-    The random choices of a row follow from `seed` and the row's `draw` (its number in the order of training, which
+    The random choices of a row follow from `seed` and the row's `ordinal` (its number in the order of training, which
     `TaskMixture` and [`Numbered`] give), so they are the same however rows are split over processes and workers, and after
-    a resume. Rows without `draw` take torch's global generator.
+    a resume. Rows without it take torch's global generator.
 
     Args:
         processor: the checkpoint's.
         max_length: longest row in tokens; None = no limit.
-        unconditional_rate: share of drawing rows that become unconditional.
+        unconditional_rate: share of drawing rows that become a null prompt.
         source_mask_rate: share of a source's latents that are replaced; `int(n * (1 - rate))` of n are kept.
         pixel_limits: areas in pixels between which NaViT sees an image (`shortest_edge`, `longest_edge`); None = the
             processor's.
@@ -56,6 +56,9 @@ class WallarooDataCollator:
         on_error: what to do with a row that is broken or too long: `"raise"`, or `"skip"`: it is left out, named in a
             warning and counted, in the batch and (by this process) in `skipped`. Rows are never cut.
         seed: of the random choices.
+
+    Raises:
+        ValueError: for another `on_error`.
     """
 
     def __init__(
@@ -135,8 +138,8 @@ class WallarooDataCollator:
         Raises:
             RowError: for a broken or over-long row.
         """
-        draw = row.get("draw")
-        seed = int(torch.randint(2**62, ())) if draw is None else int(draw)
+        ordinal = row_ordinal(row)
+        seed = int(torch.randint(2**62, ())) if ordinal is None else ordinal
         encoded = self._encode(row, np.random.default_rng([self.seed, seed]))
         length = len(encoded["input_ids"])
         if self.max_length is not None and length > self.max_length:
@@ -269,7 +272,7 @@ class WallarooDataCollator:
 
 
 class Numbered(torch.utils.data.Dataset):
-    """A map-style data set whose rows also say their number (`draw`), which fixes the collator's random choices."""
+    """A map-style data set whose rows also say their number (`ordinal`), which fixes the collator's random choices."""
 
     def __init__(self, rows: Any) -> None:
         self.rows = rows
@@ -278,14 +281,14 @@ class Numbered(torch.utils.data.Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self.rows[index], "draw": index}
+        return {**self.rows[index], ORDINAL: index}
 
 
 def row_name(row: Mapping[str, Any]) -> str:
     """What a row is called in messages: its `name`, else its number, else its first words."""
-    for key in ("name", "draw"):
-        if row.get(key) is not None:
-            return one_line(row[key])
+    for known in (row.get("name"), row_ordinal(row)):
+        if known is not None:
+            return one_line(known)
     return repr(str(row.get("messages"))[:60])
 
 

@@ -87,53 +87,53 @@ def load_rows(
                 "`split`, `config` and `streaming` are for data that is yet to be opened; leave them out."
             )
         return _adapted(source, reader)
-    place = local_path(os.fspath(source), what="The data")
-    files = _find_files(place)
-    if files is None and os.path.isdir(place):
+    path = local_path(os.fspath(source), what="The data")
+    files = _find_files(path)
+    if files is None and os.path.isdir(path):
         if config is not None:
-            raise ValueError(f"`config` is {config!r}, but '{place}' is not on the Hub; leave it out.")
-        saved = _load_saved(datasets, place, split)
+            raise ValueError(f"`config` is {config!r}, but '{path}' is not on the Hub; leave it out.")
+        saved = _load_saved(datasets, path, split)
         return _adapted(
-            saved.to_iterable_dataset(min(len(saved), 64) or 1) if streaming else saved, reader.within(place)
+            saved.to_iterable_dataset(min(len(saved), 64) or 1) if streaming else saved, reader.within(path)
         )
     if files is None:
         is_path = (
-            place.startswith((".", "/", "~"))
-            or place.endswith("/")
-            or place.lower().endswith((*DATA_SUFFIXES, ".parquet"))
+            path.startswith((".", "/", "~"))
+            or path.endswith("/")
+            or path.lower().endswith((*DATA_SUFFIXES, ".parquet"))
         )
-        if os.path.exists(place) or place.count("/") != 1 or is_path:
+        if os.path.exists(path) or path.count("/") != 1 or is_path:
             raise ValueError(
-                f"There is no data at '{place}'; give a file ({', '.join((*DATA_SUFFIXES, '.parquet'))}), a pattern, "
+                f"There is no data at '{path}'; give a file ({', '.join((*DATA_SUFFIXES, '.parquet'))}), a pattern, "
                 "a folder, or a Hub id (org/name)."
             )
-        return _adapted(_load_from_hub(datasets, place, config, split, streaming), reader)
+        return _adapted(_load_from_hub(datasets, path, config, split, streaming), reader)
     if split is not None or config is not None:
-        raise ValueError(f"`split` and `config` choose from the Hub or a saved DatasetDict, but '{place}' is files.")
+        raise ValueError(f"`split` and `config` choose from the Hub or a saved DatasetDict, but '{path}' is files.")
     return _load_files(datasets, files, reader, streaming)
 
 
 # ------------------------------------------------------------------------------------------------------- what is there
 
 
-def _find_files(place: str) -> list[str] | None:
+def _find_files(path: str) -> list[str] | None:
     """The data files of a file, pattern or folder; None for saved data sets and what is not on this disk."""
-    if os.path.isfile(place):
-        if not place.lower().endswith((*DATA_SUFFIXES, ".jsonl.gz", ".ndjson", ".ndjson.gz", ".parquet")):
+    if os.path.isfile(path):
+        if not path.lower().endswith((*DATA_SUFFIXES, ".jsonl.gz", ".ndjson", ".ndjson.gz", ".parquet")):
             raise ValueError(
-                f"'{place}' is of no known type; data files end with {', '.join((*DATA_SUFFIXES, '.parquet'))}."
+                f"'{path}' is of no known type; data files end with {', '.join((*DATA_SUFFIXES, '.parquet'))}."
             )
-        return [place]
-    if glob.has_magic(place):
-        found = sorted(path for path in glob.glob(place, recursive=True) if os.path.isfile(path))
+        return [path]
+    if glob.has_magic(path):
+        found = sorted(path for path in glob.glob(path, recursive=True) if os.path.isfile(path))
         if not found:
-            raise ValueError(f"No file fits the pattern '{place}'.")
+            raise ValueError(f"No file fits the pattern '{path}'.")
         return found
-    if not os.path.isdir(place) or any(
-        os.path.exists(os.path.join(place, name)) for name in ("state.json", "dataset_dict.json", ENCODING_RECORD)
+    if not os.path.isdir(path) or any(
+        os.path.exists(os.path.join(path, name)) for name in ("state.json", "dataset_dict.json", ENCODING_RECORD)
     ):
         return None
-    return _files_in_folder(Path(place))
+    return _files_in_folder(Path(path))
 
 
 def _files_in_folder(folder: Path) -> list[str]:

@@ -91,6 +91,14 @@ def add_lora(
     What trains becomes float32, whatever the model's dtype is: small steps would vanish in bfloat16. Everything else is
     frozen. The result trains with [`WallarooTrainer`] and has the model's `generate`.
 
+    Args:
+        model: it is changed.
+        rank: width of the low-rank matrices.
+        alpha: their product is scaled by `alpha / rank`.
+        dropout: before them, in [0, 1).
+        target_modules: names of the linear layers in each block; None = all seven.
+        train_image_parts: whether image heads and adapters train too.
+
     Raises:
         ImportError, ValueError: as [`lora_config`].
     """

@@ -25,6 +25,9 @@ class MuonAdamW(torch.optim.Optimizer):
         named_parameters: those to train, with their names.
         lr: learning rate.
         betas, eps, weight_decay: of AdamW; weight decay also of Muon.
+
+    Raises:
+        ValueError: if there is nothing to train.
     """
 
     def __init__(

@@ -89,6 +89,9 @@ class PreviewCallback(TrainerCallback):
         every: steps between two looks; the first is before training.
         guidance_scale: default: the checkpoint's.
         max_new_tokens: longest answer.
+
+    Raises:
+        ValueError: for an `every` below 1, or a preview that spells a special token.
     """
 
     def __init__(

@@ -30,14 +30,14 @@ def run_settings(options: RunOptions, chosen: Stage, data: str) -> dict[str, Any
     stage = {"stage" if name == "name" else name: value for name, value in chosen.to_dict().items()}
     del stage["follows"]  # says no more than the name
     settings = stage | {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
-    settings |= {"model": _place(options.model), "data": _place(data)}
+    settings |= {"model": _resolved(options.model), "data": _resolved(data)}
     if not options.lora:
         del settings["lora_rank"]
     kept = {name: value for name, value in settings.items() if name not in _MAY_CHANGE}
     return json.loads(json.dumps(kept))
 
 
-def _place(name: str) -> str:
+def _resolved(name: str) -> str:
     """A local path wherever the command is called from; anything else as it is."""
     return str(Path(name).resolve()) if Path(name).exists() else name
 

@@ -56,28 +56,28 @@ def read_data_config(path: str | Path) -> list[DataEntry]:
     return [_read_entry(entry, f"entry {number} of '{path}'", path.parent) for number, entry in enumerate(entries, 1)]
 
 
-def _read_entry(entry: Any, place: str, folder: Path) -> DataEntry:
+def _read_entry(entry: Any, where: str, folder: Path) -> DataEntry:
     if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
-        raise ValueError(f"There is no `path` in {place}; each entry is like `- path: train.jsonl`.")
+        raise ValueError(f"There is no `path` in {where}; each entry is like `- path: train.jsonl`.")
     known = [field.name for field in fields(DataEntry)]
     for key in entry:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, 1)
             hint = f"did you mean `{close[0]}`?" if close else f"known are {', '.join(known)}."
-            raise ValueError(f"There is a key `{key}` in {place}; {hint}")
+            raise ValueError(f"There is a key `{key}` in {where}; {hint}")
     weight, columns = entry.get("weight"), entry.get("columns")
     if weight is not None and (isinstance(weight, bool) or not isinstance(weight, (int, float)) or weight < 0):
-        raise ValueError(f"The `weight` in {place} is {weight!r}, but must be a number of at least 0.")
+        raise ValueError(f"The `weight` in {where} is {weight!r}, but must be a number of at least 0.")
     if columns is not None and not isinstance(columns, dict):
-        raise ValueError(f"The `columns` in {place} must be a mapping, ours to theirs, such as `caption: long_text`.")
+        raise ValueError(f"The `columns` in {where} must be a mapping, ours to theirs, such as `caption: long_text`.")
     if entry.get("task") not in (None, *TASKS):
-        raise ValueError(f"The `task` in {place} is {entry['task']!r}, but must be one of {', '.join(TASKS)}.")
+        raise ValueError(f"The `task` in {where} is {entry['task']!r}, but must be one of {', '.join(TASKS)}.")
     if not isinstance(entry.get("streaming", False), bool):
-        raise ValueError(f"The `streaming` in {place} is {entry['streaming']!r}, but must be true or false.")
+        raise ValueError(f"The `streaming` in {where} is {entry['streaming']!r}, but must be true or false.")
     found = {key: value for key, value in entry.items() if value is not None}
     for key in ("path", "image_folder"):
         if key in found:
-            path = local_path(str(found[key]), (folder,), f"The `{key}` in {place},")
+            path = local_path(str(found[key]), (folder,), f"The `{key}` in {where},")
             found[key] = _beside(folder, path)
     return DataEntry(**found)
 
@@ -121,24 +121,24 @@ def named_rows(sources: Mapping[str, Sequence[Source]]) -> Iterator[Row]:
     """The rows of all sources one after the other, for checks; those without a name are called after their source."""
     for found in sources.values():
         for source in found:
-            for place, row in enumerate(source.rows):
+            for index, row in enumerate(source.rows):
                 present = {key: value for key, value in row.items() if value is not None}
-                yield {"name": f"{source.name}[{place}]", **present}
+                yield {"name": f"{source.name}[{index}]", **present}
 
 
 def split_by_task(rows: Any) -> dict[str, Any]:
     """Map-style rows (`datasets.Dataset`) by their tasks; see [`load_sources`]. Messages are read, pictures are not."""
     require_datasets()
-    places: dict[str, list[int]] = {task: [] for task in TASKS}
+    indices: dict[str, list[int]] = {task: [] for task in TASKS}
     odd: list[int] = []
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         try:
-            places.get(row_task(row), odd).append(place)
+            indices.get(row_task(row), odd).append(index)
         except RowError:
-            odd.append(place)
-    largest = max(TASKS, key=lambda task: len(places[task]))
-    places[largest] = sorted(places[largest] + odd)
-    return {task: rows.select(found) for task, found in places.items() if found}
+            odd.append(index)
+    largest = max(TASKS, key=lambda task: len(indices[task]))
+    indices[largest] = sorted(indices[largest] + odd)
+    return {task: rows.select(found) for task, found in indices.items() if found}
 
 
 def mix_rows(

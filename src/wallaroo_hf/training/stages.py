@@ -40,7 +40,7 @@ class Stage:
             a layout that is not the paper's.
         max_length: longest row in tokens.
         pixel_limits: areas in pixels between which NaViT sees an image in training; None = the processor's own.
-        unconditional_rate: share of drawing rows without prompt (and with a black source), for guidance.
+        unconditional_rate: share of drawing rows that are a null prompt (no words, a black source), for guidance.
         source_mask_rate: share of a source's latents that are replaced by -1.
         loss_weights: weight per task in the loss.
         editing_init: where the editing parts of a checkpoint without any come from: `"random"` (as released), or

@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..modeling.parts import EDITING, GENERATION
+
 # Without `model.`. `visual` is frozen in each of the paper's stages (section 4), the image tokenizer in every stage.
 LANGUAGE_PARTS = ("language_model.", "lm_head.")
-GENERATION_PARTS = ("generation_adapter.", "generation_head.")
-EDITING_PARTS = ("source_adapter.", "edit_adapter.", "edit_head.")
+GENERATION_PARTS = GENERATION.prefixes
+EDITING_PARTS = EDITING.prefixes
 ALWAYS_FROZEN = "vq_model."
 # Words for them; `all` is what the paper's stages train from the second on.
 PARTS: dict[str, tuple[str, ...]] = {

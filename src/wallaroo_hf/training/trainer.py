@@ -107,7 +107,7 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
     # ------------------------------------------------------------------------------------------------------ the loss
 
     def get_batch_samples(
-        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], None]:
         """The micro-batches of one optimizer step; counts their labels over accumulation steps and processes.
 
@@ -286,7 +286,7 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         else:
             self._save(output_dir or self.args.output_dir, self.accelerator.get_state_dict(self.model))
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """With sharding also the image tokenizer; with PEFT also the model's settings, which adapters come without."""
         is_peft = self.wallaroo is not self.accelerator.unwrap_model(self.model)
         if state_dict and self._is_sharded and not is_peft:

@@ -43,7 +43,14 @@ class TaskCount:
     longest_name: str = ""
 
     def add(self, rows: int, tokens: int, longest: int, name: str) -> None:
-        """Counts further rows."""
+        """Counts further rows.
+
+        Args:
+            rows: how many.
+            tokens: of all of them.
+            longest: tokens of the longest.
+            name: of that one.
+        """
         self.rows += rows
         self.tokens += tokens
         if longest > self.longest:
@@ -57,8 +64,8 @@ class ValidationReport:
     Attributes:
         total: rows that were looked at.
         tasks: task -> its good rows.
-        problems: task (or `"unknown"`) -> reason (a key of `rows.REASONS`) -> rows.
-        broken: places of the broken rows, for `rows.select`.
+        problems: task (or `"unknown"`) -> reason (a key of `training_rows.REASONS`) -> rows.
+        broken: indices of the broken rows, for `rows.select`.
     """
 
     total: int = 0
@@ -76,16 +83,23 @@ class ValidationReport:
         self.total += 1
         self.tasks.setdefault(task, TaskCount()).add(1, length or 0, length or 0, name)
 
-    def note(self, task: str, error: ValueError, name: str, place: int) -> None:
-        """Counts a broken row."""
+    def note(self, task: str, error: ValueError, name: str, index: int) -> None:
+        """Counts a broken row.
+
+        Args:
+            task: of the row, or `"unknown"`.
+            error: what is wrong with it.
+            name: what the report calls it.
+            index: its index among the rows.
+        """
         reason = error.reason if isinstance(error, RowError) else "unusable_row"
         self.total += 1
         self.problems.setdefault(task, {}).setdefault(reason, Problem()).add(1, [(name, str(error))])
-        self.broken.append(place)
+        self.broken.append(index)
 
     def merge(self, other: "ValidationReport") -> None:
         """Adds what was found in the rows that follow."""
-        self.broken += [self.total + place for place in other.broken]
+        self.broken += [self.total + index for index in other.broken]
         self.total += other.total
         for task, count in other.tasks.items():
             own = self.tasks.setdefault(task, TaskCount())
@@ -114,7 +128,7 @@ class ValidationReport:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "ValidationReport":
-        """Reads what `as_dict` gave; the places of broken rows are not in it."""
+        """Reads what `as_dict` gave; the indices of broken rows are not in it."""
         report = cls(total=data["total"])
         report.tasks = {task: TaskCount(**count) for task, count in data["tasks"].items()}
         for task, found in data["problems"].items():
@@ -178,7 +192,7 @@ def validate_rows(
         progress: called with the number of rows done after each.
     """
     report = ValidationReport()
-    done = None if progress is None else (lambda place: progress(place + 1))
+    done = None if progress is None else (lambda index: progress(index + 1))
     checked = valid_rows(
         itertools.islice(rows, limit),
         report,
@@ -210,7 +224,7 @@ def valid_rows(
 
     Args:
         on_error: `"skip"` leaves broken rows out; `"raise"` stops at the first.
-        done: called with the place of each row after it was looked at.
+        done: called with the index of each row after it was looked at.
         others: as for [`validate_rows`].
 
     Raises:
@@ -225,8 +239,8 @@ def valid_rows(
             if picture is not None:  # one that is encoded already
                 check_picture(picture, decode)
 
-    for place, (row, error) in enumerate(in_order(look, rows, num_workers)):
-        name = row_name(row, place)
+    for index, (row, error) in enumerate(in_order(look, rows, num_workers)):
+        name = row_name(row, index)
         length = None
         if error is None and measure is not None:
             # here, not in the threads: fast tokenizers must not be shared by them
@@ -235,11 +249,11 @@ def valid_rows(
             report.count(row_task(row), name, length)
             yield row
         else:
-            report.note(task_or_unknown(row), error, name, place)
+            report.note(task_or_unknown(row), error, name, index)
             if on_error == "raise":
                 raise RowError(f"{name}: {error}", getattr(error, "reason", "unusable_row")) from error
         if done is not None:
-            done(place)
+            done(index)
 
 
 def _measured(row: Row, measure: Callable[[Row], int], max_length: int | None) -> tuple[int | None, ValueError | None]:

@@ -9,7 +9,7 @@ import signal
 import struct
 import sys
 import time
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from PIL import Image
 
@@ -34,7 +34,7 @@ def main() -> None:
         _answer(requests.read(num_bytes), options, answers)
 
 
-def _answer(data: bytes, options: dict, answers: BinaryIO) -> None:
+def _answer(data: bytes, options: dict[str, Any], answers: BinaryIO) -> None:
     began = time.process_time()
     if hasattr(signal, "setitimer"):  # ends this process, wherever it computes; what others compute does not count
         signal.setitimer(signal.ITIMER_PROF, options["seconds"])

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from helpers import picture
 from helpers import training_rows as rows
-from wallaroo_hf.training.data.mixing import Draw, Pattern, Source, TaskMixture, permuted_index
+from wallaroo_hf.training.data.mixing import Pattern, RowOrigin, Source, TaskMixture, permuted_index
 from wallaroo_hf.training.data.training_rows import RowError, row_task
 from wallaroo_hf.training.pictures import open_pictures
 from wallaroo_hf.training.sources import mix_rows
@@ -104,11 +104,11 @@ def test_any_position_is_known_at_once():
     draw = mixture.locate(10**15 - 2)
     assert draw.task == "generation" and draw.epoch == (10**15 - 2) // 200
     row = mixture[10**15 - 2]
-    assert (row["number"], row["draw"]) == (draw.index, 10**15 - 2) and mixture[-2] == mixture[10**15 - 2]
+    assert (row["number"], row["ordinal"]) == (draw.index, 10**15 - 2) and mixture[-2] == mixture[10**15 - 2]
     for outside in (10**15, -(10**15) - 1):
         with pytest.raises(IndexError):
             mixture[outside]
-    assert mixture.locate(0) == Draw("generation", "generation", mixture[0]["number"], 0)
+    assert mixture.locate(0) == RowOrigin("generation", "generation", mixture[0]["number"], 0)
 
 
 def test_the_default_is_everything_once():
@@ -224,7 +224,7 @@ def test_sorting_within_steps_moves_rows_only_within_them():
         mix_rows(sources, ratio={"understanding": 1, "generation": 2}, seed=3, length=44, sorted_within=size)
         for size in (1, 8)
     ]
-    plain, ordered = ([(row["name"], row["draw"]) for row in mixture] for mixture in mixtures)
+    plain, ordered = ([(row["name"], row["ordinal"]) for row in mixture] for mixture in mixtures)
     assert plain != ordered
     for start in range(0, 44, 8):  # the last step is shorter
         assert sorted(plain[start : start + 8]) == sorted(ordered[start : start + 8])

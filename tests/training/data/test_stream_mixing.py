@@ -91,7 +91,7 @@ def test_batches_of_all_processes_have_the_ratio(workers):
     ]
     draws = []
     for batches in islice(zip(*loaders), 6):
-        draws += [row["draw"] for batch in batches for row in batch]
+        draws += [row["ordinal"] for batch in batches for row in batch]
         assert Counter(row_task(row) for batch in batches for row in batch) == {"generation": 8, "understanding": 2}
     assert draws == list(range(60))  # what the collator's random choices follow from
 

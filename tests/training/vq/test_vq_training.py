@@ -21,7 +21,7 @@ from wallaroo_hf.scenes.render import tile
 from wallaroo_hf.scenes.shapes import SLOT
 from wallaroo_hf.training.vq import vq_checkpoints
 from wallaroo_hf.training.vq.vq_checkpoints import newest_checkpoint
-from wallaroo_hf.training.vq.vq_codebook import crowded_codes, restart_places, spherical_kmeans
+from wallaroo_hf.training.vq.vq_codebook import crowded_codes, restart_latents, spherical_kmeans
 from wallaroo_hf.training.vq.vq_data import image_files, random_crops, scene_canvases
 from wallaroo_hf.training.vq.vq_losses import code_entropy, locality_loss, shuffle_tiles, vq_pass
 from wallaroo_hf.training.vq.vq_recipe import scenes_arguments, small_tokenizer_config
@@ -64,9 +64,9 @@ class TestLosses:
         model = new_tokenizer(CONFIG)
         passed = vq_pass(model, noise(torch.Generator().manual_seed(0)))
         assert passed.reconstruction.shape == (2, 3, 8, 8)
-        assert passed.latents.shape == passed.codes.shape == (2, 4, 4, 8) and passed.image_tokens.shape == (2, 4, 4)
-        torch.testing.assert_close(passed.codes, model.codebook_lookup(passed.image_tokens))
-        torch.testing.assert_close(passed.reconstruction, model.decode(passed.image_tokens))
+        assert passed.latents.shape == passed.vectors.shape == (2, 4, 4, 8) and passed.codes.shape == (2, 4, 4)
+        torch.testing.assert_close(passed.vectors, model.codebook_lookup(passed.codes))
+        torch.testing.assert_close(passed.reconstruction, model.decode(passed.codes))
         passed.reconstruction.square().mean().backward()
         assert model.encoder.conv_in.weight.grad.abs().max() > 0
         assert model.quantize.embedding.weight.grad is None
@@ -82,7 +82,7 @@ class TestLosses:
             losses[name].backward()
             assert (training.model.quantize.embedding.weight.grad is not None) == codebook_moves
             assert (training.model.quant_conv.weight.grad is None) == codebook_moves
-        squared = (passed.latents - passed.codes).square().mean()
+        squared = (passed.latents - passed.vectors).square().mean()
         torch.testing.assert_close(losses["codebook_loss"], squared)
         expected = losses["reconstruction_loss"] + 1.25 * squared + 0.1 * losses["entropy_loss"]
         torch.testing.assert_close(losses["loss"], expected)
@@ -127,9 +127,9 @@ class TestCodebook:
         latents, codes = torch.eye(8), torch.eye(8)
         codes[5] = codes[0]
         for wanted in (1, 4):
-            places = restart_places(latents, codes, wanted, 0.0, torch.Generator().manual_seed(0))
+            places = restart_latents(latents, codes, wanted, 0.0, torch.Generator().manual_seed(0))
             assert torch.equal(places, latents[5:6])
-        assert len(restart_places(latents, codes, 4, 1.5, torch.Generator())) == 0  # sqrt(2) is near enough
+        assert len(restart_latents(latents, codes, 4, 1.5, torch.Generator())) == 0  # sqrt(2) is near enough
 
     def test_crowded_codes(self):
         """Three in a row, each near the next: the middle one, used most, stays alone; zero vectors do not count."""
@@ -284,7 +284,7 @@ class TestTrainer:
         for wrong in ({"reconstruction": "l3"}, {"max_steps": 0}, {"learning_rate": -1.0}):
             with pytest.raises(ValueError, match="give"):
                 replace(QUICK, **wrong)
-        with pytest.raises(ValueError, match="`locality_tile` is 3, but an image token has 2 pixels"):
+        with pytest.raises(ValueError, match="`locality_tile` is 3, but a code has 2 pixels"):
             trainer(tmp_path, replace(QUICK, locality_weight=1.0, locality_tile=3))
         training = trainer(tmp_path)
         training.train_step()

@@ -176,13 +176,13 @@ class Comparison:
 
     def _draw_panel(self, axes: Any, metric: Metric) -> None:
         scale = 100 if metric.is_share else 1
-        for place, variant in enumerate(self.scores):
+        for column, variant in enumerate(self.scores):
             values = [scale * value for value in self.scores[variant][metric.name]]
             mean, half_width = t_interval(values)
-            axes.bar(place, mean, width=0.6, color=_COLOURS[variant == self.ablation.released], alpha=0.75)
+            axes.bar(column, mean, width=0.6, color=_COLOURS[variant == self.ablation.released], alpha=0.75)
             if half_width is not None:
-                axes.errorbar(place, mean, yerr=half_width, color="0.2", capsize=4, linewidth=1.2)
-            axes.plot([place] * len(values), values, "o", color="0.15", markersize=3)
+                axes.errorbar(column, mean, yerr=half_width, color="0.2", capsize=4, linewidth=1.2)
+            axes.plot([column] * len(values), values, "o", color="0.15", markersize=3)
         better = {True: " (more is better)", False: " (less is better)", None: ""}[metric.higher_is_better]
         axes.set_title(metric.title + (", %" if metric.is_share else "") + better, fontsize=8.5)
         axes.set_xticks(range(len(self.scores)), list(self.scores))

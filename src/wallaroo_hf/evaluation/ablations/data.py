@@ -84,21 +84,30 @@ def encoded_lessons(
 ) -> EncodedRows:
     """Encodes lessons into a folder of `folder`, or reads what is there already.
 
+    Args:
+        kind: of lessons, as [`Lessons`] takes it.
+        num_rows: how many.
+        seed: another seed gives other rows.
+        vq_model: the image tokenizer that encodes.
+        processor: the checkpoint's.
+        folder: where the encoded rows of all kinds are kept, each in a folder of its own.
+        report: is told how many rows are done, and of how many.
+
     Raises:
         ValueError: if the folder holds rows of another image tokenizer.
     """
     lessons = Lessons(kind, num_rows, seed)
-    place = folder / f"{kind}-{num_rows}-{seed}"
-    if not (place / "state.json").exists():
+    encoded = folder / f"{kind}-{num_rows}-{seed}"
+    if not (encoded / "state.json").exists():
         words = f"ablations: {kind}, {num_rows} rows, seed {seed}"
         with torch.no_grad():
             encode_rows(
                 lessons,
                 vq_model,
                 processor,
-                place,
+                encoded,
                 source=words,
                 batch_size=32,
                 progress=lambda done: report(done, num_rows),
             )
-    return EncodedRows(load_rows(place), lessons)
+    return EncodedRows(load_rows(encoded), lessons)

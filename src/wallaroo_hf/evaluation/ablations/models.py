@@ -90,8 +90,8 @@ def _grid_places(is_break: torch.Tensor) -> torch.Tensor:
                 f"A source block has {count} codes and no line breaks, so its rows cannot be told; only square sources "
                 "have two-dimensional positions then."
             )
-        places = torch.arange(count, device=is_break.device)
-        return torch.stack([places // side, places % side])
+        positions = torch.arange(count, device=is_break.device)
+        return torch.stack([positions // side, positions % side])
     cols = int(is_break.nonzero()[0])
-    places = torch.arange(count, device=is_break.device)
-    return torch.stack([places // (cols + 1), places % (cols + 1)])
+    positions = torch.arange(count, device=is_break.device)
+    return torch.stack([positions // (cols + 1), positions % (cols + 1)])

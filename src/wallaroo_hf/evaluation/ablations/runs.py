@@ -83,7 +83,7 @@ def run_ablation(
 
     Args:
         name: one of `ABLATIONS`.
-        output: folder; gets `NAME/results.json`. ([`Comparison.plot`] draws what is in it.)
+        output: folder; gets `NAME/results.json`. ([`Comparison.plot`] plots what is in it.)
         base: folder of the checkpoint that all variants start from; default the built-in one. The ablation `tokenizer`
             starts from nothing.
         settings: how much is trained and scored.

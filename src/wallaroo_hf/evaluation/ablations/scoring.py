@@ -13,6 +13,7 @@ from ...processing.processor import WallarooProcessor
 from ...scenes import Prompt
 from ...scenes.shapes import SLOT
 from ...training.collator import WallarooDataCollator
+from ...training.data.training_rows import ORDINAL
 from ...training.sharding import encode_images
 from ..item_outputs import Sampling, Subject, evaluation_mode, make_outputs
 from ..items import prompt_items
@@ -84,7 +85,14 @@ def score_lines(model: Any, processor: WallarooProcessor, validation: EncodedRow
 
 
 def share_right(model: Any, processor: WallarooProcessor, validation: EncodedRows, count: int) -> float:
-    """The share of the first rows that the model draws right, greedily and without guidance, by the exact judge."""
+    """The share of the first rows that the model draws right, greedily and without guidance, by the exact judge.
+
+    Args:
+        model: a `WallarooForConditionalGeneration`.
+        processor: its processor.
+        validation: rows with the scenes that stand behind them.
+        count: how many of the rows are drawn.
+    """
     prompts = [Prompt.from_dict(validation.lessons.scene_row(index)) for index in range(count)]
     (items,) = prompt_items(prompts).values()
     subject = Subject(model, processor, GREEDY, max_new_tokens=1)
@@ -120,7 +128,7 @@ def _row_losses(model: Any, processor: WallarooProcessor, rows: Any) -> Iterator
     with evaluation_mode(model):
         for start in range(0, len(rows), _BATCH_SIZE):
             chosen = [rows[index] for index in range(start, min(start + _BATCH_SIZE, len(rows)))]
-            batch = collator([{**row, "draw": start + at} for at, row in enumerate(chosen)])
+            batch = collator([{**row, ORDINAL: start + at} for at, row in enumerate(chosen)])
             batch.pop("row_names")
             yield from _split(model, batch, [np.shape(row["image_tokens"][0]) for row in chosen])
 

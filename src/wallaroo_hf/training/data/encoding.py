@@ -98,13 +98,13 @@ def _progress_from(progress: Callable[[int], None], start: int, done: int) -> No
 
 
 def _slices(rows: Any, size: int) -> Iterator[tuple[int, int, Iterable[Row]]]:
-    """Shards as `(number, number of rows, rows)`; rows know their place by name."""
+    """Shards as `(number, number of rows, rows)`; rows know their index by name."""
     if hasattr(rows, "__len__"):
         for number in range(math.ceil(len(rows) / size)):
-            places = range(number * size, min(len(rows), (number + 1) * size))
-            yield number, len(places), (_named(rows[place], place) for place in places)
+            indices = range(number * size, min(len(rows), (number + 1) * size))
+            yield number, len(indices), (_named(rows[index], index) for index in indices)
         return
-    stream = (_named(row, place) for place, row in enumerate(rows))
+    stream = (_named(row, index) for index, row in enumerate(rows))
     for number in itertools.count():
         # read whether it is encoded or not: the next shard begins behind it
         members = list(itertools.islice(stream, size))
@@ -113,8 +113,8 @@ def _slices(rows: Any, size: int) -> Iterator[tuple[int, int, Iterable[Row]]]:
         yield number, len(members), members
 
 
-def _named(row: Row, place: int) -> Row:
-    return {**{key: value for key, value in row.items() if value is not None}, "name": row_name(row, place)}
+def _named(row: Row, index: int) -> Row:
+    return {**{key: value for key, value in row.items() if value is not None}, "name": row_name(row, index)}
 
 
 # --------------------------------------------------------------------------------------------------------- one shard
@@ -158,9 +158,9 @@ class _Job:
     ) -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = []
         waiting: dict[tuple[int, ...], list[_Picture]] = {}
-        for place, (row, prepared) in enumerate(in_order(self._prepare, rows, self.num_workers)):
+        for index, (row, prepared) in enumerate(in_order(self._prepare, rows, self.num_workers)):
             if progress is not None:
-                progress(place)
+                progress(index)
             if isinstance(prepared, ValueError):
                 if self.on_error == "raise":
                     reason = prepared.reason if isinstance(prepared, RowError) else "unusable_row"
@@ -168,7 +168,7 @@ class _Job:
                         f"{row['name']}: {prepared} Repair it, or leave such rows out (on_error='skip', --skip-broken).",
                         reason,
                     ) from prepared
-                report.note(task_or_unknown(row), prepared, row["name"], place)
+                report.note(task_or_unknown(row), prepared, row["name"], index)
                 continue
             entry, pictures = prepared
             for picture in pictures:
@@ -212,7 +212,7 @@ class _Job:
         return entry, pictures
 
     def _picture(self, entry: dict[str, Any], column: str, image: Image.Image, size: tuple[int, int]) -> "_Picture":
-        """A picture at its size, and an empty place in the row for its result."""
+        """A picture at its size, and an empty entry in the row for its result."""
         entry[column] = [*(entry[column] or ()), None]
         pixels = self.processor.image_processor.to_vq_pixels(image, *size)
         return _Picture(entry, column, len(entry[column]) - 1, pixels)

@@ -21,7 +21,7 @@ class EncodingRecord:
 
     Attributes:
         tokenizer: [`tokenizer_hash`] of the image tokenizer.
-        image_token_size: edge of an image token in pixels.
+        image_token_size: edge of a code in pixels.
         buckets: the sizes that pictures without one were given, `(height, width)`.
         source: what was encoded, in words.
         num_rows: how many rows that has; None for streams.
@@ -90,7 +90,7 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def chosen_sizes(processor: WallarooProcessor) -> tuple[int, list[list[int]]]:
-    """Edge of an image token, and the sizes that a processor chooses from, as a record holds them."""
+    """Edge of a code, and the sizes that a processor chooses from, as a record holds them."""
     return processor.image_token_size, [list(bucket) for bucket in processor.buckets]
 
 

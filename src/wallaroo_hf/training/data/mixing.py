@@ -15,9 +15,9 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from .training_rows import TASKS, Row, RowError, check_row, row_name
+from .training_rows import ORDINAL, TASKS, Row, RowError, check_row, row_name
 
-__all__ = ["Draw", "Pattern", "Source", "TaskMixture", "permuted_index"]
+__all__ = ["Pattern", "RowOrigin", "Source", "TaskMixture", "permuted_index"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Draw:
+class RowOrigin:
     """Where one row of a mixture comes from: source, task, and which row in which pass over the source."""
 
     source: str
@@ -57,7 +57,7 @@ class Pattern:
     The turns of each source are spread as evenly as possible, so that any stretch of a mixture has nearly its ratio.
 
     Attributes:
-        sequence: the number of the source at each place of the sequence.
+        sequence: the number of the source at each position in it.
         counts: how often each source occurs in it.
     """
 
@@ -81,9 +81,9 @@ class Pattern:
 
     def locate(self, position: int) -> tuple[int, int]:
         """The source whose turn it is at a position, and how many turns it had before."""
-        rounds, place = divmod(position, len(self.sequence))
-        source = self.sequence[place]
-        return source, rounds * self.counts[source] + self._earlier[place]
+        rounds, offset = divmod(position, len(self.sequence))
+        source = self.sequence[offset]
+        return source, rounds * self.counts[source] + self._earlier[offset]
 
 
 def _whole_shares(shares: Sequence[Fraction | float]) -> list[int]:
@@ -103,7 +103,7 @@ def permuted_index(position: int, size: int, *keys: int) -> int:
     """Where a position goes in the shuffled order of `size` things that `keys` choose.
 
     A Feistel network over the next power of four, walked until it falls inside: a permutation that needs no memory, however
-    large the data set, and gives any place of it at once.
+    large the data set, and gives any position of it at once.
     """
     half = max(3, ((size - 1).bit_length() + 1) // 2)
     mask = (1 << half) - 1
@@ -130,6 +130,12 @@ def _mix(value: int) -> int:
 def usable_row(row: Row, task: str, name: str, check: Callable[[Row], Row] | None) -> Row:
     """A row as a mixture gives it away: named, and checked as far as possible without opening its pictures.
 
+    Args:
+        row: as its source gives it; None entries count as absent.
+        task: that it must be of.
+        name: what errors call it, unless it has one.
+        check: every row passes through it; may open pictures.
+
     Raises:
         RowError: with the row's name, for rows that cannot be trained on or are of another task.
     """
@@ -146,7 +152,7 @@ def usable_row(row: Row, task: str, name: str, check: Callable[[Row], Row] | Non
 
 
 class TaskMixture(Dataset):
-    """A map-style data set of a given length that draws rows of several tasks in a fixed ratio.
+    """A map-style data set of a given length that gives rows of several tasks in a fixed ratio.
 
     Row *i* is the same in every process and on every run. Read it in order (a sequential sampler): it is shuffled already,
     each source anew in every pass over it, and shuffling it again would break the ratio within batches.
@@ -155,7 +161,7 @@ class TaskMixture(Dataset):
         sources: task -> its sources.
         ratio: task -> share of rows; 0 leaves a task out. Default: the tasks' numbers of rows.
         seed: of the order.
-        length: rows in all; default: until every row was drawn at least once.
+        length: rows in all; default: until every row was given at least once.
         shuffle: whether sources are shuffled.
         check: called with each row, returns the row to use instead (with its pictures decoded, say); raises `ValueError`
             for rows that cannot be used.
@@ -202,7 +208,7 @@ class TaskMixture(Dataset):
     def __len__(self) -> int:
         return self.length
 
-    def locate(self, position: int) -> Draw:
+    def locate(self, position: int) -> RowOrigin:
         """Which row stands at a position.
 
         Raises:
@@ -221,20 +227,21 @@ class TaskMixture(Dataset):
         turns = range(start, min(start + self.sorted_within, self.length))
         return sorted(turns, key=lambda turn: self.pattern.locate(turn)[0])[position - start]
 
-    def _locate(self, turn_in_all: int, attempt: int) -> tuple[Draw, Source]:
+    def _locate(self, turn_in_all: int, attempt: int) -> tuple[RowOrigin, Source]:
         number, turn = self.pattern.locate(turn_in_all)
         source = self.sources[number]
         epoch, index = row_at(len(source.rows), turn, attempt, (self.seed, number) if self.shuffle else None)
-        return Draw(source.name, self.tasks[number], index, epoch), source
+        return RowOrigin(source.name, self.tasks[number], index, epoch), source
 
     def __getitem__(self, position: int) -> Row:
         skipped: list[str] = []
-        place = self._turn(position)
+        turn = self._turn(position)
         while True:
-            draw, source = self._locate(place, len(skipped))
+            origin, source = self._locate(turn, len(skipped))
             try:
-                row = usable_row(source.rows[draw.index], draw.task, f"{draw.source}[{draw.index}]", self.check)
-                row = {**row, "draw": place}
+                name = f"{origin.source}[{origin.index}]"
+                row = usable_row(source.rows[origin.index], origin.task, name, self.check)
+                row = {**row, ORDINAL: turn}
                 return {**row, "skipped": skipped} if skipped else row
             except RowError as error:
                 skipped.append(note_skipped(error, self.on_error, skipped, len(source.rows)))
@@ -254,6 +261,12 @@ def row_at(size: int, turn: int, attempt: int, keys: tuple[int, int] | None) -> 
 
 def note_skipped(error: RowError, on_error: str, skipped: Sequence[str], available: int | None) -> str:
     """Says that a row is left out and returns the words, unless nothing may be, or nothing else would be left.
+
+    Args:
+        error: what is wrong with the row.
+        on_error: `"raise"` or `"skip"`.
+        skipped: those left out directly before.
+        available: rows of the source; None = not known.
 
     Raises:
         RowError: under `"raise"`, and after 100 rows in a row.

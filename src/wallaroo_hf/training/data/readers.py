@@ -43,6 +43,9 @@ def read_records(files: Sequence[tuple[str, int, int]], version: int = RECORD_VE
     Args:
         files: `(path, size, time of change)`; only the path is read, the rest tells caches of changed files.
         version: of what is yielded; not read, but tells caches that an older version filled.
+
+    Raises:
+        ValueError: for a file that is damaged as a whole; a broken line is a broken record.
     """
     for path, _, _ in files:
         try:
@@ -65,8 +68,8 @@ def _records_of(path: str) -> Iterator[dict[str, Any]]:
         found = _table(path, "\t" if lower.endswith(".tsv") else ",")
     else:
         found = _captioned_picture(path)
-    for place, data in found:
-        yield {"file": path, "name": f"{name}:{place}" if place else name, "json": data, "pictures": None}
+    for number, data in found:
+        yield {"file": path, "name": f"{name}:{number}" if number else name, "json": data, "pictures": None}
 
 
 def parse_record(record: Mapping[str, Any]) -> dict[str, Any]:

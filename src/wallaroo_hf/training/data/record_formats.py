@@ -111,13 +111,16 @@ def _archive_columns(record: Mapping[str, Any]) -> dict[str, Any]:
             numbered[int(stem)] = value
         else:
             columns[stem] = value
-    return {**columns, "images": [numbered[place] for place in sorted(numbered)]} if numbered else columns
+    return {**columns, "images": [numbered[number] for number in sorted(numbered)]} if numbered else columns
 
 
 def from_messages(record: Mapping[str, Any]) -> Row:
     """Our own format, TRL's, and LLaMA-Factory's (`<image>` markers in messages).
 
     Images may also stand in their parts, as `{"type": "image", "image": path}`.
+
+    Raises:
+        RowError: for a column that looks misspelt, or images in two places.
     """
     for key in record:
         close = [] if key in (*ROW_KEYS, "image") else difflib.get_close_matches(key, ROW_KEYS, 1, 0.85)
@@ -160,7 +163,11 @@ def _has_image(message: Mapping[str, Any]) -> bool:
 
 
 def from_sharegpt(record: Mapping[str, Any]) -> Row:
-    """LLaVA's and ShareGPT's `conversations`: `from`/`value` turns with `<image>` markers; `image` or `images`."""
+    """LLaVA's and ShareGPT's `conversations`: `from`/`value` turns with `<image>` markers; `image` or `images`.
+
+    Raises:
+        RowError: without a list of turns, for an unknown speaker, or for video and audio.
+    """
     messages = []
     turns = record.get("conversations")
     if not isinstance(turns, (list, tuple)):
@@ -184,7 +191,11 @@ def from_show_o2(record: Mapping[str, Any]) -> Row:
 
 
 def from_omnigen2(record: Mapping[str, Any]) -> Row:
-    """OmniGen2's `{task_type, instruction, input_images, output_image}`: a picture to draw, or an edit."""
+    """OmniGen2's `{task_type, instruction, input_images, output_image}`: a picture to draw, or an edit.
+
+    Raises:
+        RowError: if a column is missing, or its task and its images contradict each other.
+    """
     _need(record, "instruction", "output_image")
     sources = _pictures(record.get("input_images"))
     kind = str(record.get("task_type", ""))
@@ -196,7 +207,11 @@ def from_omnigen2(record: Mapping[str, Any]) -> Row:
 
 
 def from_columns(record: Mapping[str, Any]) -> Row:
-    """Flat records: `image` and `caption`; `source`, `instruction` and `target` (or `image`); `question` and `answer`."""
+    """Flat records: `image` and `caption`; `source`, `instruction` and `target` (or `image`); `question` and `answer`.
+
+    Raises:
+        RowError: if the columns are of no known format, or of several.
+    """
     found = {meaning: _column(record, meaning) for meaning in COLUMN_NAMES}
     found = {meaning: value for meaning, value in found.items() if value is not None}
     asks = {"question", "answer"} <= set(found)
@@ -258,8 +273,8 @@ def _split_markers(text: Any) -> Any:
     if not isinstance(text, str) or IMAGE_MARKER not in text:
         return text
     parts: list[dict[str, str]] = []
-    for place, piece in enumerate(text.split(IMAGE_MARKER)):
-        parts += [{"type": "image"}] if place else []
+    for index, piece in enumerate(text.split(IMAGE_MARKER)):
+        parts += [{"type": "image"}] if index else []
         parts += [{"type": "text", "text": piece.strip()}] if piece.strip() else []
     return parts
 

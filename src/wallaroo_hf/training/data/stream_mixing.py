@@ -14,13 +14,15 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from .mixing import Pattern, Source, known_policy, note_skipped, permuted_index, row_at, usable_row, weigh
-from .training_rows import Row, RowError
+from .training_rows import ORDINAL, Row, RowError
 
 __all__ = ["StreamMixture"]
 
+_GIVEN = "drawn"  # how many rows; states that were saved call it so
+
 
 class StreamMixture(IterableDataset):
-    """Draws rows of several tasks in a fixed ratio from streams, without end.
+    """Gives rows of several tasks in a fixed ratio from streams, without end.
 
     Each reader (worker of a process) reads its own shards, or its own rows of a shard where there are more readers than
     shards. Shards are shuffled in every pass, rows within blocks of `block_size`. Sources with a length are
@@ -75,47 +77,48 @@ class StreamMixture(IterableDataset):
         self.rank = own_rank if rank is None else rank
         self.world_size = own_world_size if world_size is None else world_size
         self._streams: dict[int, _Stream] = {}
-        self._drawn = 0
+        self._given = 0
         self._reader = (0, 1)
         self._pending: dict[str, Any] | None = None
 
     def __iter__(self) -> Iterator[Row]:
         worker = get_worker_info()
-        number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        self._reader = (self.rank * workers + number, self.world_size * workers)
+        worker_number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        self._reader = (self.rank * workers + worker_number, self.world_size * workers)
         self._streams = {
-            place: _Stream(
+            number: _Stream(
                 source,
-                (self.seed, place) if self.shuffle else None,
-                self._readers_of(place, workers),
+                (self.seed, number) if self.shuffle else None,
+                self._readers_of(number, workers),
                 self._reader[0],
                 self.block_size,
             )
-            for place, source in enumerate(self.sources)
+            for number, source in enumerate(self.sources)
             if not hasattr(source.rows, "__len__")
         }
-        self._drawn = 0
+        self._given = 0
         if self._pending is not None:
             self._restore(self._pending)
-        rows = {place: stream.rows() for place, stream in self._streams.items()}
+        rows = {number: stream.rows() for number, stream in self._streams.items()}
         while True:
-            batch, place = divmod(self._drawn, self.batch_size)
-            batch = (batch * workers + number) * self.world_size + self.rank
-            row = self._next(rows, *self.pattern.locate(batch * self.batch_size + place))
-            self._drawn += 1
-            yield {**row, "draw": batch * self.batch_size + place}
+            batch, offset = divmod(self._given, self.batch_size)
+            batch = (batch * workers + worker_number) * self.world_size + self.rank
+            ordinal = batch * self.batch_size + offset
+            row = self._next(rows, *self.pattern.locate(ordinal))
+            self._given += 1
+            yield {**row, ORDINAL: ordinal}
 
     def _readers_of(self, source: int, workers: int) -> list[int]:
-        """The readers to whose places in their batches the source's turns fall; only these can share its rows."""
+        """The readers in whose batches the source's turns fall; only these can share its rows."""
         batches = self.world_size * workers
-        # a reader's rows are at its places in every `batches`-th batch, so of the sequence it sees what is congruent
+        # a reader's rows are those of every `batches`-th batch, so of the sequence it sees what is congruent
         cycle = math.gcd(batches * self.batch_size, len(self.pattern))
-        turns = {place % cycle for place, found in enumerate(self.pattern.sequence) if found == source}
+        turns = {turn % cycle for turn, found in enumerate(self.pattern.sequence) if found == source}
         found = []
         for rank in range(self.world_size):
             for number in range(workers):
                 first = (number * self.world_size + rank) * self.batch_size
-                if any((first + place) % cycle in turns for place in range(min(cycle, self.batch_size))):
+                if any((first + offset) % cycle in turns for offset in range(min(cycle, self.batch_size))):
                     found.append(rank * workers + number)
         return found
 
@@ -142,8 +145,8 @@ class StreamMixture(IterableDataset):
         reader, readers = self._reader
         if self._pending is not None and not self._streams:
             return dict(self._pending)
-        streams = {str(place): dict(stream.position) for place, stream in self._streams.items()}
-        return {"reader": reader, "readers": readers, "drawn": self._drawn, "streams": streams}
+        streams = {str(number): dict(stream.position) for number, stream in self._streams.items()}
+        return {"reader": reader, "readers": readers, _GIVEN: self._given, "streams": streams}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Makes the next iteration begin after the row that `state_dict` was taken at."""
@@ -157,11 +160,11 @@ class StreamMixture(IterableDataset):
                 f"{self._reader[0]} of {self._reader[1]}; continue with the same number of processes and workers."
             )
         # without streams it was saved before the first row
-        if state["streams"] and set(state["streams"]) != {str(place) for place in self._streams}:
+        if state["streams"] and set(state["streams"]) != {str(number) for number in self._streams}:
             raise ValueError("The position was saved with other streams than there are; continue with the same data.")
-        for place, position in state["streams"].items():
-            self._streams[int(place)].position = dict(position)
-        self._drawn = state["drawn"]
+        for number, position in state["streams"].items():
+            self._streams[int(number)].position = dict(position)
+        self._given = state[_GIVEN]
         self._pending = None
 
 
@@ -191,11 +194,11 @@ class _Stream:
         position = self.position
         while True:
             whole, found = not any(position.values()), False
-            for place in range(position["shard"], len(self.shards)):
-                for row in self._shard(self.shards[self._order(place, len(self.shards))]):
+            for index in range(position["shard"], len(self.shards)):
+                for row in self._shard(self.shards[self._order(index, len(self.shards))]):
                     found = True
                     yield row
-                position.update(shard=place + 1, block=0, row=0)
+                position.update(shard=index + 1, block=0, row=0)
             if whole and not found:
                 raise ValueError(
                     f"The source '{self.source.name}' has no rows for one of its readers; use fewer workers."
@@ -210,14 +213,14 @@ class _Stream:
             count = len(next(iter(block.values()), ()))
             first = position["block"] * self.block_size
             own = [row for row in range(count) if (first + row) % self.sharers == self.turn]
-            for place in range(position["row"], len(own)):
-                row = own[self._order(place, len(own), shard, position["block"])]
-                position["row"] = place + 1
+            for index in range(position["row"], len(own)):
+                row = own[self._order(index, len(own), shard, position["block"])]
+                position["row"] = index + 1
                 name = f"{self.source.name}[shard {shard}, row {first + row}]"
                 yield name, {key: values[row] for key, values in block.items() if values[row] is not None}
             position.update(block=position["block"] + 1, row=0)
 
-    def _order(self, place: int, size: int, *keys: int) -> int:
+    def _order(self, index: int, size: int, *keys: int) -> int:
         if self.keys is None:
-            return place
-        return permuted_index(place, size, *self.keys, self.position["epoch"], *keys)
+            return index
+        return permuted_index(index, size, *self.keys, self.position["epoch"], *keys)

@@ -24,6 +24,8 @@ GENERATION, EDITING = (task.name for task in IMAGE_TASKS[:2])
 INTERLEAVED = "interleaved"
 TASKS = (*task_names(), INTERLEAVED)
 ROLES = ("system", "user", "assistant")
+ORDINAL = "ordinal"  # of a row in the order of training: from it the collator's random choices follow
+_ORDINAL_BEFORE = "draw"  # what rows of earlier versions call it
 ROW_KEYS = ("messages", "images", "height", "width", "task", "name", "image_tokens", "source_latents")
 
 # Why a row cannot be trained on, and what that means; reports list them in this order.
@@ -81,10 +83,10 @@ def refuse_media(row: Mapping[str, Any]) -> None:
     """
     refuse_media_entries(row, "It")
     messages = row.get("messages")
-    for place, message in enumerate(messages if isinstance(messages, (list, tuple)) else (), 1):
+    for number, message in enumerate(messages if isinstance(messages, (list, tuple)) else (), 1):
         if not isinstance(message, Mapping):
             continue
-        where = f"message {place} ({message.get('role')})"
+        where = f"message {number} ({message.get('role')})"
         refuse_media_entries(message, where.capitalize())
         content = message.get("content")
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
@@ -100,18 +102,18 @@ def refuse_media(row: Mapping[str, Any]) -> None:
                 raise _no_media(f"{where.capitalize()} says {marker.group()}", "wrong_content")
 
 
-def refuse_media_entries(entries: Mapping[str, Any], place: str) -> None:
+def refuse_media_entries(entries: Mapping[str, Any], owner: str) -> None:
     """Raises if one of some named entries is video or audio; empty ones do not count.
 
     Args:
-        place: what is said to have it.
+        owner: what is said to have it.
 
     Raises:
         RowError: `unreadable_row`, naming the entry.
     """
     for key, value in entries.items():
         if isinstance(key, str) and _MEDIA_KEY.fullmatch(key.rpartition(".")[2]) and not _is_empty(value):
-            raise _no_media(f"{place} has a '{key}'", "unreadable_row")
+            raise _no_media(f"{owner} has a '{key}'", "unreadable_row")
 
 
 def _is_empty(value: Any) -> bool:
@@ -182,8 +184,15 @@ def _shape(row: Mapping[str, Any]) -> str:
     return EDITING if asked else GENERATION
 
 
+def row_ordinal(row: Mapping[str, Any]) -> int | None:
+    """A row's number in the order of training, or None; also of rows of earlier versions, which call it `draw`."""
+    found = row.get(ORDINAL)
+    found = row.get(_ORDINAL_BEFORE) if found is None else found
+    return None if found is None else int(found)
+
+
 def row_name(row: Mapping[str, Any], index: int | None = None) -> str:
-    """What reports call a row, in one line: its `name`, else its place."""
+    """What reports call a row, in one line: its `name`, else its index."""
     return one_line(row.get("name") or ("a row" if index is None else f"row {index}"))
 
 
@@ -204,40 +213,40 @@ def check_messages(row: Mapping[str, Any]) -> None:
     messages = row.get("messages")
     if not isinstance(messages, (list, tuple)) or not messages:
         raise RowError("It has no messages.", "wrong_messages")
-    for place, message in enumerate(messages):
+    for index, message in enumerate(messages):
         role = message.get("role") if isinstance(message, Mapping) else None
-        if role not in ROLES or (role == "system" and place):
+        if role not in ROLES or (role == "system" and index):
             raise RowError(
-                f"Message {place + 1} has the role {role!r}; roles are user and assistant, and system for the first.",
+                f"Message {index + 1} has the role {role!r}; roles are user and assistant, and system for the first.",
                 "wrong_messages",
             )
-        _check_content(message.get("content"), role, place)
+        _check_content(message.get("content"), role, index)
     if messages[-1]["role"] != "assistant":
         raise RowError("Its last message is not the assistant's, so there is nothing to learn.", "no_answer")
     if not any(message["role"] == "user" for message in messages):
         raise RowError("It has no message of the user.", "wrong_messages")
 
 
-def _check_content(content: Any, role: str, place: int) -> None:
+def _check_content(content: Any, role: str, index: int) -> None:
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if not isinstance(parts, (list, tuple)):
-        raise RowError(f"The content of message {place + 1} is neither text nor a list of parts.", "wrong_content")
+        raise RowError(f"The content of message {index + 1} is neither text nor a list of parts.", "wrong_content")
     is_empty = True
     for part in parts:
         kind = part.get("type") if isinstance(part, Mapping) else None
         is_text = kind == "text" and isinstance(part.get("text"), str)
         if not is_text and (kind != "image" or role == "system"):
             raise RowError(
-                f"Message {place + 1} ({role}) has a part of type {kind!r}; parts are text with a `text`, or an image of "
+                f"Message {index + 1} ({role}) has a part of type {kind!r}; parts are text with a `text`, or an image of "
                 "the user or the assistant.",
                 "wrong_content",
             )
         if is_text and not _is_unicode(part["text"]):
-            raise RowError(f"The text of message {place + 1} ({role}) is not valid UTF-8.", "wrong_content")
+            raise RowError(f"The text of message {index + 1} ({role}) is not valid UTF-8.", "wrong_content")
         is_empty = is_empty and is_text and not part["text"].strip()
     if is_empty:
         reason = "no_answer" if role == "assistant" else "wrong_content"
-        raise RowError(f"Message {place + 1} ({role}) is empty.", reason)
+        raise RowError(f"Message {index + 1} ({role}) is empty.", reason)
 
 
 def _is_unicode(text: str) -> bool:
@@ -254,7 +263,7 @@ def check_row(row: Mapping[str, Any], tasks: tuple[str, ...] = TASKS, size_facto
     Args:
         row: the row.
         tasks: the tasks that can be trained.
-        size_factor: edge of an image token in pixels, of which `height` and `width` are multiples.
+        size_factor: edge of a code in pixels, of which `height` and `width` are multiples.
 
     Raises:
         RowError: for the first thing that is wrong.
@@ -302,9 +311,9 @@ def _check_encoding(row: Mapping[str, Any], task: str, roles: list[str], size_fa
             (row["height"], row["width"]) != tuple(n * size_factor for n in s[:2]) for s in shapes
         ):
             raise RowError(f"`{key}` holds {shapes}, which is not its height and width.", "wrong_encoding")
-    for place, (role, picture) in enumerate(zip(roles, row.get("images") or [])):
+    for index, (role, picture) in enumerate(zip(roles, row.get("images") or [])):
         if picture is None and not (role == "assistant" and row.get("image_tokens") is not None):
-            raise RowError(f"Image {place + 1} is None; only pre-encoded pictures to draw may be.", "missing_image")
+            raise RowError(f"Image {index + 1} is None; only pre-encoded pictures to draw may be.", "missing_image")
 
 
 def _shape_of(array: Any) -> tuple[int, ...]:

@@ -185,7 +185,7 @@ def _encoded_rows(folder: Path, all_sizes: bool) -> Any:
     rows = load_rows(folder)
     if all_sizes:
         return rows
-    return rows.select([place for place, codes in enumerate(rows["image_tokens"]) if _is_square(codes[0])])
+    return rows.select([index for index, codes in enumerate(rows["image_tokens"]) if _is_square(codes[0])])
 
 
 def _is_square(codes: Sequence[Sequence[int]]) -> bool:

@@ -39,7 +39,7 @@ def image_files(folder: str | Path) -> list[Path]:
 
 
 def random_crops(images: Sequence[str | Path | Image.Image], image_size: int, batch_size: int) -> ImageSource:
-    """Square crops of images, at random places and half of them mirrored; images are opened when they are needed.
+    """Square crops of images, at random positions and half of them mirrored; images are opened when they are needed.
 
     An image whose shorter side is below `image_size` is enlarged until it is covered.
 

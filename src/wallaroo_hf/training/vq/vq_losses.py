@@ -21,14 +21,14 @@ class VQPass:
     Attributes:
         reconstruction: `(B, 3, H, W)` float32, around [-1, 1].
         latents: `(B, rows, cols, embed_dim)` float32, L2-normalised, not quantised.
-        image_tokens: `(B, rows, cols)` int64, nearest codes; they say little before the codebook was initialised.
-        codes: `(B, rows, cols, embed_dim)` float32, the nearest codes' unit vectors.
+        codes: `(B, rows, cols)` int64, the nearest ones; they say little before the codebook was initialised.
+        vectors: `(B, rows, cols, embed_dim)` float32, the codes' unit vectors.
     """
 
     reconstruction: torch.Tensor
     latents: torch.Tensor
-    image_tokens: torch.Tensor
     codes: torch.Tensor
+    vectors: torch.Tensor
 
 
 def vq_pass(model: WallarooVQModel, pixel_values: torch.Tensor, quantise: bool = True) -> VQPass:
@@ -39,11 +39,11 @@ def vq_pass(model: WallarooVQModel, pixel_values: torch.Tensor, quantise: bool =
         quantise: False decodes the normalised latents themselves, for the warm-up before there is a codebook.
     """
     encoded = model.encode(pixel_values)
-    image_tokens, latents = encoded.to_tuple()
-    codes = model.quantize.lookup(image_tokens)
-    passed = latents + (codes - latents).detach() if quantise else latents
+    codes, latents = encoded.to_tuple()
+    vectors = model.quantize.lookup(codes)
+    passed = latents + (vectors - latents).detach() if quantise else latents
     reconstruction = model.decoder(model.post_quant_conv(passed.permute(0, 3, 1, 2)))
-    return VQPass(reconstruction, latents, image_tokens, codes)
+    return VQPass(reconstruction, latents, codes, vectors)
 
 
 def code_entropy(latents: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
@@ -95,7 +95,7 @@ def locality_loss(latents: torch.Tensor, shuffled: torch.Tensor, order: torch.Te
         latents: `(B, rows, cols, embed_dim)` of the images.
         shuffled: the same of the images that `shuffle_tiles` made of them.
         order: what `shuffle_tiles` returned beside them.
-        tile_size: edge of a tile in image tokens.
+        tile_size: edge of a tile in codes.
     """
     return F.mse_loss(_reorder(latents.permute(0, 3, 1, 2), order, tile_size), shuffled.permute(0, 3, 1, 2))
 

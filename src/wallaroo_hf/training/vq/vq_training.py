@@ -17,7 +17,7 @@ from ...files.run_lock import only_run
 from ...modeling.configuration import WallarooVQConfig
 from ...modeling.vq import WallarooVQModel
 from .vq_checkpoints import newest_checkpoint, read_checkpoint, remove_partial, write_checkpoint, write_model
-from .vq_codebook import crowded_codes, restart_places, spherical_kmeans
+from .vq_codebook import crowded_codes, restart_latents, spherical_kmeans
 from .vq_data import ImageSource
 from .vq_losses import VQPass, code_entropy, locality_loss, shuffle_tiles, vq_pass
 from .vq_optimizer import VQOptimizer
@@ -55,7 +55,7 @@ class VQTrainingArguments:
     Args:
         max_steps: steps of the whole run; the learning rate follows half a cosine over them.
         max_minutes: stop (resumably) after so many minutes of this call; None = no limit.
-        seed: of everything that is drawn by chance; step k draws from `seed` and k alone.
+        seed: of everything that is left to chance; step k follows from `seed` and k alone.
         learning_rate: peak, of both Muon and AdamW.
         warmup_steps: linear warm-up of the learning rate.
         use_muon: Muon for kernels; False = AdamW for all.
@@ -145,7 +145,7 @@ class VQTrainer:
         output_dir: where to write.
 
     Raises:
-        ValueError: if the tiles of the locality loss are no whole number of image tokens.
+        ValueError: if the tiles of the locality loss are no whole number of codes.
     """
 
     def __init__(
@@ -154,8 +154,7 @@ class VQTrainer:
         token_size = model.config.image_token_size
         if arguments.locality_weight and arguments.locality_tile % token_size:
             raise ValueError(
-                f"`locality_tile` is {arguments.locality_tile}, but an image token has {token_size} pixels; give a "
-                "multiple."
+                f"`locality_tile` is {arguments.locality_tile}, but a code has {token_size} pixels; give a multiple."
             )
         self.model = model.train()
         self.arguments = arguments
@@ -231,7 +230,7 @@ class VQTrainer:
         losses["loss"].backward()
         learning_rate = self._learning_rate()
         self._optimizer.step(learning_rate)
-        counts = torch.bincount(passed.image_tokens.flatten(), minlength=len(self._uses))
+        counts = torch.bincount(passed.codes.flatten(), minlength=len(self._uses))
         self._uses += counts
         frequencies = counts[counts > 0] / counts.sum()
         logged = {name: loss.item() for name, loss in losses.items()}
@@ -300,7 +299,7 @@ class VQTrainer:
         rewind_log(self.log_path, self.step)
 
     def _generator(self, step: int | None = None) -> torch.Generator:
-        """All randomness of a step; -1 is the previews'. Dropout, if the model has any, draws from the global one."""
+        """All randomness of a step; -1 is the previews'. Dropout, if the model has any, uses the global one."""
         seed = (self.arguments.seed << 32) + (self.step if step is None else step) + 1
         torch.manual_seed(seed)
         return torch.Generator().manual_seed(seed)
@@ -325,8 +324,8 @@ class VQTrainer:
         losses = {"reconstruction_loss": distance(passed.reconstruction, pixel_values)}
         total = losses["reconstruction_loss"]
         if quantise:
-            losses["codebook_loss"] = F.mse_loss(passed.codes, passed.latents.detach())
-            losses["commitment_loss"] = F.mse_loss(passed.latents, passed.codes.detach())
+            losses["codebook_loss"] = F.mse_loss(passed.vectors, passed.latents.detach())
+            losses["commitment_loss"] = F.mse_loss(passed.latents, passed.vectors.detach())
             total = total + arguments.codebook_weight * losses["codebook_loss"]
             total = total + arguments.commitment_weight * losses["commitment_loss"]
         if quantise and arguments.entropy_weight:
@@ -364,9 +363,9 @@ class VQTrainer:
         """Moves codes that were not used since the last time, and takes codes out that stand too near to others."""
         min_distance = self.arguments.min_code_distance
         unused = (self._uses == 0).nonzero().flatten()
-        latents, codes = passed.latents.flatten(0, -2), passed.codes.flatten(0, -2)
-        places = restart_places(latents, codes, len(unused), min_distance, generator)
-        self._move_codes(unused[: len(places)], places)
+        latents, vectors = passed.latents.flatten(0, -2), passed.vectors.flatten(0, -2)
+        wanted = restart_latents(latents, vectors, len(unused), min_distance, generator)
+        self._move_codes(unused[: len(wanted)], wanted)
         if min_distance > 0:
             every_code = torch.arange(len(self._uses), device=self._uses.device)
             crowded = crowded_codes(self.model.quantize.lookup(every_code), self._uses, min_distance)

@@ -22,8 +22,8 @@ from wallaroo_hf import (
     WallarooProcessor,
     WallarooVQModel,
 )
-from wallaroo_hf.conversion import convert, released_files, shards
-from wallaroo_hf.conversion.convert import convert_checkpoint, convert_vq
+from wallaroo_hf.conversion import converter, released_files, shards
+from wallaroo_hf.conversion.converter import convert_checkpoint, convert_vq
 from wallaroo_hf.conversion.key_map import CHECKPOINT_PREFIXES, checkpoint_key, vq_key
 from wallaroo_hf.layout.special_tokens import CONFIG_TOKEN_IDS, DRAWING_TOKENS, added_tokens, indicator_token
 
@@ -798,7 +798,7 @@ def test_failing_progress_leaves_nothing(workshop):
 
 
 def test_settings_are_checked_before_weights_are_written(workshop, monkeypatch):
-    monkeypatch.setattr(convert, "write_shards", lambda *args: pytest.fail("weights were written first"))
+    monkeypatch.setattr(converter, "write_shards", lambda *args: pytest.fail("weights were written first"))
     (workshop.own_base() / "preprocessor_config.json").unlink()
     workshop.refused()
 
@@ -807,7 +807,7 @@ def test_settings_are_checked_before_weights_are_written(workshop, monkeypatch):
 
 MEMORY_SCRIPT = """
 import sys
-from wallaroo_hf.conversion.convert import convert_checkpoint
+from wallaroo_hf.conversion.converter import convert_checkpoint
 from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor
 sys.stdout.write("ready\\n"); sys.stdout.flush(); sys.stdin.readline()
 convert_checkpoint(*sys.argv[1:5], dtype="bfloat16", max_shard_size="500MB")
@@ -840,7 +840,7 @@ def test_memory_is_bounded_by_a_shard_and_a_tensor(workshop, capsys, record_prop
     workshop.change_json("config.json", widen)
     config = WallarooConfig(
         **read_json(workshop.base / "config.json") | {"model_type": "wallaroo"},
-        vq_config=convert.vq_config_from_tensors(workshop.vq_weights()).to_dict(),
+        vq_config=converter.vq_config_from_tensors(workshop.vq_weights()).to_dict(),
     )
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in WallarooForConditionalGeneration(config).state_dict().items()}

@@ -51,6 +51,7 @@ def _show(facts: dict[str, Any], shown: dict[str, str]) -> None:
         + ", ".join(f"{dtype} {_bytes(size)}" for dtype, size in facts["dtypes"].items())
         + ")",
         "memory": f"weights and {_bytes(facts['cache_bytes_per_image'])} of cache per image drawn at once",
+        "settings": ", ".join(facts["settings"]),
         "sampling": ", ".join(f"{key} {value}" for key, value in facts["sampling"].items()) or "defaults",
     }
     for name, value in rows.items():

@@ -19,8 +19,8 @@ def describe(name: str, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     Returns:
         Plain values: `model`, `folder`, `family`, `tasks`, `languages`, `sizes` (`[height, width]`), `any_size`,
         `positions`, `parameters` by part (and `total`), `dtypes`, `weights_bytes`, `cache_bytes_per_image` (keys and values
-        of both guidance branches at the largest size, prompts apart), `sampling`, and what the family adds; and those lines
-        of a table that only the family knows.
+        of both guidance branches at the largest size, prompts apart), `settings` (what values each may have), `sampling`,
+        and what the family adds; and those lines of a table that only the family knows.
 
     Raises:
         ValueError: if a file is missing or damaged, or the checkpoint belongs to no family.
@@ -50,6 +50,7 @@ def describe(name: str, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
         "dtypes": _dtypes(tensors),
         "weights_bytes": sum(tensor.num_bytes for tensor in tensors.values()),
         "cache_bytes_per_image": codes * 2 * _cache_bytes_per_token(config, tensors),
+        "settings": {setting.name: setting.expected() for setting in abilities.settings if setting.is_offered},
         "sampling": {setting.name: setting.default for setting in abilities.settings if setting.default is not None},
     }
     return facts | own, shown

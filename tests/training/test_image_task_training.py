@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch
 from helpers import picture
 from inpainting import INPAINTING, with_inpainting
 from training.conftest import drawing_row
-from wallaroo_hf.modeling.parts import loss_names, part_names
+from wallaroo_hf.modeling.parts import IMAGE_TASKS, loss_names, part_names
 from wallaroo_hf.training.arguments import WallarooTrainingArguments
 from wallaroo_hf.training.callbacks import StageCallback
 from wallaroo_hf.training.collator import Numbered, WallarooDataCollator
@@ -18,6 +19,7 @@ from wallaroo_hf.training.lora import add_lora
 from wallaroo_hf.training.preparation import add_image_parts
 from wallaroo_hf.training.reports import plot_losses
 from wallaroo_hf.training.stages import stage
+from wallaroo_hf.training.trained_parts import PARTS
 from wallaroo_hf.training.trainer import WallarooTrainer
 
 
@@ -44,7 +46,7 @@ def _train(model, processor, rows, folder, steps=1, **kwargs):
         eval_dataset=Numbered(rows),
         data_collator=collator,
         processing_class=processor,
-        callbacks=[StageCallback(stage("4"), force=True)],
+        callbacks=[StageCallback(replace(stage("4"), trains=("all", *INPAINTING.prefixes)), force=True)],
     )
     trainer.train()
     return trainer
@@ -66,6 +68,13 @@ def test_its_loss_is_logged_weighted_and_plotted(model, processor, rows, tmp_pat
     plot = plot_losses(trainer.state.log_history, tmp_path / "losses.svg").read_text(encoding="utf-8")
     assert plot.count("<!-- inpainting -->") == 2 and "<!-- inpainting (evaluation) -->" in plot
     assert plot.count("<!-- editing -->") == 2
+
+
+def test_stages_name_the_parts_of_every_task():
+    """The words of a stage's `trains` come from the table, and `all` is all of them."""
+    for task in IMAGE_TASKS:
+        assert PARTS[f"{task.name}_parts"] == task.prefixes
+        assert set(task.prefixes) <= set(PARTS["all"]) and not set(task.prefixes) & set(PARTS["understanding_parts"])
 
 
 def test_lora_trains_its_parts_whole(model, processor, rows, tmp_path):

@@ -3,19 +3,16 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..modeling.parts import EDITING, GENERATION
+from ..modeling.parts import IMAGE_TASKS, part_names
 
 # Without `model.`. `visual` is frozen in each of the paper's stages (section 4), the image tokenizer in every stage.
 LANGUAGE_PARTS = ("language_model.", "lm_head.")
-GENERATION_PARTS = GENERATION.prefixes
-EDITING_PARTS = EDITING.prefixes
 ALWAYS_FROZEN = "vq_model."
 # Words for them; `all` is what the paper's stages train from the second on.
 PARTS: dict[str, tuple[str, ...]] = {
-    "generation_parts": GENERATION_PARTS,
-    "editing_parts": EDITING_PARTS,
+    **{f"{task.name}_parts": task.prefixes for task in IMAGE_TASKS},
     "understanding_parts": (*LANGUAGE_PARTS, "visual."),
-    "all": (*LANGUAGE_PARTS, *GENERATION_PARTS, *EDITING_PARTS),
+    "all": (*LANGUAGE_PARTS, *(f"{part}." for part in part_names())),
 }
 
 

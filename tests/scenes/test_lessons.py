@@ -9,8 +9,12 @@ from collections import Counter
 import pytest
 
 from wallaroo_hf.scenes import render
+from wallaroo_hf.scenes.chats import check_reply
+from wallaroo_hf.scenes.geometry import is_at
 from wallaroo_hf.scenes.lessons import (
     SIZE,
+    make_chat_lesson,
+    make_destination_lesson,
     make_edit_lesson,
     make_hard_edit_lesson,
     make_large_edit_lesson,
@@ -21,7 +25,9 @@ from wallaroo_hf.scenes.lessons import (
     make_selection_lesson,
     make_two_step_lesson,
 )
+from wallaroo_hf.scenes.phrases import describe
 from wallaroo_hf.scenes.scene import SIZES, Scene
+from wallaroo_hf.scenes.specs import EditSpec
 from wallaroo_hf.scenes.splits import OPERATIONS, Combination, split_of
 from wallaroo_hf.scenes.verify import check_caption, check_edit
 from wallaroo_hf.training.scenes.scenes_data import Conversations, Lessons
@@ -183,3 +189,28 @@ def test_hard_edits_are_mostly_moves_and_replacements_among_several_objects():
         assert 2 <= len(row["scene"]["objects"]) <= 4
         assert check_edit(row["scene"], render(Scene.from_dict(row["target_scene"])), row["spec"]), row
         assert all(split_of(Combination(*one)) == "train" for one in row["combinations"]["main"])
+
+
+def test_destinations_are_the_first_places_that_fit():
+    rows = [make_destination_lesson(0, index) for index in range(80)]
+    assert rows[5] == make_destination_lesson(0, 5) != make_destination_lesson(1, 5)
+    for row in rows:
+        source, target = Scene.from_dict(row["scene"]), Scene.from_dict(row["target_scene"])
+        new = next(thing for thing in target.objects if thing not in source.objects)
+        spec = EditSpec.from_dict(row["spec"])
+        assert row["category"] in ("move", "add") and max(len(source.objects), len(target.objects)) <= 2
+        assert check_edit(row["scene"], render(target), row["spec"])
+        if spec.place is not None:
+            grid = (source.rows, source.cols)
+            fitting = [slot for slot in source.free_slots() if is_at(spec.place, slot, grid)]
+            assert (new.row, new.col) == fitting[0]
+    assert sum(row["spec"].get("place") is not None for row in rows) > 40
+
+
+def test_chat_lessons_end_behind_a_picture():
+    rows = [make_chat_lesson(0, index) for index in range(40)]
+    assert rows[5] == make_chat_lesson(0, 5) != make_chat_lesson(1, 5)
+    assert {row["category"] for row in rows} == {"edit", "draw"} and all(row["shown"] for row in rows)
+    for row in rows:
+        target = Scene.from_dict(row["target_scene"])
+        assert check_reply(row, [render(target), describe(target, row["language"])])

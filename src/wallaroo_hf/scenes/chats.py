@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .captions import CAPTION_CATEGORIES, plan_caption, say_caption
-from .edits import plan_edit_of, say_edit
+from .edits import plan_edit_of, say_edit, settle
 from .phrases import Speaker, describe
 from .questions import answer, plan_question_about
 from .reading import read_scene
@@ -58,6 +58,7 @@ def make_chat(
     category: str | None = None,
     language: str | None = None,
     size: tuple[int, int] | None = None,
+    settled: bool = False,
 ) -> Row:
     """One chat, without pictures: equal arguments give equal rows, and what is not given is left to chance.
 
@@ -68,6 +69,7 @@ def make_chat(
         category: what the user wants last, one of `CHAT_TURNS`.
         language: "en" or "zh".
         size: `(height, width)` in pixels of all pictures.
+        settled: whether edits put objects into the first place that fits, see [`wallaroo_hf.scenes.edits.settle`].
 
     Returns:
         A row as of [`tasks.make_row`] with the task "chat" and three more entries: `shown`, the scenes of the pictures in
@@ -82,7 +84,7 @@ def make_chat(
     language = language or rng.choice(LANGUAGES)
     size = size or random_size(rng)
     for _ in range(_MAX_TRIES):
-        turns = _plan_turns(rng, category, size, split)
+        turns = _plan_turns(rng, category, size, split, settled)
         if turns is not None:
             break
     else:
@@ -128,7 +130,9 @@ class _Talk(NamedTuple):
         return {"talk": self.kind}
 
 
-def _plan_turns(rng: random.Random, category: str, size: tuple[int, int], split: str) -> list[_Turn] | None:
+def _plan_turns(
+    rng: random.Random, category: str, size: tuple[int, int], split: str, settled: bool
+) -> list[_Turn] | None:
     """The turns of a chat; None if chance led to a picture of which the split admits nothing."""
     earlier = rng.choices(range(4), _NUM_EARLIER.get(category, _NUM_EARLIER_ABOUT))[0]
     turns: list[_Turn] = []
@@ -140,6 +144,9 @@ def _plan_turns(rng: random.Random, category: str, size: tuple[int, int], split:
         if kind in ("edit", "question") and scene is None:
             scene = random_scene(rng, size)
         found = _admitted(rng, kind, scene, size, split, number == earlier)
+        if found is not None and kind == "edit" and settled:
+            plan = settle(found.plan)
+            found = found._replace(plan=plan, after=plan.target, others=_told(plan.target))
         if found is None:
             return None
         turns.append(found)

@@ -6,7 +6,8 @@ import random
 from collections.abc import Mapping
 
 from .captions import CAPTION_CATEGORIES, plan_caption, plan_crowd, plan_placed, say_caption
-from .edits import EditPlan, changed_objects, plan_edit, say_edit, say_in_two_steps
+from .chats import make_chat
+from .edits import EditPlan, changed_objects, plan_edit, say_edit, say_in_two_steps, settle
 from .phrases import Speaker
 from .scene import MAX_OBJECTS, random_size
 from .specs import EditSpec
@@ -36,6 +37,8 @@ _CROWD = 6  # objects in a large picture to edit, at most
 _LARGE_OPERATIONS = {"recolour": 1.5, "replace": 1.5, "move": 1.5, "remove": 1.2, "add": 0.8, "background": 0.5}
 _SELECTION_OPERATIONS = {"recolour": 3.0, "replace": 3.0, "move": 2.0, "add": 0.5, "remove": 0.3}
 _HARD_OPERATIONS = {"move": 4.0, "replace": 3.0, "add": 1.5, "recolour": 1.0, "remove": 0.5}
+_DESTINATION_OPERATIONS = {"move": 3.0, "add": 2.0}
+_CHAT_EDIT_RATE = 0.62  # the others draw
 _AS_REMOVAL_RATE = 0.3
 _TWO_STEPS = {"recolour": 1.0, "replace": 1.0, "move": 1.0}
 _AS_REPLACEMENT_RATE = 0.4  # of recolourings among them
@@ -151,9 +154,35 @@ def make_selection_lesson(seed: int, index: int) -> Row:
 
 
 def make_hard_edit_lesson(seed: int, index: int) -> Row:
-    """One editing row of the split "train", of one of `scene.SIZES`: moves and replacements among two to four objects."""
+    """One editing row of the split "train", of one of `scene.SIZES`: moves and replacements among two to four objects.
+
+    What moves goes to the first place that fits, see [`wallaroo_hf.scenes.edits.settle`].
+    """
     rng = random.Random(f"{seed}/{index}/hard-edit-lesson")
-    return _edit_lesson(rng, _HARD_OPERATIONS, random_size(rng), MAX_OBJECTS, 2)
+    return _edit_lesson(rng, _HARD_OPERATIONS, random_size(rng), MAX_OBJECTS, 2, settled=True)
+
+
+def make_destination_lesson(seed: int, index: int) -> Row:
+    """One editing row of the split "train", of one of `scene.SIZES`, in which one of at most two objects is put somewhere.
+
+    Moves are learned last, and what they lack is where the object goes, with one object as with four. Here nothing else
+    is asked, and what is put somewhere goes to the first place that fits.
+    """
+    rng = random.Random(f"{seed}/{index}/destination-lesson")
+    while True:
+        row = _edit_lesson(rng, _DESTINATION_OPERATIONS, random_size(rng), 2, settled=True)
+        if row["spec"].get("place") or row["spec"].get("anchor"):
+            return row
+
+
+def make_chat_lesson(seed: int, index: int) -> Row:
+    """One chat of the split "train" in which a picture is there already when it ends in an edit or in another drawing."""
+    rng = random.Random(f"{seed}/{index}/chat-lesson")
+    while True:
+        kind = "edit" if rng.random() < _CHAT_EDIT_RATE else "draw"
+        row = make_chat(rng.getrandbits(32), index, "train", kind, settled=True)
+        if row["shown"]:
+            return row
 
 
 def _edit_lesson(
@@ -163,6 +192,7 @@ def _edit_lesson(
     max_objects: int,
     min_objects: int = 1,
     as_removal_rate: float = 0.0,
+    settled: bool = False,
 ) -> Row:
     language, operation = rng.choice(LANGUAGES), rng.choices(list(shares), list(shares.values()))[0]
     for _ in range(_MAX_TRIES):
@@ -171,6 +201,7 @@ def _edit_lesson(
             break
     else:
         raise RuntimeError(f"no lesson of the operation {operation!r} was found")
+    plan = settle(plan) if settled else plan
     as_removal = as_removal_rate > 0 and rng.random() < as_removal_rate
     return _edit_row(plan, say_edit(plan.spec, Speaker(language, rng), as_removal), language, plan.main)
 

@@ -9,6 +9,8 @@ from ...scenes import SceneDataset
 from ...scenes.chats import make_chat
 from ...scenes.conversations import make_conversation
 from ...scenes.lessons import (
+    make_chat_lesson,
+    make_destination_lesson,
     make_edit_lesson,
     make_hard_edit_lesson,
     make_large_edit_lesson,
@@ -36,7 +38,9 @@ LESSONS = {
     "selection_lessons": make_selection_lesson,
     "hard_edit_lessons": make_hard_edit_lesson,
     "two_step_lessons": make_two_step_lesson,
+    "destination_lessons": make_destination_lesson,
     "chats": make_chat,
+    "chat_lessons": make_chat_lesson,
 }
 
 __all__ = ["LESSONS", "SceneRows", "mixture", "text_corpus"]

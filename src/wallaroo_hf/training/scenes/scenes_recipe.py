@@ -48,6 +48,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "4-selection": {**_LAST, "learning_rate": 8e-4, "lr_scheduler_type": "constant_with_warmup"},
     "4-objects": {**_LAST, "learning_rate": 7e-4},
     "4": {**_LAST, "learning_rate": 1e-3},
+    "4-chats": {**_LAST, "learning_rate": 8e-4},
 }
 _RATIOS: dict[str, dict[str, float]] = {
     "4-lessons": {"understanding": 1, "generation": 1, "editing": 3},
@@ -58,6 +59,7 @@ _RATIOS: dict[str, dict[str, float]] = {
     "4-selection": {"understanding": 0.6, "generation": 0.5, "editing": 6},
     "4-objects": {"understanding": 1.5, "generation": 1.1, "editing": 5, "interleaved": 0.05},
     "4": {"understanding": 1.6, "generation": 2, "editing": 5, "interleaved": 3},
+    "4-chats": {"understanding": 2, "generation": 2.2, "editing": 4.8, "interleaved": 7},
 }
 _LAST_DRAWING: dict[str, float] = {"position_lessons": 2, "large_lessons": 1, "generation": 1}
 _FOLDERS: dict[str, dict[str, dict[str, float]]] = {
@@ -93,8 +95,20 @@ _FOLDERS: dict[str, dict[str, dict[str, float]]] = {
         "editing": {"hard_edit_lessons": 6.5, "two_step_lessons": 5, "editing": 2.5},
         "interleaved": {"chats": 1},
     },
+    "4-chats": {
+        "generation": {"position_lessons": 1.5, "place_lessons": 1, "large_lessons": 1, "generation": 0.7},
+        "editing": {"hard_edit_lessons": 3.5, "destination_lessons": 3, "two_step_lessons": 2, "editing": 1},
+        "interleaved": {"chats": 4, "chat_lessons": 10},
+    },
 }
-_DEEP = ("4-deep", "4-places", "4-selection", "4-objects", "4")  # with all layers, and twice as many rows a step
+_DEEP = (
+    "4-deep",
+    "4-places",
+    "4-selection",
+    "4-objects",
+    "4",
+    "4-chats",
+)  # with all layers, and twice as many rows a step
 _LATE_QUESTIONS = {"where": 8.0, "yes_no": 2.0, "how_many": 1.5, "what": 2.0, "describe": 0.7, "which_colour": 0.3}
 
 
@@ -132,12 +146,12 @@ class SceneRecipe:
         questions: about one picture in an understanding row, at most.
         question_weights: how often each kind is asked after stage 0, 1 if not named; some are learned last, as their
             answers are short and not in the pixels of any patch.
-        late_question_weights: the same, in the last five steps.
+        late_question_weights: the same, in the last six steps.
         encoded_rows: rows whose pictures are encoded ahead, per folder: tasks, and the lessons of `scenes_data.LESSONS`;
             drawing and editing repeat them, with other templates and masks each time.
-        num_hidden_layers: of the language model in the last five steps, an even number; before, it has half of them, which
+        num_hidden_layers: of the language model in the last six steps, an even number; before, it has half of them, which
             takes less time.
-        global_batch_size: rows per optimizer step; stage 0 and the last five steps take twice as many.
+        global_batch_size: rows per optimizer step; stage 0 and the last six steps take twice as many.
         per_device_batch_size: rows in one forward; rows of like length are together.
         steps: optimizer steps of each step of training.
         previewed: validation rows of each task that each look at the model shows.
@@ -159,6 +173,7 @@ class SceneRecipe:
             "4-selection": _LATE_QUESTIONS,
             "4-objects": _LATE_QUESTIONS,
             "4": _LATE_QUESTIONS,
+            "4-chats": _LATE_QUESTIONS,
         }
     )
     encoded_rows: Mapping[str, int] = dataclasses.field(
@@ -175,7 +190,9 @@ class SceneRecipe:
             "hard_edit_lessons": 8000,
             "two_step_lessons": 6000,
             "place_lessons": 4000,
+            "destination_lessons": 4600,
             "chats": 6000,
+            "chat_lessons": 7200,
         }
     )
     num_hidden_layers: int = 8
@@ -196,6 +213,7 @@ class SceneRecipe:
             "4-selection": 2700,
             "4-objects": 3400,
             "4": 3300,
+            "4-chats": 3100,
         }
     )
     previewed: int = 5
@@ -211,8 +229,8 @@ class SceneRecipe:
         model gets twice the layers, and learns what takes them: which place in one picture is which in another, and what
         words say about places. There sources are no longer masked, as they are not when a model is used: a small one that
         has only seen masked sources does not find its way in whole ones. It goes on with more questions for places and
-        more edits that make another object of one, and ends with chats, places said of every object, and changes said in
-        words of other operations.
+        more edits that make another object of one, then with chats, places said of every object, and changes said in
+        words of other operations. It ends with chats in which a picture is there already, and with where things go.
         """
         steps: list[SceneStep] = []
         before = None
@@ -241,6 +259,7 @@ def tiny_recipe() -> SceneRecipe:
             **dict.fromkeys(("lessons", "large_lessons", "position_lessons", "generation"), 12),
             **dict.fromkeys(("editing", "interleaved", "edit_lessons", "large_edit_lessons", "selection_lessons"), 4),
             **dict.fromkeys(("hard_edit_lessons", "two_step_lessons", "place_lessons", "chats"), 4),
+            **dict.fromkeys(("destination_lessons", "chat_lessons"), 4),
         },
         global_batch_size=8,
         per_device_batch_size=8,

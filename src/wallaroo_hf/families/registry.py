@@ -101,7 +101,7 @@ _WALLAROO = Family(
     kit=f"{_ROOT}.modeling.training_kit:KIT",
     converter=f"{_ROOT}.conversion:convert_checkpoint",
     recognises=("visual_ar_projector", "visual_ar_head"),
-    recipes=f"{_ROOT}.evaluation.recipes:RECIPES",
+    recipes=f"{_ROOT}.layout.published_recipes:RECIPES",
     built_in="built_in",
     export_language_model=f"{_ROOT}.conversion:export_qwen",
 )

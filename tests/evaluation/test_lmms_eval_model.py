@@ -130,14 +130,15 @@ def test_an_edit_has_one_source(examinee):
     ("arguments", "words"),
     [
         ({"mode": "painting"}, "mode"),
-        ({"top_p": 2.0}, "Top-p"),
+        ({"top_p": 2.0}, "`top_p` is 2.0, but must be a number above 0 and at most 1"),
         ({"temperature": 0}, "above 0"),
         ({"guidance_min_p": 2}, "from 0"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(plugin, arguments, words):
+def test_settings_that_cannot_be_are_refused_before_anything_is_loaded(plugin, compact, arguments, words, monkeypatch):
+    monkeypatch.delattr(plugin, "load")
     with pytest.raises(ValueError, match=words):
-        plugin.WallarooLmmsEval("nowhere", device="cpu", **arguments)
+        plugin.WallarooLmmsEval(str(compact.folder), device="cpu", **arguments)
 
 
 def test_marks_without_pictures_are_refused(plugin):

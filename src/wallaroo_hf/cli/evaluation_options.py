@@ -72,5 +72,9 @@ def further_values(given: Sequence[str] | None, abilities: Abilities) -> Mapping
     """The same for several values of each, with commas between them."""
     found: dict[str, list[Any]] = {}
     for name, values in read_pairs(given or ()):
-        found[name] = [parse_settings({name: value.strip()}, abilities)[name] for value in values.split(",")]
+        setting = abilities.setting(name)
+        if setting is None:
+            abilities.check_settings({name: values})  # says what there is
+        else:
+            found[name] = [setting.parse(value.strip()) for value in values.split(",")]
     return found

@@ -14,7 +14,7 @@ from wallaroo_hf.cli import app
 from wallaroo_hf.evaluation import RECIPES, draw_benchmark, evaluate_scenes, read_geneval
 from wallaroo_hf.evaluation.model_card import write_model_card
 from wallaroo_hf.evaluation.recipes import find_recipe, recipes_of
-from wallaroo_hf.families.recipes import Recipe
+from wallaroo_hf.families.benchmark_recipe import Recipe
 from wallaroo_hf.families.registry import FAMILIES, load
 
 ABLE = "reconstruction,generation,understanding"
@@ -72,7 +72,7 @@ def test_settings_reach_its_model(toy, tmp_path, monkeypatch):
         (("--tasks", "editing"), "does not do image-editing, so leave editing out"),
         (("--tasks", ABLE, "--temperature", 0.5), "no setting `temperature`; it has `num_inference_steps`"),
         (("--tasks", ABLE, "--set", "top_p=0.5"), "no setting `top_p`; it has `num_inference_steps`"),
-        (("--tasks", ABLE, "--set", "num_inference_steps=0"), "must be a whole number from 1 to 50"),
+        (("--tasks", ABLE, "--set", "num_inference_steps=0"), "must be a whole number between 1 and 50"),
         (("--tasks", ABLE, "--set", "steps"), "takes NAME=VALUE"),
     ],
 )

@@ -11,7 +11,7 @@ from examinees import blank
 from wallaroo_hf.evaluation import TASKS, evaluate_scenes, scene_items
 from wallaroo_hf.evaluation.identity import checkpoint_hash
 from wallaroo_hf.evaluation.items import Item
-from wallaroo_hf.evaluation.sampling import read_sampling
+from wallaroo_hf.evaluation.drawing_settings import read_sampling
 from wallaroo_hf.families.registry import abilities_of
 from wallaroo_hf.scenes import Prompt, render
 
@@ -206,7 +206,7 @@ def test_settings_default_to_the_checkpoints(model, processor):
     }  # fmt: skip
     config.image_guidance_min_p = 0.2
     assert read().guidance_min_p == 0.2 and read(guidance_min_p=0.0).guidance_min_p == 0
-    with pytest.raises(ValueError, match=r"`guidance_min_p` is 1.5, but must be a number from 0"):
+    with pytest.raises(ValueError, match=r"`guidance_min_p` is 1.5, but must be a number between 0 and 1"):
         read(guidance_min_p=1.5)
     del config.image_guidance_scale
     assert read().guidance_scale == 3.0

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..families.abilities import EDITING, GENERATION
-from ..families.recipes import Recipe
+from ..families.benchmark_recipe import Recipe
 from ..families.registry import Checkpoint, find_family
 from ..files.whole import require_folder
 from .evaluation_options import Further, flag_option, further_settings, setting_option

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from ..families.abilities import Abilities
-from ..families.contract import Answer, DrawingModel, DrawingProcessor, Listener, TextSettings
+from ..families.contract import Answer, DrawingModel, DrawingProcessor, Step, TextSettings
 from ..families.registry import abilities_of
 from ..scenes import Scene, render
 from .answers import answer
 from .items import Item, Output
-from .sampling import Sampling
+from .drawing_settings import Sampling
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,20 @@ def _answer(subject: Subject, items: Sequence[Item]) -> list[str]:
     return answer(subject.model, subject.processor, questions, do_sample=False, max_new_tokens=subject.max_new_tokens)
 
 
-class _Unheard(Listener):
+class _Unheard:
     """Nobody listens: answers are looked at when they are complete."""
+
+    def token(self, row: int, id: int) -> bool | None:
+        return None
+
+    def image_begins(self, row: int) -> None: ...
+
+    def image_step(self, row: int, step: Step) -> bool | None:
+        return None
+
+    def image_done(self, row: int, pixels: torch.Tensor, num_tokens: int) -> None: ...
+
+    def ended(self, row: int, answer: Answer) -> None: ...
 
 
 def _reply(subject: Subject, items: Sequence[Item]) -> list[Output]:

@@ -15,7 +15,7 @@ from lmms_eval.api.model import lmms
 from PIL import Image
 
 from ..families.abilities import Abilities
-from ..families.recipes import Recipe
+from ..families.benchmark_recipe import Recipe
 from ..families.registry import abilities_of, find_family, load, read_abilities
 from ..files.built_in import FOLDER
 from ..files.checkpoint_files import find_checkpoint

@@ -107,8 +107,8 @@ def _introduction(family: Family, abilities: Abilities) -> str:
     paper = family.title if family.paper is None else f"[{family.title}]({family.paper})"
     words = (
         f"This checkpoint{ships} has the classes and the layout of the full model ({paper}) with smaller numbers, and went "
-        "through the paper's stages on procedural scenes: flat shapes (circle, square, triangle, star, heart, diamond, ring, "
-        f"cross) in eight colours on four backgrounds, in {_listed(_LANGUAGES[one] for one in abilities.languages)}. It "
+        "through the paper's stages on procedural scenes: flat shapes (circle, square, triangle, star, heart, diamond, "
+        f"ring, cross) in eight colours on four backgrounds, in {_listed(_LANGUAGES[one] for one in abilities.languages)}. It "
         f"{_listed(does for task, does in _DOES.items() if task in abilities.tasks)} such scenes, and knows nothing else."
     )
     return f"# A small {family.title}, trained from nothing\n\n{textwrap.fill(words, _WIDTH, break_on_hyphens=False)}"

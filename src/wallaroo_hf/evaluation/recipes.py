@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..families.abilities import Abilities
-from ..families.recipes import Recipe
+from ..families.benchmark_recipe import Recipe
 from ..families.registry import FAMILIES, Family
-from .sampling import check_sampling
+from .drawing_settings import check_sampling
 
 __all__ = ["RECIPES", "check_recipe", "find_recipe", "recipes_of"]
 

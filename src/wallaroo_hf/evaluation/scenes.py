@@ -17,7 +17,7 @@ from .identity import checkpoint_hash, versions
 from .item_outputs import Subject, evaluation_mode, make_outputs
 from .items import TASKS, Item, items_hash, prompt_items, scene_items
 from .results import ResultsFile
-from .sampling import read_sampling
+from .drawing_settings import read_sampling
 from .scores import SceneScores, score_task
 
 NUM_ITEMS = 300  # per task

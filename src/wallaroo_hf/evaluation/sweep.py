@@ -19,7 +19,7 @@ from ..families.settings import SettingsAsAttributes
 from .identity import checkpoint_hash
 from .item_outputs import Subject
 from .items import scene_items
-from .sampling import read_sampling
+from .drawing_settings import read_sampling
 from .scene_reports import write_json
 from .scenes import MAX_NEW_TOKENS, Progress, check_tasks, judge_items
 from .scores import Score

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..families.recipes import TEMPLATE, Recipe
+from ..families.benchmark_recipe import TEMPLATE, Recipe
 
 __all__ = ["RECIPES"]
 

@@ -9,8 +9,8 @@ import torch
 from wallaroo_hf import WallarooPipeline
 from wallaroo_hf.conversation import Conversation
 from wallaroo_hf.evaluation import TASKS, scene_items
-from wallaroo_hf.evaluation.item_outputs import Subject, evaluation_mode, make_outputs
 from wallaroo_hf.evaluation.drawing_settings import read_sampling
+from wallaroo_hf.evaluation.item_outputs import Subject, evaluation_mode, make_outputs
 from wallaroo_hf.families.registry import abilities_of
 from wallaroo_hf.scenes import render, render_row
 

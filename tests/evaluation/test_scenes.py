@@ -9,9 +9,9 @@ from PIL import Image
 
 from examinees import blank
 from wallaroo_hf.evaluation import TASKS, evaluate_scenes, scene_items
+from wallaroo_hf.evaluation.drawing_settings import read_sampling
 from wallaroo_hf.evaluation.identity import checkpoint_hash
 from wallaroo_hf.evaluation.items import Item
-from wallaroo_hf.evaluation.drawing_settings import read_sampling
 from wallaroo_hf.families.registry import abilities_of
 from wallaroo_hf.scenes import Prompt, render
 

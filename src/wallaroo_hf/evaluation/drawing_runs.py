@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from ..families.abilities import EDITING, GENERATION, Abilities
-from ..families.contract import DrawingModel, DrawingProcessor
 from ..families.benchmark_recipe import Recipe
+from ..families.contract import DrawingModel, DrawingProcessor
 from ..families.registry import abilities_of
 from ..files.whole import new_file
 from ..processing.image_processor import open_image

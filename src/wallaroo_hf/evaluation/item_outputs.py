@@ -16,8 +16,8 @@ from ..families.contract import Answer, DrawingModel, DrawingProcessor, Step, Te
 from ..families.registry import abilities_of
 from ..scenes import Scene, render
 from .answers import answer
-from .items import Item, Output
 from .drawing_settings import Sampling
+from .items import Item, Output
 
 
 @dataclass(frozen=True)

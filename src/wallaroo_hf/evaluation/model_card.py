@@ -105,11 +105,12 @@ def _introduction(family: Family, abilities: Abilities) -> str:
     if family.built_in is not None:
         ships = " ships with `wallaroo-hf` so that the first command draws a picture on any laptop. It"
     paper = family.title if family.paper is None else f"[{family.title}]({family.paper})"
+    languages = _listed(_LANGUAGES[one] for one in abilities.languages)
+    does = _listed(does for task, does in _DOES.items() if task in abilities.tasks)
     words = (
         f"This checkpoint{ships} has the classes and the layout of the full model ({paper}) with smaller numbers, and went "
         "through the paper's stages on procedural scenes: flat shapes (circle, square, triangle, star, heart, diamond, "
-        f"ring, cross) in eight colours on four backgrounds, in {_listed(_LANGUAGES[one] for one in abilities.languages)}. It "
-        f"{_listed(does for task, does in _DOES.items() if task in abilities.tasks)} such scenes, and knows nothing else."
+        f"ring, cross) in eight colours on four backgrounds, in {languages}. It {does} such scenes, and knows nothing else."
     )
     return f"# A small {family.title}, trained from nothing\n\n{textwrap.fill(words, _WIDTH, break_on_hyphens=False)}"
 

@@ -13,11 +13,11 @@ from ..families.registry import abilities_of
 from ..scenes import Prompt
 from ..scenes.dataset import DATA_VERSION
 from . import scene_reports
+from .drawing_settings import read_sampling
 from .identity import checkpoint_hash, versions
 from .item_outputs import Subject, evaluation_mode, make_outputs
 from .items import TASKS, Item, items_hash, prompt_items, scene_items
 from .results import ResultsFile
-from .drawing_settings import read_sampling
 from .scores import SceneScores, score_task
 
 NUM_ITEMS = 300  # per task

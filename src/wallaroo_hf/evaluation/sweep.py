@@ -16,10 +16,10 @@ from ..families.abilities import Abilities
 from ..families.contract import DrawingModel, DrawingProcessor
 from ..families.registry import abilities_of
 from ..families.settings import SettingsAsAttributes
+from .drawing_settings import read_sampling
 from .identity import checkpoint_hash
 from .item_outputs import Subject
 from .items import scene_items
-from .drawing_settings import read_sampling
 from .scene_reports import write_json
 from .scenes import MAX_NEW_TOKENS, Progress, check_tasks, judge_items
 from .scores import Score

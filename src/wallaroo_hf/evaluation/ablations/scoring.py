@@ -15,9 +15,9 @@ from ...scenes.shapes import SLOT
 from ...training.collator import WallarooDataCollator
 from ...training.data.training_rows import ORDINAL
 from ...training.sharding import encode_images
+from ..drawing_settings import Sampling
 from ..item_outputs import Subject, evaluation_mode, make_outputs
 from ..items import prompt_items
-from ..drawing_settings import Sampling
 from .data import EncodedRows
 
 __all__ = ["score_drawings", "score_edits", "score_lines", "share_right"]

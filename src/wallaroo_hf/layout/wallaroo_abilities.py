@@ -67,7 +67,14 @@ class WallarooAbilities(Abilities):
         return self.templates["editing" if edits else "generation"][prompt_language(prompt)]
 
     def write_prompt(self, prompt: str, template: int | str, height: int, width: int, edits: bool) -> str:
-        """The instruction; see [`wallaroo_hf.layout.prompt_texts.fill_template`]."""
+        """The instruction; see [`wallaroo_hf.layout.prompt_texts.fill_template`].
+
+        Args:
+            prompt: the user's words.
+            template: index into the listed ones, or text with {prompt} in it.
+            height, width: of the picture, in pixels.
+            edits: whether a picture is edited.
+        """
         templates = self.templates["editing" if edits else "generation"]
         return fill_template(template, templates, prompt_language(prompt), prompt, height, width)
 

@@ -205,16 +205,16 @@ def test_random_templates_follow_the_seed(draw, plan, tmp_path):
     assert templates(0) != templates(1) and len(set(templates(0))) > 1
 
 
-@pytest.mark.parametrize(("published", "layout"), [(False, "trained"), (True, "published_eval")])
-def test_the_recipe_reaches_processor_and_generate(model, processor, plan, tmp_path, monkeypatch, published, layout):
+@pytest.mark.parametrize("published", [False, True])
+def test_the_recipe_reaches_processor_and_model(model, processor, plan, tmp_path, monkeypatch, published):
     seen = {}
-    call, generate = type(processor).__call__, type(model).generate
+    call, draw = type(processor).__call__, type(model).draw
     monkeypatch.setattr(type(processor), "__call__", lambda *a, **k: (seen.update(k), call(*a, **k))[1])
-    monkeypatch.setattr(type(model), "generate", lambda *a, **k: (seen.update(k), generate(*a, **k))[1])
+    monkeypatch.setattr(type(model), "draw", lambda *a, **k: (seen.update(k), draw(*a, **k))[1])
     recipe = RECIPES["dpg"]["released"].changed(published_eval=published, template=3, guidance_min_p=0.1)
     with pytest.raises(KeyboardInterrupt):
         draw_benchmark(model, processor, plan, tmp_path / "out", recipe, resolution=32, progress=interrupt_after(1))
-    wanted = {"layout": layout, "attend_padding": published, "prompt_template": 3, "guidance_scale": 4.0}
+    wanted = {"published_eval": published, "prompt_template": 3, "guidance_scale": 4.0}
     wanted |= {"top_k": 1000, "top_p": 0.95, "temperature": 1.0, "do_sample": True, "height": 32}
     wanted["guidance_min_p"] = 0.1
     assert {name: seen[name] for name in wanted} == wanted

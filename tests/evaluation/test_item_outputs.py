@@ -9,7 +9,9 @@ import torch
 from wallaroo_hf import WallarooPipeline
 from wallaroo_hf.conversation import Conversation
 from wallaroo_hf.evaluation import TASKS, scene_items
-from wallaroo_hf.evaluation.item_outputs import Subject, evaluation_mode, make_outputs, read_sampling
+from wallaroo_hf.evaluation.drawing_settings import read_sampling
+from wallaroo_hf.evaluation.item_outputs import Subject, evaluation_mode, make_outputs
+from wallaroo_hf.families.registry import abilities_of
 from wallaroo_hf.scenes import render, render_row
 
 SAMPLING = {"guidance_scale": 1.5, "temperature": 0.7, "top_k": 50}
@@ -17,7 +19,8 @@ SAMPLING = {"guidance_scale": 1.5, "temperature": 0.7, "top_k": 50}
 
 @pytest.fixture(scope="module")
 def subject(compact):
-    return Subject(compact.model, compact.processor, read_sampling(compact.model, **SAMPLING), 6)
+    sampling = read_sampling(abilities_of(compact.model, compact.processor), SAMPLING)
+    return Subject(compact.model, compact.processor, sampling, 6)
 
 
 def _kind(piece):
@@ -110,7 +113,7 @@ def test_a_chat_is_answered_as_a_conversation_does(subject, number):
         }
         for turn in item.chat["messages"][:-1]
     ]
-    own = read_sampling(subject.model)
+    own = read_sampling(subject.abilities)
     expected = told.say(item.chat["prompt"])
     pieces = make_outputs(dataclasses.replace(subject, sampling=own), [item])[0]
     assert [_kind(piece) for piece in pieces] == [_kind(piece) for piece in expected]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from damaged_weights import damaged
 from helpers import picture
+from toy_family import save_toy
 from wallaroo_hf.evaluation.answers import answer
 
 PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
@@ -130,14 +131,15 @@ def test_an_edit_has_one_source(examinee):
     ("arguments", "words"),
     [
         ({"mode": "painting"}, "mode"),
-        ({"top_p": 2.0}, "Top-p"),
+        ({"top_p": 2.0}, "`top_p` is 2.0, but must be a number above 0 and at most 1"),
         ({"temperature": 0}, "above 0"),
-        ({"guidance_min_p": 2}, "from 0"),
+        ({"guidance_min_p": 2}, "between 0 and 1"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(plugin, arguments, words):
+def test_settings_that_cannot_be_are_refused_before_anything_is_loaded(plugin, compact, arguments, words, monkeypatch):
+    monkeypatch.delattr(plugin, "load")
     with pytest.raises(ValueError, match=words):
-        plugin.WallarooLmmsEval("nowhere", device="cpu", **arguments)
+        plugin.WallarooLmmsEval(str(compact.folder), device="cpu", **arguments)
 
 
 def test_marks_without_pictures_are_refused(plugin):
@@ -163,3 +165,15 @@ def test_damaged_checkpoints_are_refused(plugin, compact, tmp_path, damage, word
         plugin.WallarooLmmsEval(str(folder), device="cpu")
     if damage == "nan":
         plugin.WallarooLmmsEval(str(folder), device="cpu", check_weights=False)
+
+
+def test_another_family_answers_and_draws_only_by_a_recipe(plugin, tmp_path):
+    folder = save_toy(tmp_path / "toy")
+    subject = plugin.WallarooLmmsEval(folder, device="cpu")
+    subject.task_dict = {"task": {"test": [None]}}
+    request = types.SimpleNamespace(args=("What is it?", {}, lambda doc: doc, 0, "task", "test"))
+    assert subject.generate_until([request]) == ["ok"]
+    with pytest.raises(ValueError, match="Toy has no recipe for imgedit"):
+        plugin.WallarooLmmsEval(folder, mode="drawing", device="cpu")
+    with pytest.raises(ValueError, match="no setting `top_k`; it has `num_inference_steps`"):
+        plugin.WallarooLmmsEval(folder, device="cpu", top_k=5)

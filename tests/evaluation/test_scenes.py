@@ -9,9 +9,10 @@ from PIL import Image
 
 from examinees import blank
 from wallaroo_hf.evaluation import TASKS, evaluate_scenes, scene_items
+from wallaroo_hf.evaluation.drawing_settings import read_sampling
 from wallaroo_hf.evaluation.identity import checkpoint_hash
-from wallaroo_hf.evaluation.item_outputs import read_sampling
 from wallaroo_hf.evaluation.items import Item
+from wallaroo_hf.families.registry import abilities_of
 from wallaroo_hf.scenes import Prompt, render
 
 
@@ -152,7 +153,7 @@ def test_prompts_of_ones_own(evaluate, examinee, tmp_path):
         ({"batch_size": 0}, "at least 1"),
         ({"num_items_per_task": 0}, "at least 1"),
         ({"temperature": 0.0}, "above 0"),
-        ({"top_k": -1}, "Top-k"),
+        ({"top_k": -1}, "`top_k` is -1, but must be a whole number from 0 on"),
         ({"prompts": []}, "any task"),
         ({"prompts": "one", "tasks": ["reconstruction"]}, "reconstruction; they have generation"),
         ({"prompts": "one", "split": "validation"}, "leave them out"),
@@ -190,22 +191,25 @@ def test_a_checkpoint_for_squares_is_asked_for_squares(examinee, model, processo
     )
 
 
-def test_settings_default_to_the_checkpoints(model):
+def test_settings_default_to_the_checkpoints(model, processor):
+    def read(**given):
+        return read_sampling(abilities_of(model, processor), given)
+
     config = model.generation_config
     config.image_guidance_scale, config.image_temperature, config.image_top_k = 1.5, 0.8, None
-    sampling = read_sampling(model)
+    sampling = read()
     assert sampling.arguments() == {
         "guidance_scale": 1.5, "temperature": 0.8, "do_sample": True, "guidance_min_p": 0.0,
     }  # fmt: skip
-    assert read_sampling(model, 2.0, 0.5, 0, 0.1).arguments() == {
+    assert read(guidance_scale=2.0, temperature=0.5, top_k=0, guidance_min_p=0.1).arguments() == {
         "guidance_scale": 2.0, "temperature": 0.5, "top_k": 0, "do_sample": True, "guidance_min_p": 0.1,
     }  # fmt: skip
     config.image_guidance_min_p = 0.2
-    assert read_sampling(model).guidance_min_p == 0.2 and read_sampling(model, guidance_min_p=0.0).guidance_min_p == 0
-    with pytest.raises(ValueError, match=r"`guidance_min_p` is 1.5, but must be a number from 0"):
-        read_sampling(model, guidance_min_p=1.5)
+    assert read().guidance_min_p == 0.2 and read(guidance_min_p=0.0).guidance_min_p == 0
+    with pytest.raises(ValueError, match=r"`guidance_min_p` is 1.5, but must be a number between 0 and 1"):
+        read(guidance_min_p=1.5)
     del config.image_guidance_scale
-    assert read_sampling(model).guidance_scale == 3.0
+    assert read().guidance_scale == 3.0
 
 
 def test_a_hash_is_of_what_decides_outputs(compact, model, processor):

@@ -7,7 +7,8 @@ import pytest
 from examinees import blank
 from wallaroo_hf.evaluation import scene_items, sweep_sampling
 from wallaroo_hf.evaluation import scenes as scenes_module
-from wallaroo_hf.evaluation.sweep import GUIDANCE_MIN_PS, save_choice
+from wallaroo_hf.evaluation.sweep import save_choice
+from wallaroo_hf.families.registry import abilities_of
 
 
 @pytest.fixture
@@ -57,14 +58,16 @@ def test_tries_all_and_chooses_the_best(sweep, examinee, tmp_path):
     assert again.best.top_k == 0  # of equal ones the first
 
 
-def test_tries_shares_where_there_is_guidance(sweep):
+def test_tries_shares_where_there_is_guidance(sweep, compact):
     """Without, all are one and the same; the default tries two."""
     found, _ = sweep(temperatures=[0.8], guidance_min_ps=[0.0, 0.05, 0.2])
     assert [(entry.guidance_scale, entry.guidance_min_p) for entry in found.entries] == [
         (1.0, 0.0), (2.0, 0.0), (2.0, 0.05), (2.0, 0.2),
     ]  # fmt: skip
     assert found.table().columns[1]._cells == ["0", "0", "0.05", "0.2"]
-    assert GUIDANCE_MIN_PS == (0.0, 0.2)
+    tried = {setting.name: setting.tried for setting in abilities_of(compact.model, compact.processor).settings}
+    assert tried["guidance_min_p"] == (0.0, 0.2) and tried["guidance_scale"] == (1.0, 1.5, 2.0, 3.0)
+    assert tried["temperature"] == (0.6, 0.8, 1.0) and tried["top_k"] == (0,)
 
 
 def test_the_choice_can_be_kept_in_the_checkpoint(sweep, tmp_path):
@@ -96,7 +99,7 @@ def test_items_are_the_validation_splits(sweep, examinee):
         ({"tasks": []}, "nothing"),
         ({"top_ks": []}, "nothing to try"),
         ({"guidance_min_ps": []}, "nothing to try"),
-        ({"guidance_min_ps": [2.0]}, "from 0"),
+        ({"guidance_min_ps": [2.0]}, "between 0 and 1"),
     ],
 )
 def test_refusals(sweep, arguments, words):

@@ -2,14 +2,20 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..families.abilities import EDITING, GENERATION
+from ..families.benchmark_recipe import Recipe
+from ..families.registry import Checkpoint, find_family
 from ..files.whole import require_folder
-from .options import BUILT_IN, CheckWeights, Device, Model, quiet
+from .evaluation_options import Further, flag_option, further_settings, setting_option
+from .options import BUILT_IN, CheckWeights, Device, Dtype, Model, quiet
+from .setting_options import read_checkpoint_abilities
 
 _LISTED_FAULTS = 20
 
@@ -22,16 +28,12 @@ Resolution = Annotated[
     int | None, typer.Option(min=16, help="Edge of a picture in pixels. Default: the checkpoint's square size.")
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**62, help="Picture k of the list gets seed + k.")]
-Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance instead of the recipe's.")]
-GuidanceMinP = Annotated[
-    float | None,
-    typer.Option(
-        help="Guide only to codes of at least this share of the likeliest one's own probability, not to all."
-    ),
-]
-Temperature = Annotated[float | None, typer.Option(help="Sampling temperature instead of the recipe's 1.")]
-TopK = Annotated[int | None, typer.Option(min=0, help="Sample from the k likeliest codes (0: all) instead of 1000.")]
-TopP = Annotated[float | None, typer.Option(help="Sample from the likeliest codes of this probability.")]
+_RECIPES = "the recipe's"
+Guidance = Annotated[float | None, setting_option("guidance_scale", _RECIPES)]
+GuidanceMinP = Annotated[float | None, setting_option("guidance_min_p", _RECIPES)]
+Temperature = Annotated[float | None, setting_option("temperature", f"{_RECIPES} 1")]
+TopK = Annotated[int | None, setting_option("top_k", f"{_RECIPES} 1000")]
+TopP = Annotated[float | None, setting_option("top_p", _RECIPES)]
 Template = Annotated[
     str,
     typer.Option(
@@ -39,13 +41,49 @@ Template = Annotated[
         "--seed, as in the authors' scripts."
     ),
 ]
-PublishedEval = Annotated[
-    bool, typer.Option("--published-eval", help="Token layout and padding of the released evaluation scripts.")
-]
+PublishedEval = Annotated[bool, flag_option("published_eval")]
 BatchSize = Annotated[
     int, typer.Option(min=1, help="Pictures at once; one of the settings, for it moves results by rounding.")
 ]
-Dtype = Annotated[str, typer.Option(help="Precision of the weights: auto, bfloat16, float16 or float32.")]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command draws; see its options."""
+
+    prompts: Path
+    output: Path
+    seed: int
+    batch_size: int
+    template: str
+    published_eval: bool
+    further: list[str] | None
+    sources: Path | None = None
+    resolution: int | None = None
+    num_images: int | None = None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What draws; see the options of commands."""
+
+    model: str
+    device: str | None
+    dtype: str
+    check_weights: bool
+
+    def load(self, place: tuple[int, int]) -> Checkpoint:
+        """The checkpoint, on this process's own accelerator where there are several."""
+        import torch
+
+        from . import running
+
+        device = self.device
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        if device is None and place[1] > 1 and accelerator is not None:
+            local = int(os.environ.get("LOCAL_RANK", place[0])) % torch.accelerator.device_count()
+            device = f"{accelerator.type}:{local}"
+        return running.load_checkpoint(self.model, device, self.dtype, self.check_weights)
 
 
 def geneval(
@@ -62,6 +100,7 @@ def geneval(
     top_p: TopP = None,
     template: Template = "0",
     published_eval: PublishedEval = False,
+    further: Further = None,
     batch_size: BatchSize = 4,
     device: Device = None,
     dtype: Dtype = "auto",
@@ -72,7 +111,27 @@ def geneval(
     --prompts is GenEval's prompts/evaluation_metadata.jsonl. Give the scorer OUTPUT/images, which appears when all is
     drawn. Run the same command again to go on; start it with `torchrun --no-python` to share the work among processes.
     """
-    _draw("geneval", "paper", locals(), num_images)
+    _draw(
+        "geneval",
+        "paper",
+        Asked(
+            prompts,
+            output,
+            seed,
+            batch_size,
+            template,
+            published_eval,
+            further,
+            resolution=resolution,
+            num_images=num_images,
+        ),
+        Machine(model, device, dtype, check_weights),
+        guidance_scale=guidance_scale,
+        guidance_min_p=guidance_min_p,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+    )
 
 
 def dpg(
@@ -91,6 +150,7 @@ def dpg(
     top_p: TopP = None,
     template: Template = "0",
     published_eval: PublishedEval = False,
+    further: Further = None,
     batch_size: BatchSize = 4,
     device: Device = None,
     dtype: Dtype = "auto",
@@ -102,7 +162,17 @@ def dpg(
     all is drawn. Run the same command again to go on; start it with `torchrun --no-python` to share the work among
     processes.
     """
-    _draw("dpg", recipe, locals(), None)
+    _draw(
+        "dpg",
+        recipe,
+        Asked(prompts, output, seed, batch_size, template, published_eval, further, resolution=resolution),
+        Machine(model, device, dtype, check_weights),
+        guidance_scale=guidance_scale,
+        guidance_min_p=guidance_min_p,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+    )
 
 
 def imgedit(
@@ -111,12 +181,12 @@ def imgedit(
     output: Output,
     model: Model = BUILT_IN,
     source_fit: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="crop: edits have the listed size nearest to their source, as in the authors' script; pad: their "
-            "source's size, and nothing is cut off."
+            "source's size, and nothing is cut off. Default: the recipe's crop."
         ),
-    ] = "crop",
+    ] = None,
     seed: Seed = 0,
     guidance_scale: Guidance = None,
     guidance_min_p: GuidanceMinP = None,
@@ -125,6 +195,7 @@ def imgedit(
     top_p: TopP = None,
     template: Template = "0",
     published_eval: PublishedEval = False,
+    further: Further = None,
     batch_size: BatchSize = 4,
     device: Device = None,
     dtype: Dtype = "auto",
@@ -136,7 +207,18 @@ def imgedit(
     scorer OUTPUT/images, which appears when all is drawn. Run the same command again to go on; start it with `torchrun
     --no-python` to share the work among processes.
     """
-    _draw("imgedit", "paper", locals(), None)
+    _draw(
+        "imgedit",
+        "paper",
+        Asked(prompts, output, seed, batch_size, template, published_eval, further, sources=sources),
+        Machine(model, device, dtype, check_weights),
+        guidance_scale=guidance_scale,
+        guidance_min_p=guidance_min_p,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        source_fit=source_fit,
+    )
 
 
 def verify(
@@ -161,61 +243,59 @@ def verify(
     typer.echo(f"{folder / IMAGES} is complete: {manifest.benchmark}, {len(manifest.drawings)} pictures.")
 
 
-def _draw(benchmark: str, recipe_name: str, arguments: dict[str, Any], num_images: int | None) -> None:
-    """Draws what a command was asked for; `arguments` are its options."""
-    require_folder(arguments["output"])
+def _draw(benchmark: str, recipe_name: str, asked: Asked, machine: Machine, **changes: Any) -> None:
+    """Draws what a command was asked for; `changes` are settings by name, None = those of the recipe."""
+    require_folder(asked.output)
     from ..evaluation.benchmarks import BENCHMARKS
     from ..evaluation.drawing_manifest import IMAGES
     from ..evaluation.drawing_runs import draw_benchmark
-    from ..evaluation.recipes import find_recipe
     from .processes import place_in_world
 
     quiet()
-    template: int | str = arguments["template"]
-    options = ("guidance_scale", "guidance_min_p", "temperature", "top_k", "top_p", "source_fit")
-    recipe = find_recipe(benchmark, recipe_name).changed(
-        **{name: arguments.get(name) for name in options},
-        template=int(template) if str(template).isdigit() else template,
-        published_eval=arguments["published_eval"],
-    )
+    recipe = _recipe(benchmark, recipe_name, asked, machine.model, changes)
     rules = BENCHMARKS[benchmark]
-    plan = rules.read(arguments["prompts"], num_images or rules.pictures_per_prompt)
+    plan = rules.read(asked.prompts, asked.num_images or rules.pictures_per_prompt)
     place = place_in_world()
-    checkpoint = _load(arguments["model"], arguments["device"], arguments["dtype"], arguments["check_weights"], place)
-    output: Path = arguments["output"]
-    with _progress_bar(output, place) as bar:
+    checkpoint = machine.load(place)
+    if place[0] == 0:
+        for notice in checkpoint.abilities.notices(recipe.given(), " ".join(one.prompt for one in plan.pictures)):
+            typer.echo(f"Note: {notice}", err=True)
+    with _progress_bar(asked.output, place) as bar:
         run = draw_benchmark(
             checkpoint.model,
             checkpoint.processor,
             plan,
-            output,
+            asked.output,
             recipe,
-            sources=arguments.get("sources"),
-            resolution=arguments.get("resolution"),
-            seed=arguments["seed"],
-            batch_size=arguments["batch_size"],
+            sources=asked.sources,
+            resolution=asked.resolution,
+            seed=asked.seed,
+            batch_size=asked.batch_size,
             place=place,
             progress=bar,
         )
     if run.complete:
         typer.echo(
-            f"{output / IMAGES} is complete: {benchmark}, {len(run.manifest.drawings)} pictures ({recipe.name})."
+            f"{asked.output / IMAGES} is complete: {benchmark}, {len(run.manifest.drawings)} pictures ({recipe.name})."
         )
     else:
         typer.echo(f"This process is done; {run.num_missing} pictures are still with the others.")
 
 
-def _load(model: str, device: str | None, dtype: str, check_weights: bool, place: tuple[int, int]) -> Any:
-    """The checkpoint, on this process's own accelerator where there are several."""
-    import torch
+def _recipe(benchmark: str, name: str, asked: Asked, model: str, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe of the checkpoint's family with what is changed, checked before anything is loaded."""
+    from ..evaluation.recipes import check_recipe, find_recipe
 
-    from . import running
-
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    if device is None and place[1] > 1 and accelerator is not None:
-        local = int(os.environ.get("LOCAL_RANK", place[0])) % torch.accelerator.device_count()
-        device = f"{accelerator.type}:{local}"
-    return running.load_checkpoint(model, device, dtype, check_weights)
+    abilities = read_checkpoint_abilities(model)
+    abilities.check_task(GENERATION if asked.sources is None else EDITING)
+    template = asked.template
+    recipe = find_recipe(find_family(model), benchmark, name).changed(
+        **{**changes, **further_settings(asked.further, abilities)},
+        template=int(template) if template.isdigit() else template,
+        published_eval=asked.published_eval or None,
+    )
+    check_recipe(recipe, abilities, edits=asked.sources is not None)
+    return recipe
 
 
 @contextlib.contextmanager

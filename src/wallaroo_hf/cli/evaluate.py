@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from ..files.whole import require_folder
-from .options import BUILT_IN, CheckWeights, Device, Guidance, GuidanceMinP, Model, quiet
+from .evaluation_options import Further, further_settings, further_values, setting_option, swept_option
+from .options import BUILT_IN, CheckWeights, Device, Dtype, Model, quiet
 
 # Shown below the options of `scenes`. A backslash keeps a bracket from being taken for markup; lines are joined because the
 # help breaks them by itself.
@@ -43,6 +44,7 @@ middle_left centre middle_right bottom_left bottom_middle bottom_right, and left
 """
 PROMPT_HELP = re.sub(r"(?<!\n)\n(?!\n)", " ", _PROMPT_FORMAT.strip())
 
+_OWN = "the checkpoint's"
 Output = Annotated[
     Path,
     typer.Option("--output", "-o", help="Folder for the results: a new one, or one to continue.", show_default=False),
@@ -51,7 +53,6 @@ Seed = Annotated[
     int, typer.Option(min=0, max=2**62, help="Of the items, and of the noise that pictures are drawn with.")
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Items at once; results do not depend on it, up to rounding.")]
-Dtype = Annotated[str, typer.Option(help="Precision of the weights: auto, bfloat16, float16 or float32.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of a table.")]
 Resume = Annotated[
     bool, typer.Option("--resume/--no-resume", help="Go on with what the output folder holds, or start over.")
@@ -73,13 +74,11 @@ def scenes(
         Path | None, typer.Option(help="JSON lines of prompts to use instead of the built-in ones; format below.")
     ] = None,
     seed: Seed = 0,
-    guidance_scale: Guidance = None,
-    temperature: Annotated[float | None, typer.Option(help="Sampling temperature. Default: the checkpoint's.")] = None,
-    top_k: Annotated[
-        int | None,
-        typer.Option(min=0, help="Sample from the k likeliest codes; 0: from all. Default: the checkpoint's."),
-    ] = None,
-    guidance_min_p: GuidanceMinP = None,
+    guidance_scale: Annotated[float | None, setting_option("guidance_scale", _OWN)] = None,
+    temperature: Annotated[float | None, setting_option("temperature", _OWN)] = None,
+    top_k: Annotated[int | None, setting_option("top_k", _OWN)] = None,
+    guidance_min_p: Annotated[float | None, setting_option("guidance_min_p", _OWN)] = None,
+    further: Further = None,
     batch_size: BatchSize = 16,
     update_card: Annotated[
         bool, typer.Option("--update-card", help="Write scores and model card into the checkpoint's own folder too.")
@@ -103,6 +102,10 @@ def scenes(
         raise ValueError("--update-card tells of the whole benchmark; leave --prompts, --tasks and --split out.")
     own_prompts = None if prompts is None else read_prompts(prompts)
     checkpoint = _load(model, device, dtype, check_weights)
+    settings = {"guidance_scale": guidance_scale, "temperature": temperature, "top_k": top_k}
+    settings |= {"guidance_min_p": guidance_min_p, **further_settings(further, checkpoint.abilities)}
+    for notice in checkpoint.abilities.notices(settings):
+        typer.echo(f"Note: {notice}", err=True)
     from ..evaluation import evaluate_scenes
     from ..evaluation.scene_reports import SCORES_FILE, scores_table
 
@@ -117,10 +120,7 @@ def scenes(
             seed=seed,
             tasks=None if tasks is None else _listed(tasks),
             batch_size=batch_size,
-            guidance_scale=guidance_scale,
-            temperature=temperature,
-            top_k=top_k,
-            guidance_min_p=guidance_min_p,
+            settings=settings,
             resume=resume,
             progress=bar,
         )
@@ -136,15 +136,11 @@ def scenes(
 def sweep(
     output: Output,
     model: Model = BUILT_IN,
-    guidance_scale: Annotated[
-        str, typer.Option(help="Guidance scales to try, with commas; 1 switches guidance off.")
-    ] = "1,1.5,2,3",
-    temperature: Annotated[str, typer.Option(help="Temperatures to try, with commas.")] = "0.6,0.8,1",
-    top_k: Annotated[str, typer.Option(help="Numbers of likeliest codes to try, with commas; 0: all.")] = "0",
-    guidance_min_p: Annotated[
-        str,
-        typer.Option(help="Shares to try, with commas, of the likeliest code's probability that codes need; 0: none."),
-    ] = "0,0.2",
+    guidance_scale: Annotated[str | None, swept_option("guidance_scale")] = None,
+    temperature: Annotated[str | None, swept_option("temperature")] = None,
+    top_k: Annotated[str | None, swept_option("top_k")] = None,
+    guidance_min_p: Annotated[str | None, swept_option("guidance_min_p")] = None,
+    further: Further = None,
     items: Annotated[int, typer.Option(min=1, help="Items per task and setting.")] = 216,
     tasks: Annotated[str, typer.Option(help="generation, editing or both.")] = "generation,editing",
     seed: Seed = 0,
@@ -160,16 +156,21 @@ def sweep(
 ) -> None:
     """Choose guidance, temperature and top-k on the scenes' validation split.
 
-    Every combination draws the same items with the same noise; the best ends up in sweep.json.
+    Every combination draws the same items with the same noise; the best ends up in sweep.json. Values that are not given
+    are those of the checkpoint's family; --set NAME=VALUE,VALUE tries those of another setting.
     """
     require_folder(output)
-    grid = {
-        "guidance_scales": _numbers(guidance_scale, "--guidance-scale", float),
-        "temperatures": _numbers(temperature, "--temperature", float),
-        "top_ks": _numbers(top_k, "--top-k", int),
-        "guidance_min_ps": _numbers(guidance_min_p, "--guidance-min-p", float),
-    }
+    grid: dict[str, list[Any]] = {}
+    for name, values, kind in (
+        ("guidance_scale", guidance_scale, float),
+        ("temperature", temperature, float),
+        ("top_k", top_k, int),
+        ("guidance_min_p", guidance_min_p, float),
+    ):
+        if values is not None:
+            grid[name] = _numbers(values, f"--{name.replace('_', '-')}", kind)
     checkpoint = _load(model, device, dtype, check_weights)
+    grid |= further_values(further, checkpoint.abilities)
     from ..evaluation import sweep_sampling
     from ..evaluation.sweep import SWEEP_FILE
 
@@ -178,6 +179,7 @@ def sweep(
             checkpoint.model,
             checkpoint.processor,
             output,
+            settings=grid,
             tasks=_listed(tasks),
             num_items_per_task=items,
             seed=seed,
@@ -185,7 +187,6 @@ def sweep(
             resume=resume,
             progress=lambda done, total: bar("settings", done, total),
             item_progress=bar,
-            **grid,
         )
     _print(found.to_dict() if json_output else found.table())
     if save:
@@ -207,8 +208,8 @@ def ablation(
     base: Annotated[
         str,
         typer.Option(
-            help="Folder of the checkpoint that every variant starts from, best one of stage 3b (for indicators: of 3a). "
-            "Default: the built-in one, whose backbone has seen edits in the released arrangement.",
+            help="Folder of the Wallaroo checkpoint that every variant starts from, best one of stage 3b (for indicators: "
+            "of 3a). Default: the built-in one, whose backbone has seen edits in the released arrangement.",
             show_default=False,
         ),
     ] = BUILT_IN,
@@ -223,15 +224,16 @@ def ablation(
     device: Device = None,
     check_weights: CheckWeights = True,
 ) -> None:
-    """Train and score the variants of one of the paper's ablations at a small scale, on the scenes.
+    """Train and score the variants of one of the ablations of Wallaroo's paper at a small scale, on the scenes.
 
     Run it again to go on after an interruption. Ablations may share an output folder, and then share rows and the runs of
     the released arrangement.
     """
     require_folder(output)
-    from ..evaluation.ablations import AblationSettings, find_ablation, run_ablation
+    from ..evaluation.ablations import AblationSettings, check_base, find_ablation, run_ablation
 
     find_ablation(name)
+    check_base(base)
     _load(base, device, "float32", check_weights)  # says at once, in a sentence, if base or device cannot be used
     settings = AblationSettings(
         steps=steps,

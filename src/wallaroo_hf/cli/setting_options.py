@@ -13,7 +13,7 @@ from ..families.settings import Setting
 from ..files.checkpoint_files import find_checkpoint
 from .options import SAMPLING
 
-__all__ = ["parse_settings", "read_checkpoint_abilities", "takes_settings"]
+__all__ = ["family_settings", "parse_settings", "read_checkpoint_abilities", "read_pairs", "takes_settings"]
 
 _FURTHER = "further"  # the parameter behind --set
 
@@ -66,7 +66,7 @@ def takes_settings(*without: str) -> Callable[[Callable[..., None]], Callable[..
         def wrapped(**given: Any) -> None:
             chosen = {name: given.pop(name) for name in settings}
             further = given.pop(_FURTHER) or []
-            command(**given, settings={**chosen, **dict(_pairs(further))})
+            command(**given, settings={**chosen, **dict(read_pairs(further))})
 
         parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own_parameters] + more
         shown: Any = wrapped
@@ -95,7 +95,12 @@ def _parameter(setting: Setting) -> inspect.Parameter:
     return inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _pairs(given: Sequence[str]) -> Iterator[tuple[str, str]]:
+def read_pairs(given: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Names and texts of what `--set` says.
+
+    Raises:
+        ValueError: for something that is no NAME=VALUE.
+    """
     for pair in given:
         name, equals, value = pair.partition("=")
         if not equals or not name.strip():

@@ -9,13 +9,15 @@ Of the scenes:
 
 Of the paper's benchmarks:
 
-- `drawing_plans.py`: what a benchmark asks for; `recipes.py`: how it is drawn
+- `drawing_plans.py`: what a benchmark asks for; `recipes.py`: how it is drawn, by each family's own table
 - `drawing_runs.py`: drawing it, `shares.py`: by several processes; `drawing_manifest.py`: the record of it
 - `drawing_files.py`: the scorer's folder, and what may be wrong with it
 
-Of all: `identity.py` (which checkpoint it was), `answers.py`. For lmms-eval: `lmms_eval_plugin.py`, `lmms_eval_model.py`.
+Of all: `identity.py` (which checkpoint it was), `drawing_settings.py` (what it drew with), `answers.py`.
 
-The paper's ablations, trained and scored at a small scale: `ablations/`.
+For lmms-eval: `lmms_eval_plugin.py`, `lmms_eval_model.py`.
+
+The ablations of Wallaroo's paper, trained and scored at a small scale, for Wallaroo checkpoints only: `ablations/`.
 """
 
 from .dpg import read_dpg

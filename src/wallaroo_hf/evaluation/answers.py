@@ -7,18 +7,18 @@ from typing import Any, TypeAlias
 
 from PIL import Image
 
-from ..processing.processor import WallarooProcessor
+from ..families.contract import DrawingModel, DrawingProcessor
 
 Piece: TypeAlias = "str | Image.Image"
 
 
 def answer(
-    model: Any, processor: WallarooProcessor, questions: Sequence[Sequence[Piece]], **generation: Any
+    model: DrawingModel, processor: DrawingProcessor, questions: Sequence[Sequence[Piece]], **generation: Any
 ) -> list[str]:
     """What a model answers to questions, each in a chat of its own.
 
     Args:
-        model: a `WallarooForConditionalGeneration`.
+        model: of any family.
         processor: its processor.
         questions: each one's words and pictures, in the order that they are shown in.
         generation: arguments of `generate`, such as `do_sample` and `max_new_tokens`.
@@ -26,8 +26,9 @@ def answer(
     chats = [[{"role": "user", "content": [_content(piece) for piece in question]}] for question in questions]
     texts = [processor.apply_chat_template(chat, add_generation_prompt=True) for chat in chats]
     pictures = [piece for question in questions for piece in question if not isinstance(piece, str)]
-    inputs = processor(text=texts, images=pictures or None, return_tensors="pt").to(model.device, dtype=model.dtype)
-    tokens = model.generate(**inputs, **generation)
+    inputs = processor(text=texts, images=pictures or None, generation_mode="text", return_tensors="pt")
+    inputs = inputs.to(model.device, dtype=model.dtype)
+    tokens = model.generate(**inputs, generation_mode="text", **generation)
     answers = processor.post_process_image_text_to_text(tokens[:, inputs["input_ids"].shape[1] :])
     return [text.strip() for text in answers]
 

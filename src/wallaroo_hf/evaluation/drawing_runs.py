@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ..families.abilities import EDITING, GENERATION, Abilities
+from ..families.benchmark_recipe import Recipe
+from ..families.contract import DrawingModel, DrawingProcessor
+from ..families.registry import abilities_of
 from ..files.whole import new_file
-from ..layout.grid import check_size, nearest_bucket
-from ..layout.prompt_texts import fill_template, prompt_language
 from ..processing.image_processor import open_image
-from ..processing.processor import WallarooProcessor
-from ..processing.refused_words import refuse_special_tokens, refused_tokens
 from .drawing_files import missing_samples, publish, sample_path
 from .drawing_manifest import IMAGES, Drawing, Manifest, digest
 from .drawing_plans import Plan
 from .identity import checkpoint_hash, versions
 from .item_outputs import evaluation_mode
-from .recipes import Recipe
+from .recipes import check_recipe
 from .shares import cut_batches
 
 Progress = Callable[[str, int, int], None]
@@ -44,8 +44,8 @@ class DrawingRun:
 
 
 def draw_benchmark(
-    model: Any,
-    processor: WallarooProcessor,
+    model: DrawingModel,
+    processor: DrawingProcessor,
     plan: Plan,
     output_dir: str | Path,
     recipe: Recipe,
@@ -65,10 +65,10 @@ def draw_benchmark(
 
     Batches are cut from the whole list before processes share them, and a batch of which a picture is missing is drawn
     again as a whole; so pictures depend neither on the number of processes nor on interruptions. They do depend on
-    `batch_size` by rounding (see [`WallarooForConditionalGeneration.generate`]), so it is one of the settings.
+    `batch_size` by rounding (see the model's `draw`), so it is one of the settings.
 
     Args:
-        model: a `WallarooForConditionalGeneration`, on its device.
+        model: of any family, on its device.
         processor: its processor.
         plan: what to draw.
         output_dir: a new folder, or one to go on in.
@@ -85,7 +85,7 @@ def draw_benchmark(
     """
     folder = Path(output_dir)
     manifest = _make_manifest(model, processor, plan, recipe, sources, resolution, seed, batch_size)
-    batches = cut_batches(_groups(manifest.drawings, processor, recipe), batch_size)
+    batches = cut_batches(_groups(manifest.drawings, processor, abilities_of(model, processor), recipe), batch_size)
     manifest.write(folder)
     missing = set() if (folder / IMAGES).is_dir() else set(missing_samples(folder, manifest))
     share = batches[place[0] :: place[1]]
@@ -102,8 +102,8 @@ def draw_benchmark(
 
 
 def draw_pictures(
-    model: Any,
-    processor: WallarooProcessor,
+    model: DrawingModel,
+    processor: DrawingProcessor,
     prompts: Sequence[str],
     seeds: Sequence[int],
     recipe: Recipe,
@@ -115,7 +115,7 @@ def draw_pictures(
     """One batch: drawings of `(height, width)`, or edits of sources, by a recipe.
 
     Args:
-        model: a `WallarooForConditionalGeneration`.
+        model: of any family.
         processor: its processor.
         prompts: what to draw, or how to edit.
         seeds: one per prompt.
@@ -124,30 +124,37 @@ def draw_pictures(
         sources: one per prompt, or None.
         resolution: of drawings.
     """
+    abilities = abilities_of(model, processor)
+    settings = check_recipe(recipe, abilities, edits=sources is not None)
+    if abilities.setting("do_sample") is not None:
+        settings["do_sample"] = True  # published scores are of sampled pictures
     size: dict[str, Any] = {} if resolution is None else {"height": resolution[0], "width": resolution[1]}
     inputs = processor(
         text=list(prompts),
         images=None if sources is None else list(sources),
         generation_mode="image",
-        prompt_template=template,
         return_tensors="pt",
         **size,
-        **recipe.preparation(),
+        **_prepared(settings, abilities, template),
     ).to(model.device, dtype=model.dtype)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    tokens = model.generate(**inputs, generation_mode="image", generator=generators, **recipe.sampling())
-    grids = inputs["target_grid_hw"]
-    # one by one, so that equal codes are equal bytes: the image tokenizer rounds differently in a batch
-    pixels = [model.decode_image_tokens(tokens[row, None], grids[row, None])[0] for row in range(len(tokens))]
-    images = processor.post_process_multimodal_output(pixels, generation_mode="image")
-    if sources is not None and recipe.source_fit == "pad":
-        images = processor.fit_back(images, sources, "pad")
-    return images
+    drawn = model.draw(inputs, generators=generators, **abilities.for_stage(settings, "draw"))
+    images = processor.pictures([pixels for pixels in drawn.pixels if pixels is not None])
+    fit = settings.get("source_fit")
+    if sources is None or fit == "crop":  # what was cropped keeps the listed size
+        return images
+    return processor.fit_back(images, sources) if fit is None else processor.fit_back(images, sources, fit)
+
+
+def _prepared(settings: Mapping[str, Any], abilities: Abilities, template: int | str) -> dict[str, Any]:
+    """What the processor takes of a recipe; a family without templates is not asked for one."""
+    templates = {} if abilities.setting("prompt_template") is None else {"prompt_template": template}
+    return abilities.for_stage(settings, "prepare") | templates
 
 
 def _draw_anew(
-    model: Any,
-    processor: WallarooProcessor,
+    model: DrawingModel,
+    processor: DrawingProcessor,
     batch: Sequence[Drawing],
     folder: Path,
     recipe: Recipe,
@@ -172,7 +179,9 @@ def _draw_anew(
             image.save(partial)
 
 
-def _groups(drawings: Sequence[Drawing], processor: WallarooProcessor, recipe: Recipe) -> list[list[Drawing]]:
+def _groups(
+    drawings: Sequence[Drawing], processor: DrawingProcessor, abilities: Abilities, recipe: Recipe
+) -> list[list[Drawing]]:
     """Those that may share a batch, similar sizes side by side.
 
     They have one template, for the processor takes one per batch. With the published padding, which is attended to, they
@@ -180,12 +189,12 @@ def _groups(drawings: Sequence[Drawing], processor: WallarooProcessor, recipe: R
     """
     groups: dict[tuple[str, str], list[Drawing]] = {}
     for drawing in sorted(drawings, key=lambda drawing: (drawing.height * drawing.width, drawing.height)):
-        padding = _padding(drawing, processor, recipe) if recipe.published_eval else ""
+        padding = _padding(drawing, processor, abilities, recipe) if recipe.settings.get("published_eval") else ""
         groups.setdefault((str(drawing.template), padding), []).append(drawing)
     return [groups[key] for key in sorted(groups)]
 
 
-def _padding(drawing: Drawing, processor: WallarooProcessor, recipe: Recipe) -> str:
+def _padding(drawing: Drawing, processor: DrawingProcessor, abilities: Abilities, recipe: Recipe) -> str:
     """Equal for drawings that need no padding beside each other; edits are always alone."""
     if drawing.source is not None:
         return drawing.name
@@ -194,16 +203,15 @@ def _padding(drawing: Drawing, processor: WallarooProcessor, recipe: Recipe) -> 
         generation_mode="image",
         height=drawing.height,
         width=drawing.width,
-        prompt_template=drawing.template,
         return_tensors="pt",
-        **recipe.preparation(),
+        **_prepared(check_recipe(recipe, abilities, edits=False), abilities, drawing.template),
     )
     return str(inputs["input_ids"].shape[1])
 
 
 def _make_manifest(
-    model: Any,
-    processor: WallarooProcessor,
+    model: DrawingModel,
+    processor: DrawingProcessor,
     plan: Plan,
     recipe: Recipe,
     sources: str | Path | None,
@@ -214,13 +222,12 @@ def _make_manifest(
     edits = any(picture.source is not None for picture in plan.pictures)
     if edits and resolution is not None:
         raise ValueError("A resolution is for drawings; an edit's size follows its source.")
-    if edits and not processor.has_editing:
-        raise ValueError(
-            "This checkpoint has no editing parts (it was trained up to stage 3); use a stage 4 checkpoint."
-        )
-    drawings = _settle(processor, plan, recipe, sources, resolution, seed)
+    abilities = abilities_of(model, processor)
+    abilities.check_task(EDITING if edits else GENERATION)
+    check_recipe(recipe, abilities, edits)
+    drawings = _settle(abilities, plan, recipe, sources, resolution, seed)
     settings = {
-        **asdict(recipe),
+        **recipe.settings,
         "recipe": recipe.name,
         "seed": seed,
         "batch_size": batch_size,
@@ -231,13 +238,12 @@ def _make_manifest(
         "files": digest([asdict(file) for file in plan.files]),
         "sources": _hash_sources(sources, plan) if edits else None,
     }
-    del settings["name"]
     used = {name: version for name, version in versions().items() if name != "scenes"}
     return Manifest(plan.benchmark, settings, used, model.name_or_path, drawings, plan.files)
 
 
 def _settle(
-    processor: WallarooProcessor,
+    abilities: Abilities,
     plan: Plan,
     recipe: Recipe,
     sources: str | Path | None,
@@ -245,33 +251,32 @@ def _settle(
     seed: int,
 ) -> list[Drawing]:
     """Seeds, templates and sizes of all pictures, checked before anything is drawn."""
-    square = nearest_bucket(1, 1, processor.buckets) if resolution is None else (resolution, resolution)
-    check_size(*square, processor.image_token_size, plain_grid=not processor.line_breaks)
+    square = abilities.pick_size(resolution, resolution)
+    abilities.check_size(*square)
     if square[0] != square[1] and plan.benchmark != "imgedit":
         raise ValueError(f"The checkpoint's most square size is {square[0]}x{square[1]}; give a --resolution.")
-    special_tokens = refused_tokens(processor.tokenizer)
     drawings = []
     for index, picture in enumerate(plan.pictures):
-        task = "generation" if picture.source is None else "editing"
-        templates = processor.prompt_templates[task]
-        template = recipe.choose_template(picture.name, picture.prompt, seed, templates)
+        edits = picture.source is not None
+        listed = abilities.prompt_templates(picture.prompt, edits)
+        template = recipe.choose_template(picture.name, seed, listed)
         try:
-            refuse_special_tokens("prompt", picture.prompt, special_tokens)
-            fill_template(template, templates, prompt_language(picture.prompt), picture.prompt, *square)
+            abilities.check_prompt(picture.prompt)
+            abilities.write_prompt(picture.prompt, template, *square, edits)
             height, width = square
-            if picture.source is not None:
-                height, width = _edit_size(open_image(_source_path(sources, picture.source)), processor, recipe)
+            if edits:
+                height, width = _edit_size(open_image(_source_path(sources, picture.source)), abilities, recipe)
         except ValueError as error:
             raise ValueError(f"Picture {picture.name} of the prompts: {error}") from error
         drawings.append(Drawing(picture.name, picture.prompt, picture.source, seed + index, template, height, width))
     return drawings
 
 
-def _edit_size(source: Image.Image, processor: WallarooProcessor, recipe: Recipe) -> tuple[int, int]:
+def _edit_size(source: Image.Image, abilities: Abilities, recipe: Recipe) -> tuple[int, int]:
     """Height and width of an edit's file."""
-    if recipe.source_fit == "pad":
-        return source.height, source.width
-    return nearest_bucket(source.height, source.width, processor.buckets)
+    if recipe.settings.get("source_fit") == "crop":
+        return abilities.pick_size(like=source)
+    return source.height, source.width
 
 
 def _source_path(sources: str | Path | None, source: str | None) -> Path:

@@ -3,94 +3,47 @@
 from __future__ import annotations
 
 import contextlib
-import copy
+import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image
 
-from ..generation.logits_processors import check_guidance_min_p
-from ..generation.mixin import DEFAULT_GUIDANCE_SCALE
-from ..processing.processor import WallarooProcessor
+from ..families.abilities import Abilities
+from ..families.contract import Answer, DrawingModel, DrawingProcessor, Step, TextSettings
+from ..families.registry import abilities_of
 from ..scenes import Scene, render
 from .answers import answer
+from .drawing_settings import Sampling
 from .items import Item, Output
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How image codes are sampled.
-
-    Attributes:
-        guidance_scale: classifier-free guidance; off at 1 and below.
-        temperature: above 0; None leaves logits as they are.
-        top_k: only the likeliest codes; 0 or None takes all.
-        do_sample: False takes the likeliest code always.
-        guidance_min_p: only guide to codes whose conditional probability is at least this share of the largest; 0: to all.
-    """
-
-    guidance_scale: float
-    temperature: float | None
-    top_k: int | None
-    do_sample: bool
-    guidance_min_p: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.temperature is not None and self.temperature <= 0:
-            raise ValueError(f"The temperature must be above 0, but is {self.temperature}; --top-k 1 is greedy.")
-        if self.top_k is not None and self.top_k < 0:
-            raise ValueError(f"Top-k must be 0 (all codes) or more, but is {self.top_k}.")
-        check_guidance_min_p(self.guidance_min_p)
-
-    def arguments(self) -> dict[str, Any]:
-        """The same for `generate`."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-
-def read_sampling(
-    model: Any,
-    guidance_scale: float | None = None,
-    temperature: float | None = None,
-    top_k: int | None = None,
-    guidance_min_p: float | None = None,
-) -> Sampling:
-    """The settings given, else those of the checkpoint's generation config, so that a record says what was used.
-
-    Raises:
-        ValueError: for a temperature, top-k or share out of range.
-    """
-    own = model.generation_config
-
-    def choose(given: Any, entry: str, default: Any = None) -> Any:
-        value = given if given is not None else getattr(own, entry, None)
-        return default if value is None else value
-
-    return Sampling(
-        guidance_scale=choose(guidance_scale, "image_guidance_scale", DEFAULT_GUIDANCE_SCALE),
-        temperature=choose(temperature, "image_temperature"),
-        top_k=choose(top_k, "image_top_k"),
-        do_sample=choose(None, "do_sample", True),
-        guidance_min_p=choose(guidance_min_p, "image_guidance_min_p", 0.0),
-    )
-
-
-@dataclass(frozen=True)
 class Subject:
-    """Who is examined, and how it samples and answers.
+    """Who is examined, and how it draws and answers.
 
     Attributes:
-        model: a `WallarooForConditionalGeneration` in evaluation mode.
+        model: of any family, in evaluation mode.
         processor: its processor.
         sampling: for drawing and editing; answers are greedy.
         max_new_tokens: longest answer.
     """
 
-    model: Any
-    processor: WallarooProcessor
+    model: DrawingModel
+    processor: DrawingProcessor
     sampling: Sampling
     max_new_tokens: int
+
+    @functools.cached_property
+    def abilities(self) -> Abilities:
+        """What the checkpoint can do."""
+        return abilities_of(self.model, self.processor)
+
+    def settings(self, stage: str) -> dict[str, Any]:
+        """Settings of drawing that the processor (`"prepare"`) or the model (`"draw"`) takes."""
+        return self.abilities.for_stage(self.sampling.arguments(), stage)
 
 
 @contextlib.contextmanager
@@ -118,14 +71,11 @@ def _pictures(items: Sequence[Item]) -> list[Image.Image]:
     return [render(item.scene) for item in items if item.scene is not None]
 
 
-@torch.no_grad()
 def _reconstruct(subject: Subject, items: Sequence[Item]) -> list[Image.Image]:
-    vq_model, processor = subject.model.model.vq_model, subject.processor
-    decoded = []
-    for item, picture in zip(items, _pictures(items), strict=True):  # sizes may differ
-        pixels = torch.from_numpy(processor.image_processor.to_vq_pixels(picture, item.height, item.width))
-        decoded.append(vq_model.decode(vq_model.encode(pixels[None]).image_tokens))
-    return processor.post_process_multimodal_output(decoded, generation_mode="image")
+    processor = subject.processor
+    shown = zip(items, _pictures(items), strict=True)
+    pixels = [processor.to_pixels(picture, item.height, item.width) for item, picture in shown]
+    return processor.pictures(subject.model.reconstruct(pixels))
 
 
 def _draw(subject: Subject, items: Sequence[Item]) -> list[Image.Image]:
@@ -135,18 +85,12 @@ def _draw(subject: Subject, items: Sequence[Item]) -> list[Image.Image]:
         text=_words(items),
         images=_pictures(items) or None,
         generation_mode="image",
-        height=[item.height for item in items],
-        width=[item.width for item in items],
         return_tensors="pt",
+        **_sizes(items),
+        **subject.settings("prepare"),
     ).to(model.device, dtype=model.dtype)
-    tokens = model.generate(
-        **inputs,
-        generation_mode="image",
-        generator=[torch.Generator().manual_seed(item.seed) for item in items],
-        **subject.sampling.arguments(),
-    )
-    pixels = model.decode_image_tokens(tokens, inputs["target_grid_hw"])
-    return processor.post_process_multimodal_output(pixels, generation_mode="image")
+    drawn = model.draw(inputs, generators=_generators(items), **subject.settings("draw"))
+    return processor.pictures([pixels for pixels in drawn.pixels if pixels is not None])
 
 
 def _answer(subject: Subject, items: Sequence[Item]) -> list[str]:
@@ -154,45 +98,64 @@ def _answer(subject: Subject, items: Sequence[Item]) -> list[str]:
     return answer(subject.model, subject.processor, questions, do_sample=False, max_new_tokens=subject.max_new_tokens)
 
 
+class _Unheard:
+    """Nobody listens: answers are looked at when they are complete."""
+
+    def token(self, row: int, id: int) -> bool | None:
+        return None
+
+    def image_begins(self, row: int) -> None: ...
+
+    def image_step(self, row: int, step: Step) -> bool | None:
+        return None
+
+    def image_done(self, row: int, pixels: torch.Tensor, num_tokens: int) -> None: ...
+
+    def ended(self, row: int, answer: Answer) -> None: ...
+
+
 def _reply(subject: Subject, items: Sequence[Item]) -> list[Output]:
     """Answers in auto mode, in pieces; text is greedy."""
-    model, processor, sampling = subject.model, subject.processor, subject.sampling
+    model, processor = subject.model, subject.processor
     chats = [item.chat for item in items if item.chat is not None]
     inputs = processor(
         text=[processor.apply_chat_template(chat["messages"][:-1], add_generation_prompt=True) for chat in chats],
         images=[render(Scene.from_dict(scene)) for chat in chats for scene in chat["shown"]] or None,
         generation_mode="auto",
-        height=[item.height for item in items],
-        width=[item.width for item in items],
         return_tensors="pt",
+        **_sizes(items),
     ).to(model.device, dtype=model.dtype)
-    settings = copy.deepcopy(model.generation_config)
-    settings.image_temperature, settings.image_top_k = sampling.temperature, sampling.top_k
-    tokens = model.generate(
-        **inputs,
-        generation_config=settings,
-        generation_mode="auto",
-        guidance_scale=sampling.guidance_scale,
-        do_sample=sampling.do_sample,
-        top_k=1,  # of the text
-        max_new_tokens=subject.max_new_tokens,
-        generator=[torch.Generator().manual_seed(item.seed) for item in items],
+    answers = model.converse(
+        inputs,
+        mode="auto",
+        follow=_Unheard(),
+        generators=_generators(items),
+        max_new_tokens=[subject.max_new_tokens] * len(items),
+        text=TextSettings(),
+        drawing=subject.settings("draw"),
     )
-    return [_pieces(subject, row[inputs["input_ids"].shape[1] :]) for row in tokens]
+    return [_pieces(processor, one) for one in answers]
 
 
-@torch.no_grad()
-def _pieces(subject: Subject, tokens: torch.Tensor) -> Output:
+def _pieces(processor: DrawingProcessor, given: Answer) -> Output:
+    """Words and pictures; words that say nothing are left out."""
     pieces: list[str | Image.Image] = []
-    for piece in subject.processor.split_output(tokens):
-        if isinstance(piece, str):
-            pieces.append(piece)
+    for piece in given.pieces:
+        if isinstance(piece, torch.Tensor):
+            pieces += processor.pictures([piece])
             continue
-        codes = torch.from_numpy(piece)[None].to(subject.model.device)
-        decoded = subject.model.vq_model.decode(codes)
-        pieces += subject.processor.post_process_multimodal_output(decoded, generation_mode="image")
+        words = processor.tokenizer.decode(piece, skip_special_tokens=True)
+        pieces += [words] if words.strip() else []
     return pieces
 
 
 def _words(items: Sequence[Item]) -> list[str]:
     return [item.prompt.prompt for item in items if item.prompt is not None]
+
+
+def _sizes(items: Sequence[Item]) -> dict[str, list[int]]:
+    return {"height": [item.height for item in items], "width": [item.width for item in items]}
+
+
+def _generators(items: Sequence[Item]) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(item.seed) for item in items]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,16 @@ from accelerate import Accelerator
 from lmms_eval.api.model import lmms
 from PIL import Image
 
-from ..families.loading import load_model, reading_checkpoint
+from ..families.abilities import Abilities
+from ..families.benchmark_recipe import Recipe
+from ..families.registry import abilities_of, find_family, load, read_abilities
 from ..files.built_in import FOLDER
+from ..files.checkpoint_files import find_checkpoint
 from ..files.whole import new_file
-from ..modeling.model import WallarooForConditionalGeneration
 from ..processing.image_processor import open_image
-from ..processing.processor import WallarooProcessor
 from .answers import Piece, answer
 from .drawing_runs import draw_pictures
-from .recipes import RECIPES
+from .recipes import check_recipe, find_recipe
 
 MODES = ("understanding", "drawing")
 IMAGE_MARK = "<image>"  # where a task's words have their pictures
@@ -34,12 +35,12 @@ logger = logging.getLogger(__name__)
 
 
 class WallarooLmmsEval(lmms):
-    """Wallaroo for lmms-eval: answers, or with `mode=drawing` the JSON text that its image tasks expect.
+    """A checkpoint of any family for lmms-eval: answers, or with `mode=drawing` the JSON text that its image tasks expect.
 
     Drawings are `{"text": "", "images": [path]}`; a task with a picture has it edited, one without has its words drawn.
 
     Args:
-        pretrained: folder of a converted checkpoint, or a Hub id; default: the built-in one.
+        pretrained: folder of a converted checkpoint of any family, or a Hub id; default: the built-in one.
         mode: "understanding" or "drawing".
         device: where to compute; default: an accelerator if there is one. Several processes take one each.
         dtype: of the weights: auto, bfloat16, float16 or float32.
@@ -49,8 +50,8 @@ class WallarooLmmsEval(lmms):
         resolution: edge of drawings; default: the checkpoint's most square size. Edits follow their source.
         seed: of drawings; document k gets `seed + k`.
         guidance_scale, top_k, top_p, temperature, template, published_eval, source_fit, guidance_min_p: of drawings, not
-            those of the recipe of ImgEdit; see [`Recipe`]. The sampling settings of tasks are about text and not used for
-            them.
+            those of the family's recipe for ImgEdit; see [`Recipe`]. The sampling settings of tasks are about text and not
+            used for them.
         check_weights: whether to look for weights that are not finite.
 
     Raises:
@@ -83,24 +84,23 @@ class WallarooLmmsEval(lmms):
         super().__init__()
         if mode not in MODES:
             raise ValueError(f"The mode is {mode!r}, but must be one of {', '.join(MODES)}.")
-        self.recipe = RECIPES["imgedit"]["paper"].changed(
-            guidance_scale=guidance_scale,
-            guidance_min_p=guidance_min_p,
-            top_k=top_k,
-            top_p=top_p,
-            temperature=temperature,
-            template=template,
-            published_eval=published_eval,
-            source_fit=source_fit,
-        )
+        changes = {
+            "guidance_scale": guidance_scale,
+            "guidance_min_p": guidance_min_p,
+            "top_k": top_k,
+            "top_p": top_p,
+            "temperature": temperature,
+            "template": template,
+            "published_eval": published_eval,
+            "source_fit": source_fit,
+        }
+        self.recipe = _read_recipe(pretrained, mode, changes)
         self.accelerator = Accelerator()
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         alone = self._world_size == 1 and device is not None
         self.device = torch.device(device) if alone and device is not None else self.accelerator.device
-        with reading_checkpoint(pretrained):
-            self.processor = WallarooProcessor.from_pretrained(pretrained)
-        model = load_model(WallarooForConditionalGeneration, pretrained, check_weights, dtype=dtype)
-        self.model = model.to(self.device).eval()
+        checkpoint = load(pretrained, str(self.device), dtype, check_weights)
+        self.model, self.processor = checkpoint.model, checkpoint.processor
         self.mode, self.batch_size, self.max_new_tokens = mode, int(batch_size), max_new_tokens
         self.output_dir, self.resolution, self.seed = Path(output_dir), resolution, seed
         self._told: set[str] = set()
@@ -134,14 +134,16 @@ class WallarooLmmsEval(lmms):
 
     def _chunks(self, requests: Sequence[Any]) -> Iterable[list[int]]:
         """Indices of requests that can be done as one batch."""
+        abilities = abilities_of(self.model, self.processor)
 
         def kind(index: int) -> str:
             context, settings, _, doc_id, task, _ = requests[index].args
             if self.mode == "understanding":
                 return json.dumps(settings, sort_keys=True, default=str)
             edits = bool(self._shown(requests[index].args))
-            alone = index if self.recipe.published_eval else ""  # its padding is attended to, so there must be none
-            return f"{edits} {self._template(context, task, doc_id, edits)} {alone}"
+            # its padding is attended to, so there must be none
+            alone = index if self.recipe.settings.get("published_eval") else ""
+            return f"{edits} {self._template(abilities, context, task, doc_id, edits)} {alone}"
 
         kinds = [kind(index) for index in range(len(requests))]
         for _, group in itertools.groupby(sorted(range(len(requests)), key=kinds.__getitem__), key=kinds.__getitem__):
@@ -169,7 +171,7 @@ class WallarooLmmsEval(lmms):
         """A task's settings as arguments of `generate`; those that it does not know are told of, once."""
         unknown = {name for name in settings if name not in (*_ANSWERING, "until")} - self._told
         if unknown:
-            logger.warning("Settings of the task that Wallaroo does not have: %s.", ", ".join(sorted(unknown)))
+            logger.warning("Settings of the task that are not known here: %s.", ", ".join(sorted(unknown)))
             self._told |= unknown
         given = {name: settings[name] for name in _ANSWERING if settings.get(name) is not None}
         given.setdefault("max_new_tokens", self.max_new_tokens)
@@ -178,9 +180,8 @@ class WallarooLmmsEval(lmms):
         )
         return given if given["do_sample"] else {name: given[name] for name in given if name not in _SAMPLING}
 
-    def _template(self, context: str, task: str, doc_id: int, edits: bool) -> int | str:
-        templates = self.processor.prompt_templates["editing" if edits else "generation"]
-        return self.recipe.choose_template(f"{task}_{doc_id}", context, self.seed, templates)
+    def _template(self, abilities: Abilities, context: str, task: str, doc_id: int, edits: bool) -> int | str:
+        return self.recipe.choose_template(f"{task}_{doc_id}", self.seed, abilities.prompt_templates(context, edits))
 
     def _draw(self, batch: Sequence[Sequence[Any]]) -> list[str]:
         sources = [self._visuals(request) for request in batch]
@@ -196,7 +197,7 @@ class WallarooLmmsEval(lmms):
             prompts,
             [self.seed + request[3] for request in batch],
             self.recipe,
-            self._template(batch[0][0], task, doc_id, bool(sources[0])),
+            self._template(abilities_of(self.model, self.processor), batch[0][0], task, doc_id, bool(sources[0])),
             sources=[visuals[0] for visuals in sources] if sources[0] else None,
             resolution=None if sources[0] or self.resolution is None else (self.resolution, self.resolution),
         )
@@ -208,6 +209,23 @@ class WallarooLmmsEval(lmms):
         with new_file(path) as partial:
             image.save(partial)
         return json.dumps({"text": "", "images": [str(path)]}, ensure_ascii=False)
+
+
+def _read_recipe(pretrained: str, mode: str, changes: Mapping[str, Any]) -> Recipe:
+    """How a checkpoint draws, told from its JSON files alone; answers need no recipe, but what is said must be possible.
+
+    Raises:
+        ValueError: for settings that cannot be, or a family that has no recipe to draw with.
+    """
+    family = find_family(pretrained)
+    if mode == "understanding" and family.recipes is None:
+        recipe = Recipe("own", {})
+    else:
+        recipe = find_recipe(family, "imgedit", "paper")
+    recipe = recipe.changed(**changes)
+    abilities = read_abilities(find_checkpoint(pretrained, weights=False), pretrained)
+    check_recipe(recipe, abilities, edits=abilities.edits or changes["source_fit"] is not None)
+    return recipe
 
 
 def _interleave(words: str, pictures: Sequence[Image.Image]) -> list[Piece]:

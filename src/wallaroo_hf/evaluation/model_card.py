@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from ..families.abilities import EDITING, GENERATION, UNDERSTANDING, Abilities
+from ..families.registry import Family, find_family, read_abilities
+from ..files.built_in import FOLDER
 from ..files.whole import new_file
 from .scene_reports import SCORES_FILE, write_json
 
@@ -28,20 +32,24 @@ def write_model_card(folder: str | Path, run: Mapping[str, Any], scores: Mapping
     """Writes `README.md` into a checkpoint's folder.
 
     Args:
+        folder: of the checkpoint; one without a `config.json` yet is told of as the built-in one.
         run: `run.json` of [`wallaroo_hf.training.scenes.scenes_run.SceneRun`].
         scores: `scores.json` of `wallaroo evaluate scenes`; None = not scored yet, and the card says so.
 
     Returns:
         The card's path.
     """
+    checkpoint = Path(folder) if (Path(folder) / "config.json").is_file() else FOLDER
+    family, abilities = find_family(checkpoint), read_abilities(checkpoint, checkpoint)
+    tasks = [task for task in (GENERATION, EDITING) if task in abilities.tasks]
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="any-to-any",
-        language=["en", "zh"],
+        language=list(abilities.languages),
         license="apache-2.0",
-        tags=["wallaroo", "text-to-image", "image-editing", "autoregressive"],
+        tags=[family.model_type, *tasks, *(["autoregressive"] if abilities.progress_unit == "row" else [])],
     )
-    sections = [_INTRODUCTION, _scores(scores), _recipe(run), _USE]
+    sections = [_introduction(family, abilities), _scores(scores), _recipe(run), _use(family, abilities)]
     content = f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
     path = Path(folder) / "README.md"
     with new_file(path) as partial:
@@ -73,27 +81,52 @@ def update_checkpoint(folder: str | Path, scores: Mapping[str, Any]) -> Path:
     return write_model_card(folder, run, scores)
 
 
-_INTRODUCTION = """# A small Wallaroo, trained from nothing
-
-This checkpoint ships with `wallaroo-hf` so that the first command draws a picture on any laptop. It has the classes and the
-layout of the full model ([Wallaroo](https://arxiv.org/abs/2603.04980)) with smaller numbers, and went through the paper's
-stages on procedural scenes: flat shapes (circle, square, triangle, star, heart, diamond, ring, cross) in eight colours on
-four backgrounds, in English and Chinese. It draws, edits and answers about such scenes, and knows nothing else."""
-
-_USE = """## Use
-
-```python
-from wallaroo_hf import WallarooForConditionalGeneration, WallarooPipeline, WallarooProcessor, default_checkpoint
+_WIDTH = 124  # characters of a line
+_LANGUAGES = {"en": "English", "zh": "Chinese"}
+_DRAW = 'pipe("a red circle to the left of a blue star").images[0].save("scene.png")\n'
+_SHIPS = f"""from wallaroo_hf import {{model}}, WallarooPipeline, {{processor}}, default_checkpoint
 
 folder = default_checkpoint()
 pipe = WallarooPipeline(
-    model=WallarooForConditionalGeneration.from_pretrained(folder, dtype="auto"),
-    processor=WallarooProcessor.from_pretrained(folder),
+    model={{model}}.from_pretrained(folder, dtype="auto"),
+    processor={{processor}}.from_pretrained(folder),
 )
-pipe("a red circle to the left of a blue star").images[0].save("scene.png")
-```
+{_DRAW}"""
+_PIPELINE = f"""import wallaroo_hf  # makes the family known to transformers
+from transformers import pipeline
 
-Pictures of 96x96, 64x128 and 128x64 pixels (height x width) were trained."""
+pipe = pipeline("text-to-image", model="this folder")
+{_DRAW}"""
+_DOES = {GENERATION: "draws", EDITING: "edits", UNDERSTANDING: "answers about"}  # such scenes
+
+
+def _introduction(family: Family, abilities: Abilities) -> str:
+    ships = ""
+    if family.built_in is not None:
+        ships = " ships with `wallaroo-hf` so that the first command draws a picture on any laptop. It"
+    paper = family.title if family.paper is None else f"[{family.title}]({family.paper})"
+    languages = _listed(_LANGUAGES[one] for one in abilities.languages)
+    does = _listed(does for task, does in _DOES.items() if task in abilities.tasks)
+    words = (
+        f"This checkpoint{ships} has the classes and the layout of the full model ({paper}) with smaller numbers, and went "
+        "through the paper's stages on procedural scenes: flat shapes (circle, square, triangle, star, heart, diamond, "
+        f"ring, cross) in eight colours on four backgrounds, in {languages}. It {does} such scenes, and knows nothing else."
+    )
+    return f"# A small {family.title}, trained from nothing\n\n{textwrap.fill(words, _WIDTH, break_on_hyphens=False)}"
+
+
+def _use(family: Family, abilities: Abilities) -> str:
+    """How to draw with it: a checkpoint that ships by its classes, another one by transformers' pipeline."""
+    sizes = _listed(f"{height}x{width}" for height, width in abilities.sizes)
+    model, processor = (address.partition(":")[2] for address in (family.model, family.processor))
+    code = _SHIPS.format(model=model, processor=processor) if family.built_in else _PIPELINE
+    return f"## Use\n\n```python\n{code}```\n\nPictures of {sizes} pixels (height x width) were trained."
+
+
+def _listed(words: Iterable[str]) -> str:
+    """a, b and c."""
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _scores(scores: Mapping[str, Any] | None) -> str:

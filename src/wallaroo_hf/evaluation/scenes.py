@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from .._version import __version__
-from ..processing.processor import WallarooProcessor
+from ..families.abilities import EDITING, GENERATION, UNDERSTANDING, Abilities
+from ..families.contract import DrawingModel, DrawingProcessor
+from ..families.registry import abilities_of
 from ..scenes import Prompt
 from ..scenes.dataset import DATA_VERSION
 from . import scene_reports
+from .drawing_settings import read_sampling
 from .identity import checkpoint_hash, versions
-from .item_outputs import Subject, evaluation_mode, make_outputs, read_sampling
+from .item_outputs import Subject, evaluation_mode, make_outputs
 from .items import TASKS, Item, items_hash, prompt_items, scene_items
 from .results import ResultsFile
 from .scores import SceneScores, score_task
 
 NUM_ITEMS = 300  # per task
 MAX_NEW_TOKENS = 64  # three times the longest description in the tokens of the built-in checkpoint
+# What each task needs of a checkpoint.
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "reconstruction": (GENERATION,),
+    "generation": (GENERATION,),
+    "understanding": (UNDERSTANDING,),
+    "editing": (EDITING,),
+    "chat": (UNDERSTANDING, GENERATION, EDITING),
+}
+DRAWING = ("generation", "editing", "chat")  # tasks whose items ask for pictures of a size
 
 Progress = Callable[[str, int, int], None]
 
 
 def evaluate_scenes(
-    model: Any,
-    processor: WallarooProcessor,
+    model: DrawingModel,
+    processor: DrawingProcessor,
     output_dir: str | Path,
     *,
     prompts: Sequence[Prompt] | None = None,
@@ -39,6 +50,7 @@ def evaluate_scenes(
     temperature: float | None = None,
     top_k: int | None = None,
     guidance_min_p: float | None = None,
+    settings: Mapping[str, Any] | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
     resume: bool = True,
     progress: Progress | None = None,
@@ -49,10 +61,10 @@ def evaluate_scenes(
     with the same settings; it is scored once all items are judged. The folder then holds `scores.json`, for each task a
     sheet of successes and failures (`editing.png`), every verdict (`items.jsonl`) and every picture made (`pictures`).
 
-    Results do not depend on `batch_size`, up to rounding (see [`WallarooForConditionalGeneration.generate`]).
+    Results do not depend on `batch_size`, up to rounding (see the model's `draw`).
 
     Args:
-        model: a `WallarooForConditionalGeneration`, on its device.
+        model: of any family, on its device.
         processor: its processor.
         output_dir: folder for the results; a new one, or one to continue.
         prompts: prompts of one's own instead of the benchmark's (`scenes.read_prompts` reads a file of them).
@@ -62,10 +74,9 @@ def evaluate_scenes(
         tasks: some of "reconstruction", "generation", "understanding", "editing" and "chat"; default all, or all that the
             prompts have (which is never "reconstruction" or "chat").
         batch_size: items at a time.
-        guidance_scale: of drawings and edits; default the generation config's `image_guidance_scale`.
-        temperature: likewise, `image_temperature`.
-        top_k: likewise, `image_top_k`; 0 takes all codes.
-        guidance_min_p: likewise, `image_guidance_min_p`; 0 guides to all codes.
+        guidance_scale, temperature, top_k, guidance_min_p: of drawings and edits, where the checkpoint's family has such a
+            setting; default the checkpoint's own.
+        settings: further ones of its family, see [`wallaroo_hf.families.abilities.Abilities.settings`].
         max_new_tokens: longest answer.
         resume: False starts over where `output_dir` holds an evaluation.
         progress: called as `progress(task, done, total)` before the first and after every batch of a task.
@@ -75,9 +86,11 @@ def evaluate_scenes(
             of other settings.
     """
     items = _choose_items(prompts, num_items_per_task, split, seed, tasks)
-    sampling = read_sampling(model, guidance_scale, temperature, top_k, guidance_min_p)
-    subject = Subject(model, processor, sampling, max_new_tokens)
-    check_tasks(model, processor, items)
+    named = {"guidance_scale": guidance_scale, "temperature": temperature, "top_k": top_k}
+    named["guidance_min_p"] = guidance_min_p
+    abilities = abilities_of(model, processor)
+    subject = Subject(model, processor, read_sampling(abilities, {**named, **(settings or {})}), max_new_tokens)
+    check_tasks(abilities, items)
     origin = {
         "checkpoint": checkpoint_hash(model, processor),
         "split": None if prompts is not None else split or "test",
@@ -86,22 +99,38 @@ def evaluate_scenes(
     return judge_items(subject, items, Path(output_dir), origin, batch_size, resume, progress)
 
 
-def check_tasks(model: Any, processor: WallarooProcessor, items: Mapping[str, Sequence[Item]]) -> None:
-    """Raises ValueError if a checkpoint cannot do one of some tasks, so that none is begun."""
-    edits = [task for task in ("editing", "chat") if task in items]
-    if edits and not model.config.has_editing:
-        others = ",".join(task for task in items if task not in edits) or "generation"
+def check_tasks(abilities: Abilities, items: Mapping[str, Sequence[Item]]) -> None:
+    """Refuses tasks that a checkpoint cannot do, so that none is begun.
+
+    Args:
+        abilities: of the checkpoint.
+        items: by task.
+
+    Raises:
+        ValueError: naming those that can be left out, and what is left.
+    """
+    lacking = [task for task in items if not set(NEEDS[task]) <= set(abilities.tasks)]
+    if lacking:
+        missing = dict.fromkeys(need for task in lacking for need in NEEDS[task] if need not in abilities.tasks)
+        others = [task for task in items if task not in lacking]
         raise ValueError(
-            "This checkpoint has no editing parts (it was trained up to stage 3); leave "
-            f"{' and '.join(edits)} out (--tasks {others})."
+            f"This {abilities.family} checkpoint does not do {' and '.join(missing)}, so leave {' and '.join(lacking)} out "
+            f"({_only(others or [task for task in TASKS if set(NEEDS[task]) <= set(abilities.tasks)])})."
         )
-    drawn = (item for task in ("generation", "editing", "chat") for item in items.get(task, ()))
-    uneven = next((item.size for item in drawn if item.height != item.width), None)
-    if uneven is not None and not processor.line_breaks:
-        raise ValueError(
-            f"This checkpoint draws square pictures only (it was trained without line breaks), but {uneven} (height x "
-            "width) is among the sizes; give square --prompts, or leave drawing out (--tasks reconstruction,understanding)."
-        )
+    sizes = dict.fromkeys((item.height, item.width) for task in DRAWING for item in items.get(task, ()))
+    for height, width in sizes:
+        try:
+            abilities.check_size(height, width)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} It is among the sizes to draw: give --prompts of other sizes, or leave drawing out "
+                f"({_only([task for task in TASKS if task not in DRAWING])})."
+            ) from error
+
+
+def _only(tasks: Sequence[str]) -> str:
+    """The option that leaves the others out."""
+    return f"--tasks {','.join(tasks)}" if tasks else "it can do none of them"
 
 
 def judge_items(
@@ -137,7 +166,7 @@ def judge_items(
         "tasks": list(items),
         "num_items": {task: len(chosen) for task, chosen in items.items()},
         "items": items_hash(item for chosen in items.values() for item in chosen),
-        **asdict(subject.sampling),
+        **subject.sampling.settings,
         "max_new_tokens": subject.max_new_tokens,
         "wallaroo_hf": __version__,
         "scenes": DATA_VERSION,

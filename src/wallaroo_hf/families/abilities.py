@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,8 @@ class Abilities:
         progress_unit: what a drawing's progress is counted in: "row" or "step".
         special_tokens: tokens that users' words must not spell, known where a tokenizer is at hand.
         known_words: the only words that it learned, see [`wallaroo_hf.families.vocabulary`]; empty = any.
+        recorded: the settings that an evaluation writes down in any case, in the order of its records, as the checkpoint
+            has them (None = it says nothing); empty = all of drawing.
     """
 
     family: str
@@ -48,6 +50,7 @@ class Abilities:
     progress_unit: str = "step"
     special_tokens: tuple[str, ...] = ()
     known_words: KnownWords = dataclasses.field(default_factory=dict)
+    recorded: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def edits(self) -> bool:
@@ -184,6 +187,41 @@ class Abilities:
             ValueError: for a value that cannot be.
         """
         return check_settings(given, self.settings, f"This {self.family} checkpoint")
+
+    def for_stage(self, given: Mapping[str, Any], stage: str) -> dict[str, Any]:
+        """Those of some checked settings that the processor (`"prepare"`) or the model (`"draw"`) takes."""
+        stages = {setting.name: setting.stage for setting in self.settings}
+        return {name: value for name, value in given.items() if stages[name] in (stage, "both")}
+
+    def own_settings(self) -> dict[str, Any]:
+        """The settings that an evaluation writes down in any case, as the checkpoint has them."""
+        return dict(self.recorded) or {
+            setting.name: setting.default
+            for setting in self.settings
+            if setting.is_offered and setting.stage != "prepare"
+        }
+
+    def prompt_templates(self, prompt: str, edits: bool) -> Sequence[str]:
+        """The listed templates that a prompt may be put into, in its language; none for a family without."""
+        return ()
+
+    def write_prompt(self, prompt: str, template: int | str, height: int, width: int, edits: bool) -> str:
+        """A prompt as the model gets it.
+
+        Args:
+            prompt: the user's words.
+            template: index into the listed ones, or text with {prompt} in it.
+            height, width: of the picture, in pixels.
+            edits: whether a picture is edited.
+
+        Raises:
+            ValueError: for a template that cannot be.
+        """
+        if template != 0:
+            raise ValueError(
+                f"`prompt_template` is {template!r}, but this {self.family} checkpoint has no templates; leave it out."
+            )
+        return prompt
 
     def notices(self, given: Mapping[str, Any] | None = None, prompt: str = "") -> list[str]:
         """What somebody should know who asks for this: a sentence each; nothing of it is an error.

@@ -156,6 +156,7 @@ class DrawingModel(Protocol):
 
     config: Any
     generation_config: Any
+    name_or_path: str
 
     @property
     def device(self) -> torch.device:

@@ -35,6 +35,7 @@ class Family:
     Attributes:
         model_type: of its `config.json`.
         title: its name for people.
+        paper: where its paper is, for model cards.
         config, model, processor, image_processor: its classes.
         abilities: `abilities(config, generation_config, processor_config) -> Abilities`, from three JSON objects.
         description: `describe(config, processor_config, tensors) -> dict`: facts for `wallaroo info` that only it has.
@@ -55,6 +56,7 @@ class Family:
     model: str
     processor: str
     abilities: str
+    paper: str | None = None
     image_processor: str | None = None
     description: str | None = None
     parts: str | None = None
@@ -88,6 +90,7 @@ _ROOT = __name__.rsplit(".", 2)[0]
 _WALLAROO = Family(
     model_type="wallaroo",
     title="Wallaroo",
+    paper="https://arxiv.org/abs/2603.04980",
     config=f"{_ROOT}.modeling.configuration:WallarooConfig",
     model=f"{_ROOT}.modeling.model:WallarooForConditionalGeneration",
     processor=f"{_ROOT}.processing.processor:WallarooProcessor",
@@ -101,7 +104,7 @@ _WALLAROO = Family(
     kit=f"{_ROOT}.modeling.training_kit:KIT",
     converter=f"{_ROOT}.conversion:convert_checkpoint",
     recognises=("visual_ar_projector", "visual_ar_head"),
-    recipes=f"{_ROOT}.evaluation.recipes:RECIPES",
+    recipes=f"{_ROOT}.layout.published_recipes:RECIPES",
     built_in="built_in",
     export_language_model=f"{_ROOT}.conversion:export_qwen",
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Setting", "UnknownSettingError", "check_settings", "sensible_notices"]
+__all__ = ["Setting", "SettingsAsAttributes", "UnknownSettingError", "check_settings", "sensible_notices"]
 
 
 class UnknownSettingError(ValueError):
@@ -29,6 +29,8 @@ class Setting:
         choices: all that a text may be; beside numbers, the words that are taken as well (`"auto"`).
         sensible: between what a number does well; doors warn outside of it.
         python_only: no door but Python offers it, such as one that another setting says as well.
+        tried: what a sweep tries unless it is told otherwise; () = it leaves the setting alone.
+        needs_guidance: it says nothing where `guidance_scale` is 1 or less.
     """
 
     name: str
@@ -42,6 +44,8 @@ class Setting:
     choices: tuple[str, ...] | None = None
     sensible: tuple[float, float] | None = None
     python_only: bool = False
+    tried: tuple[Any, ...] = ()
+    needs_guidance: bool = False
 
     @property
     def is_number(self) -> bool:
@@ -91,7 +95,7 @@ class Setting:
         what = "a whole number" if self.type is int else "a number"
         low = None if self.minimum is None else f"{self.minimum:g}"
         if low is not None and self.maximum is not None:
-            between = f"above {low} and at most" if self.above_minimum else f"from {low} to"
+            between = f"above {low} and at most" if self.above_minimum else f"between {low} and"
             what += f" {between} {self.maximum:g}"
         elif low is not None:
             what += f" above {low}" if self.above_minimum else f" from {low} on"
@@ -114,6 +118,18 @@ class Setting:
         if self.minimum is not None and (number < self.minimum or (self.above_minimum and number == self.minimum)):
             return False
         return self.maximum is None or number <= self.maximum
+
+
+class SettingsAsAttributes:
+    """Something with `settings` by name, which can be read as attributes too: `recipe.guidance_scale`."""
+
+    settings: Mapping[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        settings = self.__dict__.get("settings", {})  # not there yet while it is being copied
+        if name in settings:
+            return settings[name]
+        raise AttributeError(f"A {type(self).__name__} has no setting `{name}`; it has {', '.join(settings)}.")
 
 
 def check_settings(given: Mapping[str, Any], settings: Sequence[Setting], who: str) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..families.abilities import EDITING, GENERATION, UNDERSTANDING, Abilities
 from ..families.settings import Setting
 from .grid import check_size
+from .prompt_texts import fill_template, prompt_language
 
 __all__ = ["WallarooAbilities", "describe_wallaroo", "wallaroo_abilities"]
 
@@ -22,7 +23,13 @@ _SHOWN = (
 
 @dataclass(frozen=True)
 class WallarooAbilities(Abilities):
-    """Pictures are rows of codes; without line breaks they are square, and of any size otherwise."""
+    """Pictures are rows of codes; without line breaks they are square, and of any size otherwise.
+
+    Attributes:
+        templates: task, then language, then the listed templates.
+    """
+
+    templates: Mapping[str, Mapping[str, Sequence[str]]] = dataclasses.field(default_factory=dict)
 
     def image_positions(self, height: int, width: int) -> int:
         """Codes, and a line break or the picture's end behind each row."""
@@ -55,6 +62,22 @@ class WallarooAbilities(Abilities):
                 f"{self.max_positions} positions; ask for a smaller image."
             )
 
+    def prompt_templates(self, prompt: str, edits: bool) -> Sequence[str]:
+        """The listed templates of the prompt's language."""
+        return self.templates["editing" if edits else "generation"][prompt_language(prompt)]
+
+    def write_prompt(self, prompt: str, template: int | str, height: int, width: int, edits: bool) -> str:
+        """The instruction; see [`wallaroo_hf.layout.prompt_texts.fill_template`].
+
+        Args:
+            prompt: the user's words.
+            template: index into the listed ones, or text with {prompt} in it.
+            height, width: of the picture, in pixels.
+            edits: whether a picture is edited.
+        """
+        templates = self.templates["editing" if edits else "generation"]
+        return fill_template(template, templates, prompt_language(prompt), prompt, height, width)
+
 
 def wallaroo_abilities(
     config: Mapping[str, Any], generation_config: Mapping[str, Any], processor_config: Mapping[str, Any]
@@ -77,6 +100,8 @@ def wallaroo_abilities(
         settings=_settings(generation_config, edits),
         progress_unit="row",
         known_words=processor_config.get("known_words") or {},
+        recorded=_recorded(generation_config),
+        templates=templates,
     )
 
 
@@ -97,6 +122,17 @@ def _settings(generation_config: Mapping[str, Any], edits: bool) -> tuple[Settin
     return tuple(told)
 
 
+def _recorded(generation_config: Mapping[str, Any]) -> dict[str, Any]:
+    """What `scores.json` has said since before there were several families; a temperature or top-k may be unsaid."""
+    own = {
+        name: generation_config.get(f"image_{name}")
+        for name in ("guidance_scale", "temperature", "top_k", "do_sample", "guidance_min_p")
+    }
+    own["do_sample"] = generation_config.get("do_sample")  # of text and images
+    defaults = {"guidance_scale": DEFAULT_GUIDANCE_SCALE, "do_sample": True, "guidance_min_p": 0.0}
+    return {name: defaults.get(name) if value is None else value for name, value in own.items()}
+
+
 # The model takes what concerns drawing, the processor the layout; defaults are those where the checkpoint says nothing.
 _NUMBER = functools.partial(Setting, type=float, stage="draw", minimum=0)
 _GUIDANCE = (
@@ -105,17 +141,26 @@ _GUIDANCE = (
         default=DEFAULT_GUIDANCE_SCALE,
         help="Classifier-free guidance: how closely the picture keeps to the words; off at 1 and below.",
         maximum=100,
+        tried=(1.0, 1.5, 2.0, 3.0),
     ),
     _NUMBER(
         "guidance_min_p",
         default=0.0,
         help="Guide only to codes at least this share as likely as the likeliest, 0 to 1; 0 guides to all.",
         maximum=1,
+        tried=(0.0, 0.2),
+        needs_guidance=True,
     ),
 )
 _SAMPLING = (
-    _NUMBER("temperature", default=1.0, help="Sampling temperature; 0 takes the likeliest codes.", maximum=10),
-    Setting("top_k", int, "draw", 0, "Sample from the k likeliest codes; 0 = all.", minimum=0),
+    _NUMBER(
+        "temperature",
+        default=1.0,
+        help="Sampling temperature; 0 takes the likeliest codes.",
+        maximum=10,
+        tried=(0.6, 0.8, 1.0),
+    ),
+    Setting("top_k", int, "draw", 0, "Sample from the k likeliest codes; 0 = all.", minimum=0, tried=(0,)),
     _NUMBER(
         "top_p",
         default=1.0,

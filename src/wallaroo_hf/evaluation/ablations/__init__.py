@@ -1,4 +1,4 @@
-"""The paper's ablations at a small scale, on the built-in scenes.
+"""The ablations of Wallaroo's paper at a small scale, on the built-in scenes: for Wallaroo checkpoints only.
 
 What users may want to vary is a setting of a stage or of the processor; what only an ablation needs is a small subclass
 here, so that nothing else of the package knows of it.
@@ -9,7 +9,7 @@ here, so that nothing else of the package knows of it.
 """
 
 from .comparison import Comparison
-from .runs import AblationSettings, run_ablation
+from .runs import AblationSettings, check_base, run_ablation
 from .variants import ABLATIONS, find_ablation
 
-__all__ = ["ABLATIONS", "AblationSettings", "Comparison", "find_ablation", "run_ablation"]
+__all__ = ["ABLATIONS", "AblationSettings", "Comparison", "check_base", "find_ablation", "run_ablation"]

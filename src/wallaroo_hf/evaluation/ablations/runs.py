@@ -15,7 +15,9 @@ from huggingface_hub.utils import WeakFileLock
 
 from ..._version import __version__
 from ...families.loading import load_model, reading_checkpoint
+from ...families.registry import find_family
 from ...files.built_in import default_checkpoint
+from ...modeling.configuration import WallarooConfig
 from ...modeling.model import WallarooForConditionalGeneration
 from ...processing.processor import WallarooProcessor
 from ...scenes.dataset import DATA_VERSION
@@ -28,7 +30,7 @@ from .tokenizers import score_tokenizer, train_tokenizer_variant
 from .training import TrainingPlan, train_variant
 from .variants import Ablation, Variant, find_ablation
 
-__all__ = ["RESULTS_FILE", "AblationSettings", "run_ablation"]
+__all__ = ["RESULTS_FILE", "AblationSettings", "check_base", "run_ablation"]
 
 RESULTS_FILE = "results.json"
 DEFAULT_STEPS = {"edits": 900, "sizes": 900, "tokenizer": 600}
@@ -66,6 +68,23 @@ class AblationSettings:
             )
 
 
+def check_base(base: str | Path) -> None:
+    """Refuses a checkpoint that ablations cannot start from.
+
+    Args:
+        base: its folder, or a Hub id.
+
+    Raises:
+        ValueError: if there is none, or one of another family.
+    """
+    family = find_family(base)
+    if family.model_type != WallarooConfig.model_type:
+        raise ValueError(
+            f"The ablations are those of Wallaroo's paper and train Wallaroo checkpoints only, but '{base}' is a "
+            f"{family.title} checkpoint; give a Wallaroo checkpoint as --base."
+        )
+
+
 def run_ablation(
     name: str,
     output: str | Path,
@@ -92,9 +111,12 @@ def run_ablation(
         check_weights: whether to look for weights that are not finite in the base.
 
     Raises:
-        ValueError: for an unknown name, a base that is damaged, and a folder with runs of other settings or another base.
+        ValueError: for an unknown name, a base that is damaged or of another family, and a folder with runs of other
+            settings or another base.
     """
     ablation = find_ablation(name)
+    if base is not None:
+        check_base(base)
     report = progress or (lambda *_: None)
     return _Run(ablation, Path(output), base, settings or AblationSettings(), device, report, check_weights).run()
 

@@ -15,14 +15,15 @@ from ...scenes.shapes import SLOT
 from ...training.collator import WallarooDataCollator
 from ...training.data.training_rows import ORDINAL
 from ...training.sharding import encode_images
-from ..item_outputs import Sampling, Subject, evaluation_mode, make_outputs
+from ..drawing_settings import Sampling
+from ..item_outputs import Subject, evaluation_mode, make_outputs
 from ..items import prompt_items
 from .data import EncodedRows
 
 __all__ = ["score_drawings", "score_edits", "score_lines", "share_right"]
 
 _BATCH_SIZE = 32
-GREEDY = Sampling(guidance_scale=1.0, temperature=None, top_k=None, do_sample=False)
+GREEDY = Sampling({"guidance_scale": 1.0, "do_sample": False, "guidance_min_p": 0.0})
 
 
 class _RowLosses(NamedTuple):

@@ -21,7 +21,7 @@ ALLOWED = {
     "files": {"_version"},
     "families": {"files"},
     "layout": {"files", "families"},
-    "scenes": {"files"},
+    "scenes": {"families", "files"},
     "processing": {"files", "families", "layout"},
     "generation": {"families", "layout"},
     "modeling": {"files", "families", "layout", "generation"},

@@ -16,13 +16,14 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "wallaroo_hf"
 FILES = sorted(SOURCE.rglob("*.py"))
 # room -> rooms it may import from (itself always)
-_CORE = {"files", "families", "layout", "processing", "generation", "modeling"}
+_CORE = {"files", "families", "pictures", "layout", "processing", "generation", "modeling"}
 ALLOWED = {
     "files": {"_version"},
     "families": {"files"},
+    "pictures": {"files", "families"},
     "layout": {"files", "families"},
     "scenes": {"files"},
-    "processing": {"files", "families", "layout"},
+    "processing": {"files", "families", "pictures", "layout"},
     "generation": {"families", "layout"},
     "modeling": {"files", "families", "layout", "generation"},
     "conversion": _CORE - {"generation"},
@@ -42,7 +43,8 @@ ALLOWED = {
     "__main__": {"cli"},
 }
 _LIGHT = {"torch", "transformers", "numpy", "PIL", "safetensors"}
-HEAVY = {"layout": _LIGHT, "files": {"torch", "transformers", "numpy"}, "families": _LIGHT}
+_NO_TENSORS = {"torch", "transformers"}
+HEAVY = {"layout": _LIGHT, "files": {*_NO_TENSORS, "numpy"}, "families": _LIGHT, "pictures": _NO_TENSORS}
 OUTSIDE_OF_SCENES = {"numpy", "PIL", "datasets"}  # beside the standard library
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from ..files.whole import new_file
 from ..layout.grid import check_size, nearest_bucket
 from ..layout.prompt_texts import fill_template, prompt_language
-from ..processing.image_processor import open_image
+from ..pictures.opening import open_image
 from ..processing.processor import WallarooProcessor
 from ..processing.refused_words import refuse_special_tokens, refused_tokens
 from .drawing_files import missing_samples, publish, sample_path

@@ -18,7 +18,7 @@ from ..families.loading import load_model, reading_checkpoint
 from ..files.built_in import FOLDER
 from ..files.whole import new_file
 from ..modeling.model import WallarooForConditionalGeneration
-from ..processing.image_processor import open_image
+from ..pictures.opening import open_image
 from ..processing.processor import WallarooProcessor
 from .answers import Piece, answer
 from .drawing_runs import draw_pictures

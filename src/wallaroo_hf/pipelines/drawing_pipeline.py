@@ -13,7 +13,7 @@ from ..families.abilities import EDITING, Abilities
 from ..families.contract import DrawnImages, Step
 from ..families.registry import abilities_of
 from ..families.settings import UnknownSettingError
-from ..processing.image_processor import open_image
+from ..pictures.opening import open_image
 from .pipeline_model import RefusingMixin
 from .saving import WholeCheckpointMixin
 

@@ -18,8 +18,8 @@ from transformers import StoppingCriteriaList, TextStreamer
 from ..conversation import Conversation
 from ..files.saved_pictures import save_png, slug
 from ..generation.streamers import StreamerStopped
+from ..pictures.opening import FORMATS, MAX_PIXELS, open_image
 from ..pipelines import WallarooPipeline
-from ..processing.opening import FORMATS, MAX_PIXELS, open_image
 from .picture_decoders import Decoders
 
 __all__ = ["Drawing", "Engine", "Settings", "on_canvas"]

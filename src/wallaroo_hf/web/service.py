@@ -24,7 +24,6 @@ from .requests import Answer, Drawing, DrawingSettings, Ending, Picture, TextSet
 from .schemas import ChatBody, EditBody, GenerationBody, ImageOptions, parse_size, with_settings
 from .server_settings import ServerSettings
 
-
 _OWN_SETTINGS = tuple(field.name for field in dataclasses.fields(ServerSettings))  # for all requests alike
 TEXT_FIELDS = tuple(field.name for field in dataclasses.fields(TextSettings))  # of chats, for words
 
@@ -225,7 +224,9 @@ class Service:
     def notices(self, jobs: Sequence[Job]) -> dict[str, list[str]]:
         """What whoever asked for drawings should know of them: the field `notices` of an answer, or none."""
         first = jobs[0].request
-        given, prompt = (dict(first.settings.values), first.prompt) if isinstance(first, Drawing) else (first.drawing, "")
+        given, prompt = (
+            (dict(first.settings.values), first.prompt) if isinstance(first, Drawing) else (first.drawing, "")
+        )
         notices = self.abilities.notices(given, prompt)
         return {"notices": notices} if notices else {}
 

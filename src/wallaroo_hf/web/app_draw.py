@@ -65,11 +65,14 @@ def draw_tab(engine: Engine, language: gr.Radio, words: Words, others: Sequence[
                 update[gallery] = [(entry["path"], entry["settings"].prompt) for entry in past]
             yield update
 
+    def take_up(past: list[dict[str, Any]], event: gr.SelectData) -> list[Any]:
+        return _take_up(engine, past[event.index])
+
     targets = [shown, seed, history, chosen, shelf, gallery]
     gr.on([go.click, controls[0].submit], draw, [*controls, history, language], targets, **EVENT)
     stop.click(stopper(engine, "draw"), show_progress="hidden")
     language.change(functools.partial(_empty_stage, unit), [language, chosen], shown, show_progress="hidden")
-    gallery.select(functools.partial(_take_up, engine), history, [*controls, chosen], show_progress="hidden")
+    gallery.select(take_up, history, [*controls, chosen], show_progress="hidden")
     return Part(buttons, None, chosen)
 
 
@@ -127,9 +130,8 @@ def _entries(drawing: Drawing, settings: Settings) -> list[dict[str, Any]]:
     ]
 
 
-def _take_up(engine: Engine, past: list[dict[str, Any]], event: gr.SelectData) -> list[Any]:
+def _take_up(engine: Engine, entry: dict[str, Any]) -> list[Any]:
     """The controls as they were for a picture on the shelf, and its file."""
-    entry = past[event.index]
     kept: Settings = entry["settings"]
     size = f"{kept.width}x{kept.height}"
     sampled = [kept.sampling[slider.name] for slider in engine.sliders]

@@ -22,8 +22,8 @@ from ..families.settings import Setting
 from ..families.text_decoder import TextDecoder
 from ..files.saved_pictures import save_png, slug
 from ..pictures.opening import FORMATS, MAX_PIXELS, open_image
-from ..pipelines import WallarooPipeline
 from .picture_decoders import Decoders
+from .quiet_pipeline import QuietPipeline
 
 __all__ = ["Drawing", "Engine", "Settings", "on_canvas"]
 
@@ -152,7 +152,7 @@ class Engine:
         looked = [-math.inf] * settings.count
         began = time.monotonic()
 
-        def follow(pipe: WallarooPipeline, step: int, num_steps: int, details: dict[str, Any]) -> bool:
+        def follow(pipe: Any, step: int, num_steps: int, details: dict[str, Any]) -> bool:
             image = details["image"]
             rows[image], state.of = step + 1, num_steps
             if time.monotonic() - looked[image] > _PREVIEW_PAUSE or step + 1 == num_steps:
@@ -257,7 +257,7 @@ class Engine:
                 del self._stops[session, tab]
 
     def _pipeline_call(self, settings: Settings, source: Image.Image | None, follow: Callable[..., bool]) -> Any:
-        pipe = WallarooPipeline(model=self.model, processor=self.processor, device=self.model.device)
+        pipe = QuietPipeline(model=self.model, processor=self.processor, device=self.model.device)
         return pipe(
             settings.prompt,
             image=source,

@@ -9,9 +9,9 @@ import torch
 from ..families.abilities import Abilities
 from ..families.contract import DrawingModel, DrawingProcessor
 from ..families.registry import abilities_of
-from ..pipelines import WallarooPipeline
 from .answer_writers import AnswersListener
 from .batching import Job
+from .quiet_pipeline import QuietPipeline
 from .requests import Answer, Drawing, Picture, Preview
 
 
@@ -32,8 +32,8 @@ class Engine:
         self._always = self.abilities.check_settings({"window": window})
 
     @functools.cached_property
-    def _pipe(self) -> WallarooPipeline:
-        return WallarooPipeline(model=self.model, processor=self.processor, device=self.model.device)
+    def _pipe(self) -> QuietPipeline:
+        return QuietPipeline(model=self.model, processor=self.processor, device=self.model.device)
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Computes jobs of one group and reports what comes out through them.
@@ -50,7 +50,7 @@ class Engine:
         settings = requests[0].settings
         height, width = (None, None) if settings.fits_source else settings.size
 
-        def on_step(_: WallarooPipeline, step: int, num_steps: int, details: dict[str, Any]) -> bool:
+        def on_step(_: Any, step: int, num_steps: int, details: dict[str, Any]) -> bool:
             job = jobs[details["image"]]
             due = _preview_steps(num_steps, job.request.num_previews)
             if step + 1 in due and not job.cancelled:

@@ -18,6 +18,7 @@ from ..families.abilities import Abilities
 from ..families.settings import Setting, unknown_setting
 
 MAX_SEED = 2**62
+_LONGEST_NAME = 36  # characters of an unknown field's name that an answer repeats
 _MISSPELT = 0.7  # names that are as close as this are meant to be the same
 
 # Fields that change nothing here: labels, and hints for other services.
@@ -100,12 +101,13 @@ class DrawingBody(_Body):
         """As for every body, unless the field is likelier to be a setting: then it says which there are."""
         if name in cls.withheld:
             return f"`{name}` cannot be chosen by a request to this server; leave it out."
-        close = difflib.get_close_matches(name[:60], list(cls.model_fields), 1, _MISSPELT)
+        name = name[:_LONGEST_NAME]
+        close = difflib.get_close_matches(name, list(cls.model_fields), 1, _MISSPELT)
         names = {setting.name for setting in cls.settings}
         if not names or (close and close[0] not in names):
             return super().unknown(name)
-        sentence = unknown_setting(name[:60], cls.settings, cls.who)
-        return sentence if close else f"{sentence.rstrip('.')}, and it is not a field otherwise; leave it out."
+        sentence = unknown_setting(name, cls.settings, cls.who)
+        return sentence if close else f"{sentence.rstrip('.')}; this is not a field, so leave it out."
 
     def given(self) -> dict[str, Any]:
         """The settings that were given, by name."""

@@ -106,7 +106,9 @@ def _tabs(engine: Engine, language: gr.Radio, words: Words) -> None:
     parts = {name: takers[name][0](engine, language, words) for name in others}
     if understands:
         chat_tab(engine, words)
-    for name, button in {} if drawing is None else drawing.buttons.items():
+    if drawing is None:
+        return
+    for name, button in drawing.buttons.items():
         picture = parts[name].picture
         carried = button.click(
             lambda path: gr.update() if path is None else path, drawing.chosen, picture, show_progress="hidden"

@@ -107,7 +107,7 @@ class DrawingBody(_Body):
         if not names or (close and close[0] not in names):
             return super().unknown(name)
         sentence = unknown_setting(name, cls.settings, cls.who)
-        return sentence if close else f"{sentence.rstrip('.')}; this is not a field, so leave it out."
+        return sentence if sentence.endswith("?") else f"{sentence.rstrip('.')}; this is not a field, so leave it out."
 
     def given(self) -> dict[str, Any]:
         """The settings that were given, by name."""
@@ -143,8 +143,9 @@ def _annotation(setting: Setting) -> Any:
     if setting.type is bool:
         return bool | None
     if setting.is_number and setting.choices is None:
-        low = {"gt" if setting.above_minimum else "ge": setting.minimum}
-        return Annotated[setting.type, BeforeValidator(_as_number), Field(**low, le=setting.maximum)] | None
+        least, above = (None, setting.minimum) if setting.above_minimum else (setting.minimum, None)
+        bounds = Field(ge=least, gt=above, le=setting.maximum)
+        return Annotated[setting.type, BeforeValidator(_as_number), bounds] | None
     return Annotated[setting.type | str, BeforeValidator(functools.partial(_checked, setting))] | None
 
 

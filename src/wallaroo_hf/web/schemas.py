@@ -145,7 +145,7 @@ def _annotation(setting: Setting) -> Any:
     if setting.is_number and setting.choices is None:
         least, above = (None, setting.minimum) if setting.above_minimum else (setting.minimum, None)
         bounds = Field(ge=least, gt=above, le=setting.maximum)
-        return Annotated[setting.type, BeforeValidator(_as_number), bounds] | None
+        return Annotated[setting.type, bounds, BeforeValidator(_as_number)] | None
     return Annotated[setting.type | str, BeforeValidator(functools.partial(_checked, setting))] | None
 
 

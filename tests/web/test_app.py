@@ -202,7 +202,7 @@ def test_sliders(engine):
 
     def sliders():
         made = [one for one in build_app(engine).blocks.values() if type(one).__name__ == "Slider"]
-        return {one.elem_id: (one.minimum, one.maximum, one.value) for one in made if one.elem_id != "count"}
+        return {one.elem_classes[0]: (one.minimum, one.maximum, one.value) for one in made if one.elem_classes}
 
     defaults = {name: engine.abilities.setting(name).default for name in ("guidance_scale", "temperature")}
     guidance, temperature = defaults["guidance_scale"], defaults["temperature"]

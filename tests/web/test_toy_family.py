@@ -230,11 +230,26 @@ def test_tabs_are_what_it_can_do(engine):
 
 
 def test_sliders_are_its_settings(engine):
-    sliders = {one.elem_id: one for one in _components(engine) if type(one).__name__ == "Slider"}
-    steps, guidance = sliders["set-num_inference_steps"], sliders["set-guidance_scale"]
-    assert set(sliders) == {"count", "set-num_inference_steps", "set-guidance_scale"}
-    assert (steps.minimum, steps.maximum, steps.value, steps.step) == (1, 8, 4, 1) and steps.label == "Steps"
-    assert (guidance.minimum, guidance.maximum, guidance.value) == (1, 5, 2) and guidance.label == "Guidance"
+    from wallaroo_hf.web.app_parts import slider_values
+
+    sliders = {one.label: one for one in _components(engine) if type(one).__name__ == "Slider"}
+    steps, guidance = sliders["Steps"], sliders["Guidance"]
+    assert set(sliders) == {"Pictures", "Steps", "Guidance"}
+    assert (steps.minimum, steps.maximum, steps.value, steps.step) == (1, 8, 4, 1)
+    assert (guidance.minimum, guidance.maximum, guidance.value) == (1, 5, 2)
+    values = slider_values(engine, [4.0, 2])
+    assert values == {"num_inference_steps": 4, "guidance_scale": 2.0} and isinstance(
+        values["num_inference_steps"], int
+    )
+
+
+def test_sliders_without_a_name_of_ours_have_the_settings_own(engine):
+    strength = Setting(
+        "strength", float, "draw", 0.5, "How far from the source.", minimum=0, maximum=1, above_minimum=True
+    )
+    engine.abilities = dataclasses.replace(engine.abilities, settings=(strength,))
+    (slider,) = [one for one in _components(engine) if getattr(one, "label", None) == "strength"]
+    assert (slider.minimum, slider.maximum, slider.value, slider.info) == (0.01, 1, 0.5, strength.help)
 
 
 def test_draws_by_steps(engine, monkeypatch):

@@ -70,26 +70,25 @@ def sampling(engine: Engine, words: Words) -> list[gr.Slider]:
 
 def slider_values(engine: Engine, values: Sequence[Any]) -> dict[str, Any]:
     """What the sliders say, by the settings' names."""
-    return {setting.name: value for setting, value in zip(engine.sliders, values, strict=True)}
+    # a whole number may come as 4.0
+    return {setting.name: setting.type(value) for setting, value in zip(engine.sliders, values, strict=True)}
 
 
 def _slider(setting: Setting, words: Words) -> gr.Slider:
     low, high = _range(setting)
     step = 1 if setting.type is int else 0.01 if high - low <= _FINE else 0.1
     low = low + step if setting.above_minimum and low == setting.minimum else low
-    if setting.name in TEXTS:
-        label = text(setting.name, "en")
-        slider = gr.Slider(low, high, setting.default, step=step, label=label, elem_id=f"set-{setting.name}")
-        return words.label(slider, setting.name)
-    return gr.Slider(
+    is_named = setting.name in TEXTS
+    slider = gr.Slider(
         low,
         high,
         setting.default,
         step=step,
-        label=setting.name,
-        info=setting.help,
-        elem_id=f"set-{setting.name}",
+        label=text(setting.name, "en") if is_named else setting.name,
+        info=None if is_named else setting.help,
+        elem_classes=f"set-{setting.name}",
     )
+    return words.label(slider, setting.name) if is_named else slider
 
 
 def _range(setting: Setting) -> tuple[float, float]:

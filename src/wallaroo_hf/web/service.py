@@ -84,6 +84,12 @@ class Service:
     def check_text(self, what: str, text: str, param: str, max_chars: int) -> None:
         """Refuses text that is too long, no Unicode, or would end the turn that it is put in.
 
+        Args:
+            what: what it is called in the message.
+            text: what a user says.
+            param: the field that it came in.
+            max_chars: its longest.
+
         Raises:
             ApiError: 400.
         """
@@ -164,6 +170,12 @@ class Service:
         self, options: ImageOptions | ChatBody, prompt: str, source: Image.Image | None, previews: int = 0
     ) -> list[Job]:
         """Jobs for the images that a request asks for, after all checks that need no model.
+
+        Args:
+            options: what was asked for.
+            prompt: what to draw, or how to edit.
+            source: the image to edit, or None.
+            previews: most unfinished states of each image that are reported.
 
         Raises:
             ApiError: 400, so that nothing that cannot be drawn from enters the queue.

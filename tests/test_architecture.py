@@ -16,13 +16,14 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "wallaroo_hf"
 FILES = sorted(SOURCE.rglob("*.py"))
 # room -> rooms it may import from (itself always)
-_CORE = {"files", "families", "layout", "processing", "generation", "modeling"}
+_CORE = {"files", "families", "pictures", "layout", "processing", "generation", "modeling"}
 ALLOWED = {
     "files": {"_version"},
     "families": {"files"},
+    "pictures": {"files", "families"},
     "layout": {"files", "families"},
     "scenes": {"families", "files"},
-    "processing": {"files", "families", "layout"},
+    "processing": {"files", "families", "pictures", "layout"},
     "generation": {"families", "layout"},
     "modeling": {"files", "families", "layout", "generation"},
     "conversion": _CORE - {"generation"},
@@ -30,7 +31,7 @@ ALLOWED = {
     "conversation": {"families"},
     "training": {*_CORE, "_version", "scenes"},
     "evaluation": {*_CORE, "_version", "scenes", "training"},
-    "web": {*_CORE, "_version", "conversation", "pipelines"},
+    "web": {"files", "families", "pictures", "_version", "conversation", "pipelines"},
     "cli": {
         *(*_CORE, "_registration", "_version", "conversation", "conversion", "evaluation", "pipelines", "scenes"),
         *("training", "web"),
@@ -42,7 +43,8 @@ ALLOWED = {
     "__main__": {"cli"},
 }
 _LIGHT = {"torch", "transformers", "numpy", "PIL", "safetensors"}
-HEAVY = {"layout": _LIGHT, "files": {"torch", "transformers", "numpy"}, "families": _LIGHT}
+_NO_TENSORS = {"torch", "transformers"}
+HEAVY = {"layout": _LIGHT, "files": {*_NO_TENSORS, "numpy"}, "families": _LIGHT, "pictures": _NO_TENSORS}
 OUTSIDE_OF_SCENES = {"numpy", "PIL", "datasets"}  # beside the standard library
 
 
@@ -83,6 +85,22 @@ def test_dependencies_flow_one_way(path):
         assert not outside & HEAVY.get(room, set())
     if room == "scenes":
         assert outside <= {*sys.stdlib_module_names, *OUTSIDE_OF_SCENES}
+
+
+DOORS = ("web",)  # rooms that know the contract only
+OF_FAMILIES = (
+    *("showo2", "hieraquery", "has_editing", "line_breaks", "vq_model", "image_token_size", "target_grid_hw"),
+    *(r"\.buckets", "first_image_token_id", "generate_start_token_id", r"isinstance\((self\.)?model", "model_type"),
+    r"ForConditionalGeneration",
+)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if _room(path) in DOORS], ids=lambda path: str(path.relative_to(SOURCE))
+)
+def test_doors_know_no_family(path):
+    text = path.read_text(encoding="utf-8")
+    assert [word for word in OF_FAMILIES if re.search(word, text, re.IGNORECASE)] == []
 
 
 PUBLIC_TWICE = {"app.py"}  # the command's file bears the command's name, and people import `web.app.launch`

@@ -19,7 +19,7 @@ from PIL import Image, ImageChops
 import hostile
 from golden import GoldenSet
 from helpers import picture
-from wallaroo_hf.processing.opening import MAX_PIXELS, ImageError, open_image
+from wallaroo_hf.pictures.opening import MAX_PIXELS, ImageError, open_image
 
 from .kind import Kind, Refused
 from .made_up import of_other_range

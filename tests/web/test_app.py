@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 
@@ -16,6 +17,7 @@ from wallaroo_hf.files.saved_pictures import slug
 pytest.importorskip("gradio", reason="the web page needs gradio: pip install 'wallaroo-hf[app]'")
 
 from wallaroo_hf.web import app_edit, app_texts
+from wallaroo_hf.web.app import build_app
 from wallaroo_hf.web.app_engine import Drawing, Engine, Settings
 
 PROMPT = "a red heart to the left of a blue star"
@@ -193,6 +195,32 @@ def test_every_word_is_there_in_both_languages():
             language: sorted(part.split("}")[0] for part in text.split("{")[1:]) for language, text in words.items()
         }
         assert fields["en"] == fields["zh"], key
+
+
+def test_sliders(engine):
+    """Those that there always were; guidance goes to the end of what does well, else to twice the default."""
+
+    def sliders():
+        made = [one for one in build_app(engine).blocks.values() if type(one).__name__ == "Slider"]
+        return {one.elem_classes[0]: (one.minimum, one.maximum, one.value) for one in made if one.elem_classes}
+
+    defaults = {name: engine.abilities.setting(name).default for name in ("guidance_scale", "temperature")}
+    guidance, temperature = defaults["guidance_scale"], defaults["temperature"]
+    plain = tuple(dataclasses.replace(one, sensible=None) for one in engine.abilities.settings)
+    engine.abilities = dataclasses.replace(engine.abilities, settings=plain)
+    assert sliders() == {
+        "set-guidance_scale": (0, max(2, 2 * guidance), guidance),
+        "set-guidance_min_p": (0, 1, engine.abilities.setting("guidance_min_p").default),
+        "set-temperature": (0, max(2, 2 * temperature), temperature),
+    }
+    known = tuple(
+        dataclasses.replace(one, sensible=(1.0, 2.5)) if one.name == "guidance_scale" else one for one in plain
+    )
+    engine.abilities = dataclasses.replace(engine.abilities, settings=known)
+    assert sliders()["set-guidance_scale"] == (1, max(2.5, guidance), guidance)
+    assert engine.notices(Settings("", 1, sampling={"guidance_scale": 3})) == [
+        "`guidance_scale` is 3; this checkpoint does well between 1 and 2.5, so expect less."
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------ in a browser

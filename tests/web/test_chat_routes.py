@@ -78,18 +78,19 @@ def test_long_chats_are_refused_before_their_images_are_computed(serve, monkeypa
 def test_guidance_reaches_what_auto_mode_draws(server, monkeypatch):
     """And the size is announced: the square one, or that of the image that the chat shows last."""
     seen = []
-    generate = type(server.service.engine.model).generate
+    converse = type(server.service.engine.model).converse
     monkeypatch.setattr(
-        type(server.service.engine.model), "generate", lambda *a, **k: (seen.append(k), generate(*a, **k))[1]
+        type(server.service.engine.model),
+        "converse",
+        lambda model, batch, **k: (seen.append({**batch, **k}), converse(model, batch, **k))[1],
     )
     guidance = {"guidance_scale": 2.0, "guidance_min_p": 0.1}
     wide = {"type": "image_url", "image_url": {"url": data_uri(png(picture(1, 128, 48)))}}
     auto = {"modalities": ["text", "image"], "max_tokens": 1}
     for message, fields in ((_asks(text="Draw."), guidance), (_asks(wide), {})):
         assert server.request("/v1/chat/completions", {"messages": [message], **auto, **fields})[0] == 200
-    first, second = (k for k in seen if k["generation_mode"] == "auto")
-    assert (first["guidance_scale"], first["guidance_min_p"]) == (2.0, 0.1)
-    assert (second["guidance_scale"], second["guidance_min_p"]) == (None, None)
+    first, second = (k for k in seen if k["mode"] == "auto")
+    assert first["drawing"] == guidance and second["drawing"] == {}
     processor = server.service.processor
     said = [processor.tokenizer.decode(k["input_ids"][0]) for k in (first, second)]
     listed = [grid.nearest_indicator(edge, processor.indicator_sizes) for edge in (32, 32)]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from helpers import picture
 from running_server import data_uri, picture_in, png
-from wallaroo_hf.processing.opening import FORMATS, decode_image
+from wallaroo_hf.pictures.opening import FORMATS, decode_image
 from wallaroo_hf.web.errors import ApiError
 from wallaroo_hf.web.picture_decoders import Decoders
 from wallaroo_hf.web.turns import Turns

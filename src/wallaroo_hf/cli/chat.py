@@ -109,7 +109,7 @@ class _Loop:
                 typer.echo("Stopped; the chat is as it was.", err=True)
 
     def _take(self, line: str) -> None:
-        from ..processing.image_processor import open_image
+        from ..pictures.opening import open_image
 
         if line == "/help":
             typer.echo(HELP)

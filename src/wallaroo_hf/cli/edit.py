@@ -36,7 +36,7 @@ def edit(
         raise ValueError(f"The picture comes first, then what to change, such as {example}")
     require_words(instruction, "what to change", example)
     require_picture_output(output, num_images)
-    from ..processing.image_processor import open_image
+    from ..pictures.opening import open_image
     from . import running
 
     options.quiet()

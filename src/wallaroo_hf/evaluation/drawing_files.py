@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..files.whole import new_folder
-from ..processing.opening import open_image
+from ..pictures.opening import open_image
 from .benchmarks import BENCHMARKS
 from .drawing_manifest import IMAGES, SAMPLES, Drawing, Manifest
 from .drawing_plans import ScoredFile

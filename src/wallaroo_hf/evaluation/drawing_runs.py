@@ -16,7 +16,7 @@ from ..families.benchmark_recipe import Recipe
 from ..families.contract import DrawingModel, DrawingProcessor
 from ..families.registry import abilities_of
 from ..files.whole import new_file
-from ..processing.image_processor import open_image
+from ..pictures.opening import open_image
 from .drawing_files import missing_samples, publish, sample_path
 from .drawing_manifest import IMAGES, Drawing, Manifest, digest
 from .drawing_plans import Plan

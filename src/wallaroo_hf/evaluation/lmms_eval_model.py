@@ -20,7 +20,7 @@ from ..families.registry import abilities_of, find_family, load, read_abilities
 from ..files.built_in import FOLDER
 from ..files.checkpoint_files import find_checkpoint
 from ..files.whole import new_file
-from ..processing.image_processor import open_image
+from ..pictures.opening import open_image
 from .answers import Piece, answer
 from .drawing_runs import draw_pictures
 from .recipes import check_recipe, find_recipe

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..files.whole import new_file
-from ..processing.opening import open_image
+from ..pictures.opening import open_image
 from ..scenes import render
 from ..training.reports import contact_sheet
 from .items import TASKS, Item

@@ -7,7 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Setting", "SettingsAsAttributes", "UnknownSettingError", "check_settings", "sensible_notices"]
+__all__ = [
+    "Setting",
+    "SettingsAsAttributes",
+    "UnknownSettingError",
+    "check_settings",
+    "sensible_notices",
+    "unknown_setting",
+]
 
 
 class UnknownSettingError(ValueError):
@@ -150,12 +157,19 @@ def check_settings(given: Mapping[str, Any], settings: Sequence[Setting], who: s
         if value is None:
             continue
         if name not in known:
-            raise UnknownSettingError(_unknown(name, known.values(), who))
+            raise UnknownSettingError(unknown_setting(name, known.values(), who))
         checked[name] = known[name].check(value)
     return checked
 
 
-def _unknown(name: str, settings: Iterable[Setting], who: str) -> str:
+def unknown_setting(name: str, settings: Iterable[Setting], who: str) -> str:
+    """The sentence about a setting that there is not: it names those that there are, and the one that was probably meant.
+
+    Args:
+        name: as it was given.
+        settings: what there is.
+        who: what has them.
+    """
     names = [setting.name for setting in settings]
     close = difflib.get_close_matches(name, names, 1)
     hint = f"; did you mean `{close[0]}`?" if close else "."

@@ -209,7 +209,8 @@ def converse(
         for index, (row, one) in enumerate(zip(rows, _each_row(model, batch), strict=True)):
             generator = None if generators is None else generators[index]
             sampled = None if generator is None or text.temperature == 0 else [generator]
-            own = dataclasses.replace(arguments, generator=generator)
+            # a copy, so that a seed's pictures do not depend on how many words were sampled before them
+            own = dataclasses.replace(arguments, generator=None if generator is None else generator.clone_state())
             kwargs = {**one, "do_sample": True, **_following([row], sampled, text)}
             model._alternate(own, None, kwargs, sampling)
     return [row.answer for row in rows]

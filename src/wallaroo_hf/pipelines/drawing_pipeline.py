@@ -13,7 +13,7 @@ from ..families.abilities import EDITING, Abilities
 from ..families.contract import DrawnImages, Step
 from ..families.registry import abilities_of
 from ..families.settings import UnknownSettingError
-from ..processing.image_processor import open_image
+from ..pictures.opening import open_image
 from .pipeline_model import RefusingMixin
 from .saving import WholeCheckpointMixin
 
@@ -176,7 +176,7 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
         for notice in dict.fromkeys(
             notice for prompt in inputs["prompt"] for notice in self.abilities.notices(given, str(prompt))
         ):
-            warnings.warn(notice, stacklevel=4)
+            self._notify(notice)
         batch = self.processor(
             text=inputs["prompt"],
             images=sources if any(source is not None for source in sources) else None,
@@ -185,6 +185,10 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
             **arguments,
         ).to(dtype=self.model.dtype)
         return {"batch": batch.data, "sources": sources}
+
+    def _notify(self, notice: str) -> None:
+        """Says what whoever called should know; doors that say it elsewhere override it."""
+        warnings.warn(notice, stacklevel=5)
 
     def _forward(
         self,

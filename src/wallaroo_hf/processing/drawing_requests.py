@@ -10,7 +10,7 @@ from PIL import Image
 from ..families import sizes
 from ..layout import prompt_texts
 from ..layout.special_tokens import IM_START, IMAGE_PAD, VISION_END, VISION_START
-from .image_processor import flatten_images, open_image
+from ..pictures.opening import flatten_images, open_image
 from .refused_words import refuse_in_rendered, refuse_special_tokens
 
 # Far beyond the 4,096 tokens that rows of any training stage had; longer prompts would only fill memory.

@@ -8,8 +8,8 @@ from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from ..layout.grid import contain_and_pad, cover_and_crop
-from .opening import flatten_images, open_image
-from .pixels import is_array
+from ..pictures.opening import flatten_images, open_image
+from ..pictures.pixels import is_array
 
 FITS = ("crop", "pad")
 
@@ -35,7 +35,7 @@ class WallarooImageProcessor(Qwen2VLImageProcessorPil):
     """
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """Pictures as every other picture is opened, see [`wallaroo_hf.processing.opening.open_image`]; arrays stay as they
+        """Pictures as every other picture is opened, see [`wallaroo_hf.pictures.opening.open_image`]; arrays stay as they
         are, whose scale and order of channels the caller may say (`do_rescale`, `input_data_format`).
         """
         if isinstance(image_url_or_urls, (list, tuple)):

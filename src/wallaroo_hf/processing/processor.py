@@ -16,11 +16,12 @@ from ..families.vocabulary import KnownWords
 from ..files.whole_text import refuse_halves
 from ..layout import grid, prompt_texts
 from ..layout.special_tokens import END_OF_LINE, IMAGE_PAD, RELEASED_INDICATOR_SIZES, added_tokens
+from ..pictures.opening import open_image
 from .agreement import check_folder_agreement, read_model_config, take_first_image_token_id
 from .auto_preparation import AutoPreparationMixin
 from .batch import WallarooBatchFeature
 from .drawing_requests import check_mode_arguments, read_requests
-from .image_processor import WallarooImageProcessor, check_fit, open_image
+from .image_processor import WallarooImageProcessor, check_fit
 from .next_turn import continue_chat
 from .pieces import split_pieces
 from .refused_words import refuse_in_chats, refuse_in_rendered, refused_tokens

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
-from ..processing.opening import FORMATS, MAX_PIXELS, UNREADABLE, ImageError, decode_image, open_header, open_image
+from ..pictures.opening import FORMATS, MAX_PIXELS, UNREADABLE, ImageError, decode_image, open_header, open_image
 from .data.local_paths import local_path
 from .data.training_rows import Row, RowError
 
@@ -19,7 +19,7 @@ __all__ = ["IMAGE_FORMATS", "MAX_PIXELS", "check_picture", "open_picture", "open
 
 
 def open_picture(picture: Any) -> Image.Image:
-    """Opens a picture of a row as every other picture is opened, see [`wallaroo_hf.processing.opening.open_image`].
+    """Opens a picture of a row as every other picture is opened, see [`wallaroo_hf.pictures.opening.open_image`].
 
     Args:
         picture: a path of this machine, the `{"bytes", "path"}` of `datasets`, bytes, a PIL image or an array.

@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.integrations import TensorBoardCallback, WandbCallback
 
 from ..files.parsing import parse_json
-from ..processing.image_processor import open_image
+from ..pictures.opening import open_image
 from ..processing.processor import WallarooProcessor
 from ..processing.refused_words import refuse_special_tokens, refused_tokens
 from .reports import contact_sheet

@@ -1,4 +1,4 @@
-"""`build_app`: one page to draw, edit, ask and chat. Everything is served from this machine."""
+"""`build_app`: one page to draw, edit, ask and chat, as far as the checkpoint can. All is served from this machine."""
 
 import os
 
@@ -6,11 +6,12 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio i
 
 import gradio as gr
 
+from ..families.abilities import UNDERSTANDING
 from . import app_style as style
 from .app_draw import draw_tab
 from .app_edit import edit_tab
 from .app_engine import Engine
-from .app_parts import Part, Words
+from .app_parts import Words
 from .app_talk import ask_tab, chat_tab
 from .app_texts import LANGUAGES
 
@@ -41,11 +42,7 @@ def build_app(engine: Engine) -> gr.Blocks:
             )
         words.updates.append((head, lambda code: gr.update(value=style.header(code, engine.name))))
         with gr.Tabs(elem_id="tabs"):
-            drawing = draw_tab(engine, language, words)
-            editing = edit_tab(engine, language, words)
-            asking = ask_tab(engine, language, words)
-            chat_tab(engine, words)
-        _connect_tabs(drawing, editing, asking)
+            _tabs(engine, language, words)
         changed = [component for component, _ in words.updates]
         language.change(
             lambda name: [update(LANGUAGES[name]) for _, update in words.updates],
@@ -81,7 +78,7 @@ def launch(engine: Engine, host: str, port: int | None, open_browser: bool) -> t
         ssr_mode=False,
         max_file_size="64mb",
         theme=_theme(),
-        css=style.CSS + style.shape_css(engine.processor.buckets),
+        css=style.CSS + style.shape_css(engine.abilities.sizes),
         allowed_paths=[str(engine.output)],
         prevent_thread_lock=True,
     )
@@ -99,10 +96,21 @@ def _theme() -> gr.themes.Base:
     return theme.set(**plain, block_shadow="none", block_border_width="0px", block_background_fill="transparent")
 
 
-def _connect_tabs(drawing: Part, editing: Part, asking: Part) -> None:
-    """Buttons that carry a drawn picture to another tab."""
-    for name, part in (("edit", editing), ("ask", asking)):
-        carried = drawing.buttons[name].click(
-            lambda path: gr.update() if path is None else path, drawing.chosen, part.picture, show_progress="hidden"
+def _tabs(engine: Engine, language: gr.Radio, words: Words) -> None:
+    """A tab for each thing that the checkpoint can do, and buttons that carry a drawn picture to another one."""
+    abilities = engine.abilities
+    understands = UNDERSTANDING in abilities.tasks
+    takers = {"edit": (edit_tab, abilities.edits), "ask": (ask_tab, understands)}
+    others = [name for name, (_, is_there) in takers.items() if is_there]
+    drawing = draw_tab(engine, language, words, others) if abilities.draws else None
+    parts = {name: takers[name][0](engine, language, words) for name in others}
+    if understands:
+        chat_tab(engine, words)
+    if drawing is None:
+        return
+    for name, button in drawing.buttons.items():
+        picture = parts[name].picture
+        carried = button.click(
+            lambda path: gr.update() if path is None else path, drawing.chosen, picture, show_progress="hidden"
         )
-        carried.then(None, part.picture, None, js=_OPENS_TAB % name)
+        carried.then(None, picture, None, js=_OPENS_TAB % name)

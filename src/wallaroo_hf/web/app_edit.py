@@ -9,7 +9,7 @@ from PIL import Image
 
 from . import app_style as style
 from .app_engine import Drawing, Engine, Settings
-from .app_parts import EVENT, Part, Words, answers, noted, sampling, stopper, tab
+from .app_parts import EVENT, Part, Words, answers, noted, sampling, slider_values, stopper, tab, warn
 from .app_texts import LANGUAGES, text
 
 __all__ = ["edit_tab"]
@@ -35,17 +35,8 @@ def edit_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
 
     source, instruction, seed = controls[:3]
 
-    def edit(
-        path: str | None,
-        said: str,
-        number: float,
-        new: bool,
-        scale: float,
-        share: float,
-        heat: float,
-        name: str,
-        request: gr.Request,
-    ) -> Iterator[dict[Any, Any]]:
+    def edit(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
+        path, said, number, new, *sliders, name = values
         code = LANGUAGES[name]
         if path is None:
             raise gr.Error(text("no_picture", code))
@@ -53,9 +44,10 @@ def edit_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
         with noted():
             picture = engine.open(path)
         before = style.enlarged(picture)
-        settings = Settings(said, first, 1, guidance_scale=scale, guidance_min_p=share, temperature=heat)
+        settings = Settings(said, first, 1, sampling=slider_values(engine, sliders))
+        warn(engine, settings)
         for step in answers(engine.draw(request.session_hash or "", settings, picture)):
-            update: dict[Any, Any] = {line: style.progress(step, code), seed: first}
+            update: dict[Any, Any] = {line: style.progress(step, code, engine.abilities.progress_unit), seed: first}
             image = step.images[0] if step.images else None
             if image is not None:
                 update[slider] = (before, _after(engine, image, before, step))
@@ -98,7 +90,7 @@ def _after(engine: Engine, image: Image.Image, before: Image.Image, step: Drawin
     """The edit at the size of what it is compared with; rows that are missing show the source."""
     if step.finished and not step.stopped:
         return image.resize(before.size, Image.Resampling.LANCZOS)
-    height = round(image.height * step.of / step.shown[0])
+    height = round(image.height * engine.missing_rows(step.shown[0], step.of))
     canvas, drawn = (Image.new("RGB", (image.width, height)) for _ in range(2))
     canvas.paste(image)
     drawn.paste("white", (0, 0, *image.size))

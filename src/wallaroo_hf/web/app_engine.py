@@ -5,7 +5,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,14 +13,17 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import StoppingCriteriaList, TextStreamer
 
 from ..conversation import Conversation
+from ..families.abilities import Abilities
+from ..families.contract import Answer, DrawingModel, DrawingProcessor, Step, TextSettings
+from ..families.registry import abilities_of
+from ..families.settings import Setting
+from ..families.text_decoder import TextDecoder
 from ..files.saved_pictures import save_png, slug
-from ..generation.streamers import StreamerStopped
-from ..pipelines import WallarooPipeline
-from ..processing.opening import FORMATS, MAX_PIXELS, open_image
+from ..pictures.opening import FORMATS, MAX_PIXELS, open_image
 from .picture_decoders import Decoders
+from .quiet_pipeline import QuietPipeline
 
 __all__ = ["Drawing", "Engine", "Settings", "on_canvas"]
 
@@ -30,7 +33,16 @@ _PREVIEW_PAUSE = 0.12  # seconds between two looks at one image: decoding rows c
 
 @dataclass(frozen=True)
 class Settings:
-    """What a drawing or an edit was asked for; None = the checkpoint's default."""
+    """What a drawing or an edit was asked for; None = the checkpoint's default.
+
+    Attributes:
+        prompt: what to draw, or to change.
+        seed: of the first picture; the next one has the next seed.
+        count: how many pictures.
+        negative_prompt: what to steer away from.
+        height, width: in pixels.
+        sampling: settings of the checkpoint, by name.
+    """
 
     prompt: str
     seed: int
@@ -38,9 +50,7 @@ class Settings:
     negative_prompt: str | None = None
     height: int | None = None
     width: int | None = None
-    guidance_scale: float | None = None
-    guidance_min_p: float | None = None
-    temperature: float | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -48,9 +58,9 @@ class Drawing:
     """How far a drawing is.
 
     Attributes:
-        images: one per picture: the rows so far, or None before the first one.
-        shown: rows that each image has; they may be fewer than are drawn, because not every row is looked at.
-        rows, of: rows that the slowest picture has, and rows of all.
+        images: one per picture: what is there of it, or None before the first row or step.
+        shown: rows (or steps) that each image has; they may be fewer than are drawn, because not every one is looked at.
+        rows, of: rows (or steps) that the slowest picture has, and those of all.
         seconds: since it began.
         finished, stopped: whether it is over, and whether before its end.
         files: the saved pictures by their number, when it is over.
@@ -75,11 +85,39 @@ class Engine:
         output: the folder that pictures are saved in.
     """
 
-    def __init__(self, model: Any, processor: Any, name: str, output: Path) -> None:
+    def __init__(self, model: DrawingModel, processor: DrawingProcessor, name: str, output: Path) -> None:
         self.model, self.processor, self.name, self.output = model, processor, name, output
+        self.abilities: Abilities = abilities_of(model, processor)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="wallaroo")
         self._decoders = Decoders(_SECONDS_PER_PICTURE)
         self._stops: dict[tuple[str, str], threading.Event] = {}  # by session and tab
+
+    @property
+    def sliders(self) -> list[Setting]:
+        """The settings that the page offers: numbers between bounds, or with a sensible range, that do something.
+
+        One whose default is its upper bound (a `top_p` of 1) is switched off.
+        """
+        return [
+            setting
+            for setting in self.abilities.settings
+            if setting.is_number
+            and setting.stage == "draw"
+            and setting.default is not None
+            and (setting.sensible is not None or None not in (setting.minimum, setting.maximum))
+            and (setting.maximum is None or setting.default < setting.maximum)
+        ]
+
+    def missing_rows(self, done: int, total: int) -> float:
+        """How many times as high as its preview a picture is, of which so many rows (or steps) are done.
+
+        Families that draw by steps show the whole picture from the first one on.
+        """
+        return total / done if self.abilities.progress_unit == "row" else 1.0
+
+    def notices(self, settings: Settings) -> list[str]:
+        """What somebody should know who asks for this: a sentence each."""
+        return self.abilities.notices(settings.sampling, settings.prompt)
 
     def stop(self, session: str, tab: str) -> None:
         """Ends what a session is having made in a tab (`"draw"`, `"edit"`, `"ask"`, `"chat"`), after the row or word."""
@@ -107,13 +145,14 @@ class Engine:
         Raises:
             ValueError: for settings or a source that will not do.
         """
+        self.abilities.check_settings(settings.sampling)
         picture = None if source is None else self.open(source)
         state = Drawing([None] * settings.count, [0] * settings.count)
         rows = [0] * settings.count
         looked = [-math.inf] * settings.count
         began = time.monotonic()
 
-        def follow(pipe: WallarooPipeline, step: int, num_steps: int, details: dict[str, Any]) -> bool:
+        def follow(pipe: Any, step: int, num_steps: int, details: dict[str, Any]) -> bool:
             image = details["image"]
             rows[image], state.of = step + 1, num_steps
             if time.monotonic() - looked[image] > _PREVIEW_PAUSE or step + 1 == num_steps:
@@ -156,8 +195,7 @@ class Engine:
         news: queue.SimpleQueue[str] = queue.SimpleQueue()
         said = ""
         with self._stoppable(session, "ask") as stop:
-            teller = _Teller(self.processor.tokenizer, news, stop)
-            future = self._worker.submit(self._answer, images, question, teller)
+            future = self._worker.submit(self._answer, images, question, _Teller(self.processor, news, stop))
             for bit in _all(news, future):
                 said += bit
                 yield said
@@ -189,7 +227,7 @@ class Engine:
             nonlocal drawing
             image = preview()
             if image is not None:
-                pieces[len(pieces) - drawing :] = [on_canvas(image, of / rows)]
+                pieces[len(pieces) - drawing :] = [on_canvas(image, self.missing_rows(rows, of))]
                 drawing = rows < of
                 news.put(list(pieces))
             return not stop.is_set()
@@ -219,19 +257,17 @@ class Engine:
                 del self._stops[session, tab]
 
     def _pipeline_call(self, settings: Settings, source: Image.Image | None, follow: Callable[..., bool]) -> Any:
-        pipe = WallarooPipeline(model=self.model, processor=self.processor, device=self.model.device)
+        pipe = QuietPipeline(model=self.model, processor=self.processor, device=self.model.device)
         return pipe(
             settings.prompt,
             image=source,
             negative_prompt=settings.negative_prompt or None,
             height=settings.height,
             width=settings.width,
-            guidance_scale=settings.guidance_scale,
-            guidance_min_p=settings.guidance_min_p,
-            temperature=settings.temperature,
             num_images_per_prompt=settings.count,
             generator=[torch.Generator().manual_seed(settings.seed + index) for index in range(settings.count)],
             callback_on_step_end=follow,
+            **settings.sampling,
         )
 
     def _path(self, prompt: str, seed: int, partial: bool) -> Path:
@@ -240,7 +276,8 @@ class Engine:
 
     def _save(self, image: Image.Image, settings: Settings, index: int, partial: bool) -> Path:
         seed = settings.seed + index
-        about = {key: value for key, value in vars(settings).items() if key not in ("prompt", "seed", "count")}
+        about = {key: getattr(settings, key) for key in ("negative_prompt", "height", "width")}
+        about |= {slider.name: settings.sampling.get(slider.name) for slider in self.sliders} | dict(settings.sampling)
         path = self._path(settings.prompt, seed, partial)
         return save_png(image, path, settings.prompt, seed, {"model": self.name, **about})
 
@@ -248,30 +285,40 @@ class Engine:
         content = [{"type": "image"} for _ in images] + [{"type": "text", "text": question}]
         chat = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         inputs = self.processor(text=[chat], images=images or None, return_tensors="pt")
-        self.model.generate(
-            **inputs.to(self.model.device, dtype=self.model.dtype),
-            do_sample=False,
-            max_new_tokens=512,
-            streamer=teller,
-            stopping_criteria=StoppingCriteriaList([StreamerStopped(teller)]),
+        self.model.converse(
+            inputs.to(self.model.device, dtype=self.model.dtype),
+            mode="text",
+            follow=teller,
+            generators=None,
+            max_new_tokens=[512],
+            text=TextSettings(),
+            drawing={},
         )
 
 
-class _Teller(TextStreamer):
-    """Passes an answer on as it comes, until it is told to stop."""
+class _Teller:
+    """Passes an answer on as it comes, until it is told to stop; see [`wallaroo_hf.families.contract.Listener`]."""
 
-    def __init__(self, tokenizer: Any, news: "queue.SimpleQueue[str]", stop: threading.Event) -> None:
-        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self.news, self.stop = news, stop
+    def __init__(self, processor: DrawingProcessor, news: "queue.SimpleQueue[str]", stop: threading.Event) -> None:
+        self.text, self.news, self.stop = TextDecoder.of(processor), news, stop
 
-    @property
-    def stopped(self) -> bool:
-        """Whether nobody wants to hear more."""
-        return self.stop.is_set()
+    def token(self, row: int, id: int) -> bool:
+        """A token of text."""
+        self.news.put(self.text.put(id))
+        return not self.stop.is_set()
 
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """Called with each whole word."""
-        self.news.put(text)
+    def image_begins(self, row: int) -> None:
+        """Answers to questions hold no pictures."""
+
+    def image_step(self, row: int, step: Step) -> None:
+        """Answers to questions hold no pictures."""
+
+    def image_done(self, row: int, pixels: torch.Tensor, num_tokens: int) -> None:
+        """Answers to questions hold no pictures."""
+
+    def ended(self, row: int, answer: Answer) -> None:
+        """The answer is complete."""
+        self.news.put(self.text.end())
 
 
 def _all(news: "queue.SimpleQueue[Any]", future: "Future[Any]") -> Iterator[Any]:

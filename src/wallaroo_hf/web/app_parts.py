@@ -1,20 +1,22 @@
 """What the tabs of the web page share."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import gradio as gr
 
-from .app_engine import Engine
-from .app_texts import text
+from ..families.settings import Setting
+from .app_engine import Engine, Settings
+from .app_texts import TEXTS, text
 
-__all__ = ["EVENT", "Part", "Words", "answers", "noted", "sampling", "stopper", "tab"]
+__all__ = ["EVENT", "Part", "Words", "answers", "noted", "sampling", "slider_values", "stopper", "tab", "warn"]
 
 T = TypeVar("T")
 # of everything that asks the model: the engine takes one at a time, a few may wait there
 EVENT: dict[str, Any] = {"show_progress": "hidden", "concurrency_id": "model", "concurrency_limit": 4}
+_FINE = 2  # sliders go at least this far, where they may, and up to it by hundredths
 
 
 @dataclass
@@ -60,21 +62,50 @@ class Part:
     chosen: Any = None
 
 
-def sampling(engine: Engine, words: Words) -> tuple[gr.Slider, gr.Slider, gr.Slider]:
-    """Sliders of guidance, the share that codes need to be guided to, and temperature, at the checkpoint's own settings."""
-    config = engine.model.generation_config
-    scale = getattr(config, "image_guidance_scale", None) or 3.0
-    share = getattr(config, "image_guidance_min_p", None) or 0.0
-    heat = getattr(config, "image_temperature", None) or 1.0
+def sampling(engine: Engine, words: Words) -> list[gr.Slider]:
+    """A slider for each of the engine's settings that have one, at the checkpoint's own value and in their order."""
     with gr.Row():
-        guidance = gr.Slider(1, 10, scale, step=0.1, label=text("guidance", "en"))
-        min_p = gr.Slider(0, 1, share, step=0.01, label=text("min_p", "en"))
-        temperature = gr.Slider(0.1, 2, heat, step=0.05, label=text("temperature", "en"))
-    return (
-        words.label(guidance, "guidance"),
-        words.label(min_p, "min_p"),
-        words.label(temperature, "temperature"),
+        return [_slider(setting, words) for setting in engine.sliders]
+
+
+def slider_values(engine: Engine, values: Sequence[Any]) -> dict[str, Any]:
+    """What the sliders say, by the settings' names."""
+    # a whole number may come as 4.0
+    return {setting.name: setting.type(value) for setting, value in zip(engine.sliders, values, strict=True)}
+
+
+def _slider(setting: Setting, words: Words) -> gr.Slider:
+    low, high = _range(setting)
+    step = 1 if setting.type is int else 0.01 if high - low <= _FINE else 0.1
+    low = low + step if setting.above_minimum and low == setting.minimum else low
+    is_named = setting.name in TEXTS
+    slider = gr.Slider(
+        low,
+        high,
+        setting.default,
+        step=step,
+        label=text(setting.name, "en") if is_named else setting.name,
+        info=None if is_named else setting.help,
+        elem_classes=f"set-{setting.name}",
     )
+    return words.label(slider, setting.name) if is_named else slider
+
+
+def _range(setting: Setting) -> tuple[float, float]:
+    """From where to where a slider goes: what does well, as far as it is known, else up to twice the default."""
+    low = setting.minimum or 0
+    high = max(2 * setting.default, _FINE)
+    if setting.sensible is not None:
+        low, high = setting.sensible
+    elif setting.maximum is not None:
+        high = min(high, setting.maximum)
+    return min(low, setting.default), max(high, setting.default)
+
+
+def warn(engine: Engine, settings: Settings) -> None:
+    """Says on the page what somebody should know who asks for this."""
+    for notice in engine.notices(settings):
+        gr.Warning(notice, duration=12)
 
 
 def answers(steps: Iterator[T]) -> Iterator[T]:

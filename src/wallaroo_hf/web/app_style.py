@@ -125,16 +125,18 @@ def shape_css(sizes: Sequence[tuple[int, int]]) -> str:
     return "\n".join(rules)
 
 
-def stage(drawing: Drawing | None, language: str, seeds: Sequence[int] = (), ratio: float = 1.0) -> str:
+def stage(drawing: Drawing | None, language: str, unit: str, seeds: Sequence[int] = (), ratio: float = 1.0) -> str:
     """The pictures that are being drawn, or were.
 
     Args:
         drawing: how far it is; None = nothing yet.
+        language: "en" or "zh".
+        unit: what progress is counted in: "row" or "step".
         seeds: of the pictures.
         ratio: height to width of a whole picture, for the room that is left for what is missing.
     """
     if drawing is None:
-        return f'<div class="stage"><div class="nothing"><i></i>{html.escape(text("empty", language))}</div></div>'
+        return f'<div class="stage"><div class="nothing"><i></i>{html.escape(text(f"empty_{unit}", language))}</div></div>'
     figures = []
     for index, image in enumerate(drawing.images):
         if image is None:
@@ -151,17 +153,17 @@ def stage(drawing: Drawing | None, language: str, seeds: Sequence[int] = (), rat
             f"<figcaption>{caption}</figcaption></figure>"
         )
     many = " many" if len(figures) > 1 else ""
-    return f'<div class="stage{many}">{"".join(figures)}</div>' + progress(drawing, language)
+    return f'<div class="stage{many}">{"".join(figures)}</div>' + progress(drawing, language, unit)
 
 
-def progress(drawing: Drawing, language: str) -> str:
-    """How far a drawing is, as a line with a bar."""
+def progress(drawing: Drawing, language: str, unit: str) -> str:
+    """How far a drawing is, as a line with a bar; see [`stage`]."""
     share = 100 * drawing.rows / max(drawing.of, 1)
     if drawing.finished:
         key = "stopped" if drawing.stopped else "done"
         said = text(key, language, seconds=f"{drawing.seconds:.1f}")
     else:
-        said = f"{text('drawing', language)} · {text('row', language, done=drawing.rows, all=drawing.of)}"
+        said = f"{text('drawing', language)} · {text(unit, language, done=drawing.rows, all=drawing.of)}"
     return f'<div class="progress-line"><div><b style="width:{share:.0f}%"></b></div><span>{html.escape(said)}</span></div>'
 
 

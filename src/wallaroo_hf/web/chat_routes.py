@@ -5,11 +5,12 @@ import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterator
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Request
 from PIL import Image
 
+from ..families.abilities import GENERATION, UNDERSTANDING
 from .batching import Job
 from .bodies import TextRoute
 from .errors import ApiError
@@ -17,7 +18,7 @@ from .event_stream import sse, stream
 from .images import RequestImages, data_uri, encode
 from .requests import Answer, Ending, Picture, Text, TextSettings
 from .schemas import ChatBody, ImagePart, Message, TextPart
-from .service import Service, client_of, first_seed, make_jobs, size_options
+from .service import TEXT_FIELDS, Service, client_of, first_seed, make_jobs
 
 DEFAULT_NEW_TOKENS = 512
 _CHARS_PER_TOKEN = 8  # text with more characters than this per allowed token is not even tokenized
@@ -29,7 +30,6 @@ def chat_routes(service: Service) -> APIRouter:
     """The routes of a service."""
     routes = APIRouter(route_class=TextRoute)
 
-    @routes.post("/v1/chat/completions")
     async def completions(request: Request, body: ChatBody) -> Any:
         """Answers a chat; `modalities` says whether it may, or must, draw."""
         service.check_model(body.model)
@@ -43,6 +43,8 @@ def chat_routes(service: Service) -> APIRouter:
             return await stream(_chunks(service, request, body, jobs))
         return await _whole(service, request, body, jobs)
 
+    completions.__annotations__["body"] = service.chat_body  # with the fields of this checkpoint's settings
+    routes.post("/v1/chat/completions")(completions)
     return routes
 
 
@@ -135,47 +137,39 @@ async def _answers(
 ) -> list[Job]:
     """Jobs for the answers that a request asks for."""
     service.check_count(body.n)
-    service.check_text("negative prompt", body.negative_prompt, "negative_prompt", service.settings.max_prompt_chars)
-    mode = "auto" if "image" in body.modalities else "text"
-    options: dict[str, Any] = {}
+    service.check_task(UNDERSTANDING, "answers no questions; ask for 'image' alone in `modalities`", "modalities")
+    service.check_negative_prompt(body.negative_prompt)
+    mode: Literal["text", "auto"] = "auto" if "image" in body.modalities else "text"
+    given = {name: value for name, value in body.given().items() if name not in TEXT_FIELDS}
+    drawing = service.check_settings(given)
     if mode == "auto":
-        service.size(body)  # refuses one that is too large
-        options = {**size_options(body), "negative_prompt": body.negative_prompt or None}
-    elif (
-        body.size != "auto"
-        or body.aspect_ratio
-        or body.negative_prompt
-        or (body.guidance_scale, body.guidance_min_p) != (None, None)
-    ):
+        service.check_task(GENERATION, "does not draw; leave 'image' out of `modalities`", "modalities")
+        service.size(body)  # refuses one that is too large, before any image is opened
+    elif body.size != "auto" or body.aspect_ratio or body.negative_prompt or drawing:
+        fields = ["size", "aspect_ratio", *(one.name for one in body.settings if one.name not in TEXT_FIELDS)]
         raise ApiError(
             400,
-            "`size`, `aspect_ratio`, `guidance_scale`, `guidance_min_p` and `negative_prompt` are for drawing; add 'image' "
-            "to `modalities`.",
+            f"{', '.join(f'`{name}`' for name in fields)} and `negative_prompt` are for drawing; add 'image' to "
+            "`modalities`.",
             "modalities",
             "invalid_value",
         )
-    inputs = await _inputs(service, turns, urls, images, mode, options)
-    if mode == "auto":  # the size may be that of the last image
-        height, width = (int(edge) * service.processor.image_token_size for edge in inputs["target_grid_hw"][0])
-        service.check_pixels(height, width, "size")
-    settings = TextSettings(body.temperature or 0.0, body.top_k, body.top_p)
+    inputs = await _inputs(service, body, turns, urls, images, mode)
+    settings = TextSettings(body.temperature or 0.0, body.top_k or 0, 1.0 if body.top_p is None else body.top_p)
     if settings.temperature == 0:
         settings = TextSettings()  # nothing is sampled, so all such answers go together
     seed, budget = first_seed(body.seed), _budget(service, body, inputs["input_ids"].shape[1])
-    requests = [
-        Answer(inputs, mode, seed + k, settings, budget, tuple(body.stop), body.guidance_scale, body.guidance_min_p)
-        for k in range(body.n)
-    ]
+    requests = [Answer(inputs, mode, seed + k, settings, budget, tuple(body.stop), drawing) for k in range(body.n)]
     return make_jobs(requests, _num_bytes(inputs))
 
 
 async def _inputs(
     service: Service,
+    body: ChatBody,
     turns: list[dict[str, Any]],
     urls: list[_Url],
     images: RequestImages,
     mode: str,
-    options: dict[str, Any],
 ) -> Any:
     """The processor's tensors for a chat.
 
@@ -186,6 +180,11 @@ async def _inputs(
     """
     async with service.images.chats.place(images.client) if urls else contextlib.nullcontext():
         opened = [await images.open_url(*url) for url in urls]
+        options: dict[str, Any] = {}
+        if mode == "auto":
+            like = opened[-1] if opened and service.abilities.edits else None  # what a drawing would edit
+            height, width = service.size(body, like)
+            options = {"height": height, "width": width, "negative_prompt": body.negative_prompt or None}
         async with service.preparing:
             try:
                 return await asyncio.to_thread(_prepare, service, turns, opened, mode, options)
@@ -197,12 +196,23 @@ def _prepare(
     service: Service, turns: list[dict[str, Any]], images: list[Image.Image], mode: str, options: dict[str, Any]
 ) -> Any:
     processor = service.processor
+    _check_length(service, processor.count_tokens(_shown(turns, images), may_draw=mode == "auto"))
     text = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    task = "editing" if mode == "auto" else "understanding"
-    # before their patches are computed; the placeholder of each is among the tokens of the text
-    num_seen = sum(processor.num_vision_tokens(image, task) - 1 for image in images)
-    _check_length(service, len(processor.tokenizer(text)["input_ids"]) + num_seen)
     return processor(text=[text], images=images or None, generation_mode=mode, return_tensors="pt", **options)
+
+
+def _shown(turns: list[dict[str, Any]], images: list[Image.Image]) -> list[dict[str, Any]]:
+    """The chat with its images in their places."""
+    queue = iter(images)
+    return [
+        {
+            **turn,
+            "content": [
+                {**part, "image": next(queue)} if part["type"] == "image" else part for part in turn["content"]
+            ],
+        }
+        for turn in turns
+    ]
 
 
 def _check_length(service: Service, num_tokens: int) -> None:
@@ -211,7 +221,7 @@ def _check_length(service: Service, num_tokens: int) -> None:
     Raises:
         ApiError: 400.
     """
-    most = min(service.settings.max_prompt_tokens, service.config.text_config.max_position_embeddings - 1)
+    most = min(service.settings.max_prompt_tokens, service.abilities.max_positions - 1)
     if num_tokens > most:
         raise ApiError(
             400,
@@ -228,7 +238,7 @@ def _budget(service: Service, body: ChatBody, num_prompt_tokens: int) -> int:
         ApiError: 400 if the chat or what is asked for does not fit.
     """
     _check_length(service, num_prompt_tokens)
-    room = service.config.text_config.max_position_embeddings - num_prompt_tokens
+    room = service.abilities.max_positions - num_prompt_tokens
     asked = body.max_completion_tokens or body.max_tokens
     most = min(service.settings.max_new_tokens, room)
     if asked is not None and asked > most:
@@ -268,7 +278,7 @@ async def _whole(service: Service, request: Request, body: ChatBody, jobs: list[
                 words[index].append(event.text)
             elif isinstance(event, Picture):
                 images[index].append(await _as_image_part(event, len(images[index])))
-                endings.setdefault(index, Ending("stop", 0, event.num_codes))
+                endings.setdefault(index, Ending("stop", 0, event.num_tokens))
             elif isinstance(event, Ending):
                 endings[index] = event
     choices = []
@@ -278,7 +288,7 @@ async def _whole(service: Service, request: Request, body: ChatBody, jobs: list[
             message |= {"content": message["content"] or None, "images": images[index]}
         choices.append({"index": index, "message": message, "finish_reason": endings[index].reason, "logprobs": None})
     head = _head(service, "chat.completion")
-    return {**head, "choices": choices, "usage": _usage(list(endings.values()))}
+    return {**head, "choices": choices, "usage": _usage(list(endings.values())), **service.notices(jobs)}
 
 
 async def _chunks(service: Service, request: Request, body: ChatBody, jobs: list[Job]) -> AsyncIterator[str]:
@@ -289,11 +299,12 @@ async def _chunks(service: Service, request: Request, body: ChatBody, jobs: list
     endings: dict[int, Ending] = {}
 
     def chunk(index: int, delta: dict[str, Any], reason: str | None = None) -> str:
+        notices = {} if begun else service.notices(jobs)  # with the first one
         if index not in begun:
             begun.add(index)
             delta = {"role": "assistant", "content": "", **delta}
         choice = {"index": index, "delta": delta, "finish_reason": reason, "logprobs": None}
-        return sse({**head, "choices": [choice]})
+        return sse({**head, "choices": [choice], **notices})
 
     async with service.working(request, jobs) as events:
         async for index, event in events:
@@ -304,7 +315,7 @@ async def _chunks(service: Service, request: Request, body: ChatBody, jobs: list
                 yield chunk(index, {"images": [await _as_image_part(event, num_images[index])]})
                 num_images[index] += 1
                 if not isinstance(jobs[index].request, Answer):  # a drawing ends with its picture
-                    endings[index] = Ending("stop", 0, event.num_codes)
+                    endings[index] = Ending("stop", 0, event.num_tokens)
                     yield chunk(index, {}, "stop")
             elif isinstance(event, Ending):
                 endings[index] = event

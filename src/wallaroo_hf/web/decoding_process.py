@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
-from ..processing.opening import decode_image
+from ..pictures.opening import decode_image
 
 READY = b"+"  # before everything else
 REQUEST = struct.Struct(">IQ")  # lengths of the options (JSON) and of the file that follow

@@ -115,7 +115,7 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     if error["type"] == "value_error":
         message = str(error["ctx"]["error"])
         named = re.search(r"`(\w+)`", message)  # our sentences name the field first
-        if named is not None:
+        if named is not None and named[1] not in path[-1:]:
             param = ".".join([*path, named[1]])
     elif param is None:
         message = "The body must be a JSON object with `Content-Type: application/json`."

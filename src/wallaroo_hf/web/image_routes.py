@@ -27,11 +27,13 @@ def image_routes(service: Service) -> APIRouter:
     """The routes of a service."""
     routes = APIRouter(route_class=TextRoute)
 
-    @routes.post("/v1/images/generations")
     async def generations(request: Request, body: GenerationBody) -> Any:
         """Draws images from a prompt."""
         service.check_model(body.model)
         return await _draw(service, request, body, None)
+
+    generations.__annotations__["body"] = service.generation_body  # with the fields of this checkpoint's settings
+    routes.post("/v1/images/generations")(generations)
 
     form = {"multipart/form-data": {"schema": {"type": "object"}}, "application/json": {"schema": {"type": "object"}}}
 
@@ -70,7 +72,7 @@ async def _read_form(service: Service, request: Request) -> tuple[EditBody, Imag
                 )
             else:
                 fields[name] = value
-        body = _validate(fields)
+        body = _validate(service, fields)
         service.check_model(body.model)
         if len(uploads) != 1 or not isinstance(uploads[0], UploadFile):
             raise _one_image(len(uploads))
@@ -85,7 +87,7 @@ async def _read_json(service: Service, request: Request) -> tuple[EditBody, Imag
     fields = await request.json()
     if isinstance(fields, dict) and "mask" in fields:
         refuse_mask("mask")
-    body = _validate(fields)
+    body = _validate(service, fields)
     service.check_model(body.model)
     given = [*_as_list(body.image), *_as_list(body.images)]
     urls = [item.get("image_url") if isinstance(item, dict) else item for item in given]
@@ -104,9 +106,9 @@ def refuse_mask(name: str) -> None:
         raise ApiError(400, "`mask` is not supported; say in the prompt what to change.", "mask", "invalid_value")
 
 
-def _validate(fields: Any) -> EditBody:
+def _validate(service: Service, fields: Any) -> EditBody:
     try:
-        return EditBody.model_validate(fields)
+        return service.edit_body.model_validate(fields)
     except ValidationError as error:
         raise from_validation(error.errors()) from error
 
@@ -140,7 +142,7 @@ async def _draw(service: Service, request: Request, body: ImageOptions, source: 
         {"b64_json": await encode(picture, body.output_format, body.output_compression), "seed": job.request.seed}
         for picture, job in zip(pictures, jobs, strict=True)
     ]
-    answer = {"created": int(time.time()), "data": data, **_looks(body, pictures[0])}
+    answer = {"created": int(time.time()), "data": data, **_looks(body, pictures[0]), **service.notices(jobs)}
     return Response(json.dumps(answer), media_type="application/json")  # much text: no second look at it
 
 
@@ -153,7 +155,7 @@ async def _chunks(
             service.count(event)
             if not isinstance(event, (Preview, Picture)):
                 continue
-            data = {
+            data: dict[str, Any] = {
                 "b64_json": await encode(event.image, body.output_format, body.output_compression),
                 "created_at": int(time.time()),
                 "index": index,
@@ -163,6 +165,8 @@ async def _chunks(
             name = f"{kind}.{'completed' if isinstance(event, Picture) else 'partial_image'}"
             if isinstance(event, Preview):
                 data["partial_image_index"] = event.index
+            else:
+                data |= service.notices(jobs)
             yield sse({"type": name, **data}, name)
 
 

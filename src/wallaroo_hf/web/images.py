@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from ..processing.opening import read_data_url
+from ..pictures.opening import read_data_url
 from .errors import ApiError
 from .fetching import UrlFetcher
 from .picture_decoders import Decoders

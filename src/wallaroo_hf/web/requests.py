@@ -1,31 +1,31 @@
 """What the worker is asked to do, and what it reports."""
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from PIL import Image
+
+from ..families.contract import TextSettings
+
+__all__ = ["Answer", "Drawing", "DrawingSettings", "Ending", "Picture", "Preview", "Text", "TextSettings"]
 
 _SHORT = 512  # tokens: chats up to here may all go together
 
 
 @dataclass(frozen=True)
 class DrawingSettings:
-    """What drawings of one batch have in common; None = the checkpoint's default.
+    """What drawings of one batch have in common.
 
     Attributes:
         size: `(height, width)` in pixels.
         fits_source: the size was not asked for: an edit comes back at its source's size.
-        guidance_scale, temperature, top_k, top_p, guidance_min_p: see `generate`.
+        values: settings of the checkpoint that were given, by name, in the order of their names.
     """
 
     size: tuple[int, int]
     fits_source: bool = False
-    guidance_scale: float | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    guidance_min_p: float | None = None
+    values: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,6 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class TextSettings:
-    """How text is sampled; a temperature of 0 takes the likeliest token."""
-
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float | None = None
-
-
-@dataclass(frozen=True)
 class Answer:
     """One answer to a chat.
 
@@ -74,17 +65,16 @@ class Answer:
         settings: what it shares with others of its batch.
         max_new_tokens: most tokens of text.
         stop: strings at which the answer ends.
-        guidance_scale, guidance_min_p: of drawings.
+        drawing: settings of what it may draw, by name.
     """
 
     inputs: Any
-    mode: str
+    mode: Literal["text", "auto"]
     seed: int
     settings: TextSettings
     max_new_tokens: int
     stop: Sequence[str] = ()
-    guidance_scale: float | None = None
-    guidance_min_p: float | None = None
+    drawing: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def group(self) -> Hashable:
@@ -106,7 +96,7 @@ class Picture:
     """A finished image."""
 
     image: Image.Image
-    num_codes: int
+    num_tokens: int
 
 
 @dataclass(frozen=True)
@@ -122,7 +112,7 @@ class Ending:
 
     Attributes:
         reason: `"stop"` (the model or a stop string ended it) or `"length"`.
-        num_prompt_tokens, num_new_tokens: what was read and written, image codes included.
+        num_prompt_tokens, num_new_tokens: what was read and written, those of images included.
     """
 
     reason: str

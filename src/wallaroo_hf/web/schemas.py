@@ -1,19 +1,25 @@
-"""Bodies of requests: OpenAI's fields, and ours (`seed`, `guidance_scale`, `guidance_min_p`, `negative_prompt`, `top_k`,
-`aspect_ratio`).
+"""Bodies of requests: OpenAI's fields, ours (`seed`, `negative_prompt`, `aspect_ratio`), and one for each setting of the
+checkpoint that is served, see [`setting_fields`].
 
 Fields of OpenAI's that we cannot honour are accepted where they ask for what happens anyway, and refused otherwise; unknown
 ones are refused, so that a misspelt field never passes in silence.
 """
 
 import difflib
+import functools
 import re
 import reprlib
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+
+from ..families.abilities import Abilities
+from ..families.settings import Setting, unknown_setting
 
 MAX_SEED = 2**62
+_LONGEST_NAME = 36  # characters of an unknown field's name that an answer repeats
+_MISSPELT = 0.7  # names that are as close as this are meant to be the same
 
 # Fields that change nothing here: labels, and hints for other services.
 _LABELS = frozenset(
@@ -61,8 +67,13 @@ class _Body(BaseModel):
                 if value is not None:
                     kept[name] = value
             elif name not in cls.labels:
-                raise ValueError(unknown_field(name, cls.model_fields))
+                raise ValueError(cls.unknown(name))
         return kept
+
+    @classmethod
+    def unknown(cls, name: str) -> str:
+        """The sentence about a field that is not known."""
+        return unknown_field(name, cls.model_fields)
 
 
 def _ratio_as_text(ratio: Any) -> Any:
@@ -72,14 +83,81 @@ def _ratio_as_text(ratio: Any) -> Any:
 AspectRatio = Annotated[str | None, BeforeValidator(_ratio_as_text)]
 
 
-def _as_share(value: Any) -> Any:
-    return str(value) if isinstance(value, bool) else value  # true is not all of it
+class DrawingBody(_Body):
+    """A request that may draw: its fields are also the settings of the checkpoint that is served.
+
+    Attributes:
+        settings: those that are fields; none where no checkpoint is known yet, see [`with_settings`].
+        withheld: names of those that the checkpoint has as well, but no request may give.
+        who: what has them, for messages.
+    """
+
+    settings: ClassVar[tuple[Setting, ...]] = ()
+    withheld: ClassVar[frozenset[str]] = frozenset()
+    who: ClassVar[str] = ""
+
+    @classmethod
+    def unknown(cls, name: str) -> str:
+        """As for every body, unless the field is likelier to be a setting: then it says which there are."""
+        if name in cls.withheld:
+            return f"`{name}` cannot be chosen by a request to this server; leave it out."
+        name = name[:_LONGEST_NAME]
+        close = difflib.get_close_matches(name, list(cls.model_fields), 1, _MISSPELT)
+        names = {setting.name for setting in cls.settings}
+        if not names or (close and close[0] not in names):
+            return super().unknown(name)
+        sentence = unknown_setting(name, cls.settings, cls.who)
+        return sentence if sentence.endswith("?") else f"{sentence.rstrip('.')}; this is not a field, so leave it out."
+
+    def given(self) -> dict[str, Any]:
+        """The settings that were given, by name."""
+        values = {setting.name: getattr(self, setting.name, None) for setting in self.settings}
+        return {name: value for name, value in values.items() if value is not None}
 
 
-GuidanceMinP = Annotated[float | None, BeforeValidator(_as_share), Field(ge=0, le=1)]
+Body = TypeVar("Body", bound=DrawingBody)
 
 
-class ImageOptions(_Body):
+def with_settings(body: type[Body], abilities: Abilities, own: Iterable[str]) -> type[Body]:
+    """A body with a field for each setting of a checkpoint that its model takes while it draws.
+
+    Args:
+        body: the other fields; where they have a setting's name, they stay as they are.
+        abilities: of the checkpoint.
+        own: settings that whoever runs the server decides for all.
+    """
+    settings = [one for one in abilities.settings if one.is_offered and one.stage == "draw" and one.name not in own]
+    fields: dict[str, Any] = {
+        setting.name: (_annotation(setting), Field(None, description=setting.help))
+        for setting in settings
+        if setting.name not in body.model_fields
+    }
+    made = create_model(body.__name__, __base__=body, __doc__=body.__doc__, __module__=body.__module__, **fields)
+    made.settings, made.who = tuple(settings), f"This {abilities.family} checkpoint"
+    made.withheld = frozenset(one.name for one in abilities.settings) - {one.name for one in settings}
+    return made
+
+
+def _annotation(setting: Setting) -> Any:
+    """The type of a setting's field, with its bounds."""
+    if setting.type is bool:
+        return bool | None
+    if setting.is_number and setting.choices is None:
+        least, above = (None, setting.minimum) if setting.above_minimum else (setting.minimum, None)
+        bounds = Field(ge=least, gt=above, le=setting.maximum)
+        return Annotated[setting.type, bounds, BeforeValidator(_as_number)] | None
+    return Annotated[setting.type | str, BeforeValidator(functools.partial(_checked, setting))] | None
+
+
+def _checked(setting: Setting, value: Any) -> Any:
+    return setting.parse(value) if isinstance(value, str) else setting.check(value)  # forms hold nothing but text
+
+
+def _as_number(value: Any) -> Any:
+    return str(value) if isinstance(value, bool) else value  # true is not 1
+
+
+class ImageOptions(DrawingBody):
     """What drawing and editing have in common."""
 
     neutral = {
@@ -99,12 +177,7 @@ class ImageOptions(_Body):
     output_format: Literal["png", "jpeg", "webp"] = "png"
     output_compression: int = Field(90, ge=0, le=100, description="Quality of jpeg and webp.")
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Image k gets seed + k. Default: a random one.")
-    guidance_scale: float | None = Field(None, ge=0, le=100)
-    guidance_min_p: GuidanceMinP = None
     negative_prompt: str = ""
-    temperature: float | None = Field(None, ge=0, le=10)
-    top_k: int | None = Field(None, ge=0)
-    top_p: float | None = Field(None, gt=0, le=1)
     stream: bool = False
     partial_images: int = Field(0, ge=0, le=3, description="Previews of each image, when streaming.")
 
@@ -197,8 +270,11 @@ class StreamOptions(_Body):
     include_obfuscation: bool = False
 
 
-class ChatBody(_Body):
-    """`POST /v1/chat/completions`. `modalities` says what may come out: text, images, or both as the model sees fit."""
+class ChatBody(DrawingBody):
+    """`POST /v1/chat/completions`. `modalities` says what may come out: text, images, or both as the model sees fit.
+
+    `temperature`, `top_k` and `top_p` are the text's; where only images may come out, they are the images'.
+    """
 
     messages: list[Message] = Field(min_length=1, fail_fast=True)
     model: str | None = None
@@ -215,8 +291,6 @@ class ChatBody(_Body):
     stream_options: StreamOptions = StreamOptions()
     size: str = "auto"
     aspect_ratio: AspectRatio = None
-    guidance_scale: float | None = Field(None, ge=0, le=100)
-    guidance_min_p: GuidanceMinP = None
     negative_prompt: str = ""
 
     neutral = {

@@ -15,6 +15,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
 
 from .._version import __version__
+from ..families.abilities import UNDERSTANDING
+from ..families.contract import DrawingModel, DrawingProcessor
 from .chat_routes import chat_routes
 from .connections import ACCEPTED_AT_ONCE, Connections, QuietLoop, guarded, most_connections
 from .errors import ApiError, install_handlers
@@ -26,7 +28,10 @@ from .service import Service
 
 
 def create_app(
-    model: Any, processor: Any, settings: ServerSettings | None = None, reader: ImageReader | None = None
+    model: DrawingModel,
+    processor: DrawingProcessor,
+    settings: ServerSettings | None = None,
+    reader: ImageReader | None = None,
 ) -> FastAPI:
     """An app that serves a loaded checkpoint; `app.state.service` is its [`Service`].
 
@@ -34,6 +39,9 @@ def create_app(
         model, processor: the checkpoint, on its device. Nobody else may use them while the app runs.
         settings: limits and options.
         reader: opens images; made from the settings where none is given.
+
+    Raises:
+        ValueError: for settings that the checkpoint cannot have.
     """
     settings = settings or ServerSettings()
     service = Service(model, processor, settings, reader)
@@ -61,15 +69,20 @@ def create_app(
 
 
 def _add_small_routes(app: FastAPI, service: Service) -> None:
+    abilities = service.abilities
     entry = {
         "id": service.settings.name,
         "object": "model",
         "created": service.created,
         "owned_by": "wallaroo-hf",
         "input_modalities": ["text", "image"],
-        "output_modalities": ["text", "image"],
-        "can_edit": service.processor.has_editing,
-        "sizes": [f"{width}x{height}" for height, width in service.processor.buckets],
+        "output_modalities": [
+            *(("text",) if UNDERSTANDING in abilities.tasks else ()),
+            *(("image",) if abilities.draws else ()),
+        ],
+        "tasks": list(abilities.tasks),
+        "can_edit": abilities.edits,
+        "sizes": [f"{width}x{height}" for height, width in abilities.sizes],
     }
 
     @app.get("/v1/models")

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, field
 
-from ..generation.inputs import check_window
-
 MEBIBYTE = 2**20
 _POSITIVE = (
     *("max_batch", "max_queue", "max_body_bytes", "max_image_pixels", "max_n", "max_connections"),
@@ -19,7 +17,8 @@ class ServerSettings:
         name: the model's name in requests and answers.
         api_keys: keys of which a request must bring one (`Authorization: Bearer KEY`); none: everyone may ask.
         max_batch: most images or answers computed at once.
-        window: codes of an image that a forward may decide, a number or "auto"; the same images in fewer forwards.
+        window: codes of an image that a forward may decide, a number or "auto"; the same images in fewer forwards. For
+            checkpoints that have this setting.
         max_wait: seconds that an idle server waits for more requests of a kind before it begins.
         max_queue: most images and answers that wait; more are refused with 429.
         max_queue_bytes: most memory for images of waiting requests, and as much for the bodies of requests.
@@ -78,7 +77,6 @@ class ServerSettings:
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but must be positive.")
-        check_window(self.window)
         if any(not key for key in self.api_keys):
             raise ValueError("An API key is empty; give one of at least one character, or none.")
         for what, text in (("model's name", self.name), *(("API key", key) for key in self.api_keys)):

@@ -3,26 +3,29 @@
 import asyncio
 import contextlib
 import copy
+import dataclasses
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
 from starlette.requests import Request
 
-from ..layout.grid import check_size
-from ..processing.drawing_requests import DrawingRequest, pick_size
-from ..processing.refused_words import refuse_special_tokens, refused_tokens
+from ..families.abilities import EDITING, GENERATION
+from ..families.contract import DrawingModel, DrawingProcessor
 from .batching import Batcher, Job, events
 from .engine import Engine
 from .errors import ApiError, client_gone, timed_out
 from .guard import CLIENT
 from .images import ImageReader
 from .metrics import Metrics
-from .requests import Answer, Drawing, DrawingSettings, Ending, Picture
-from .schemas import ChatBody, ImageOptions, parse_size
+from .requests import Answer, Drawing, DrawingSettings, Ending, Picture, TextSettings
+from .schemas import ChatBody, EditBody, GenerationBody, ImageOptions, parse_size, with_settings
 from .server_settings import ServerSettings
+
+_OWN_SETTINGS = tuple(field.name for field in dataclasses.fields(ServerSettings))  # for all requests alike
+TEXT_FIELDS = tuple(field.name for field in dataclasses.fields(TextSettings))  # of chats, for words
 
 
 class Service:
@@ -32,18 +35,27 @@ class Service:
         model, processor: a loaded checkpoint, on its device.
         settings: limits and options.
         reader: opens images; made from the settings where none is given.
+
+    Raises:
+        ValueError: for settings that the checkpoint cannot have.
     """
 
     def __init__(
-        self, model: Any, processor: Any, settings: ServerSettings, reader: ImageReader | None = None
+        self,
+        model: DrawingModel,
+        processor: DrawingProcessor,
+        settings: ServerSettings,
+        reader: ImageReader | None = None,
     ) -> None:
         self.settings = settings
         self.created = int(time.time())
-        self.config = model.config
         self.processor = copy.deepcopy(processor)  # tokenizers must not be shared between threads
-        self.special_tokens = refused_tokens(self.processor.tokenizer)
         self.preparing = asyncio.Lock()  # of whoever uses the copy
         self.engine = Engine(model, processor, settings.window)
+        self.abilities = self.engine.abilities
+        self.generation_body = with_settings(GenerationBody, self.abilities, _OWN_SETTINGS)
+        self.edit_body = with_settings(EditBody, self.abilities, _OWN_SETTINGS)
+        self.chat_body = with_settings(ChatBody, self.abilities, _OWN_SETTINGS)
         self.batcher = Batcher(
             self.engine.run,
             settings.max_batch,
@@ -72,6 +84,12 @@ class Service:
     def check_text(self, what: str, text: str, param: str, max_chars: int) -> None:
         """Refuses text that is too long, no Unicode, or would end the turn that it is put in.
 
+        Args:
+            what: what it is called in the message.
+            text: what a user says.
+            param: the field that it came in.
+            max_chars: its longest.
+
         Raises:
             ApiError: 400.
         """
@@ -83,14 +101,23 @@ class Service:
                 "string_above_max_length",
             )
         try:
-            text.encode()
-            refuse_special_tokens(what, text, self.special_tokens)
-        except UnicodeEncodeError as error:
-            raise ApiError(
-                400, f"The {what} holds half of a character ({error.reason}); send text.", param, "invalid_value"
-            ) from error
+            self.abilities.check_words(text, what)
         except ValueError as error:
             raise ApiError(400, str(error), param, "invalid_value") from error
+
+    def check_task(self, task: str, refusal: str, param: str | None) -> None:
+        """Refuses what the checkpoint cannot do.
+
+        Args:
+            task: of [`wallaroo_hf.families.abilities.Abilities.tasks`].
+            refusal: what to say of this checkpoint, and what to do.
+            param: the field that asks for it.
+
+        Raises:
+            ApiError: 400.
+        """
+        if task not in self.abilities.tasks:
+            raise ApiError(400, f"This checkpoint {refusal}.", param, "invalid_value")
 
     def check_count(self, n: int) -> None:
         """Refuses requests for more images or answers than one may ask for, or than the queue can hold.
@@ -110,14 +137,18 @@ class Service:
             like: the image to edit, whose shape it has if nothing was asked for.
 
         Raises:
-            ApiError: 400 if what was asked for cannot be read, or the image would be too large.
+            ApiError: 400 if what was asked for cannot be read or drawn, or the image would be too large.
         """
         param = "size" if options.aspect_ratio is None else "aspect_ratio"
         try:
-            height, width = pick_size(self.processor.buckets, **size_options(options), like=like)
+            height, width = self.abilities.pick_size(**size_options(options), like=like)
         except ValueError as error:
             raise ApiError(400, str(error), param, "invalid_size") from error
         self.check_pixels(height, width, param)
+        try:
+            self.abilities.check_size(height, width)
+        except ValueError as error:
+            raise ApiError(400, str(error), param, "invalid_value") from error
         return height, width
 
     def check_pixels(self, height: int, width: int, param: str) -> None:
@@ -140,45 +171,76 @@ class Service:
     ) -> list[Job]:
         """Jobs for the images that a request asks for, after all checks that need no model.
 
+        Args:
+            options: what was asked for.
+            prompt: what to draw, or how to edit.
+            source: the image to edit, or None.
+            previews: most unfinished states of each image that are reported.
+
         Raises:
             ApiError: 400, so that nothing that cannot be drawn from enters the queue.
         """
         self.check_count(options.n)
+        self.check_task(GENERATION, "does not draw; ask it questions at /v1/chat/completions", None)
         self.check_text("prompt", prompt, "prompt", self.settings.max_prompt_chars)
-        self.check_text("negative prompt", options.negative_prompt, "negative_prompt", self.settings.max_prompt_chars)
-        if source is not None and not self.processor.has_editing:
-            raise ApiError(
-                400, "This checkpoint was not trained to edit images; leave the image out.", "image", "invalid_value"
-            )
+        self.check_negative_prompt(options.negative_prompt)
+        if source is not None:
+            self.check_task(EDITING, "was not trained to edit images; leave the image out", "image")
         size = self.size(options, source)
         try:
-            DrawingRequest.from_text(prompt, source, None, size, options.negative_prompt, self.special_tokens)
-            rows, cols = check_size(*size, self.processor.image_token_size, not self.processor.line_breaks)
+            self.abilities.check_prompt(prompt)
         except ValueError as error:
-            param = "prompt" if not prompt.strip() else "size" if options.aspect_ratio is None else "aspect_ratio"
-            raise ApiError(400, str(error), param, "invalid_value") from error
-        if (rows + 1) * (cols + 1) > self.config.text_config.max_position_embeddings:
-            raise ApiError(
-                400,
-                f"`size` is {options.size}, which is {rows}x{cols} codes, but the model has only "
-                f"{self.config.text_config.max_position_embeddings} positions; ask for a smaller image.",
-                "size",
-                "invalid_size",
-            )
+            raise ApiError(400, str(error), "prompt", "invalid_value") from error
+        given = {name: getattr(options, name, None) for name in TEXT_FIELDS} | options.given()
         settings = DrawingSettings(
             size,
             fits_source=source is not None and options.size == "auto" and options.aspect_ratio is None,
-            guidance_scale=options.guidance_scale,
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-            guidance_min_p=options.guidance_min_p,
+            values=tuple(sorted(self.check_settings(given).items())),
         )
         seed = first_seed(options.seed)
         requests = [
             Drawing(prompt, seed + k, settings, source, options.negative_prompt, previews) for k in range(options.n)
         ]
         return make_jobs(requests, 0 if source is None else 3 * source.width * source.height)
+
+    def check_negative_prompt(self, words: str) -> None:
+        """Refuses a negative prompt that cannot be steered away from.
+
+        Raises:
+            ApiError: 400.
+        """
+        self.check_text("negative prompt", words, "negative_prompt", self.settings.max_prompt_chars)
+        if words and not self.abilities.negative_prompt:
+            family = self.abilities.family
+            raise ApiError(
+                400,
+                f"This {family} checkpoint takes no negative prompt; leave it out.",
+                "negative_prompt",
+                "invalid_value",
+            )
+
+    def check_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings of drawings that were given, without what is None.
+
+        Raises:
+            ApiError: 400 for one that the checkpoint lacks, or that cannot be.
+        """
+        checked: dict[str, Any] = {}
+        for name, value in given.items():
+            try:
+                checked |= self.abilities.check_settings({name: value})
+            except ValueError as error:
+                raise ApiError(400, str(error), name, "invalid_value") from error
+        return checked
+
+    def notices(self, jobs: Sequence[Job]) -> dict[str, list[str]]:
+        """What whoever asked for drawings should know of them: the field `notices` of an answer, or none."""
+        first = jobs[0].request
+        given, prompt = (
+            (dict(first.settings.values), first.prompt) if isinstance(first, Drawing) else (first.drawing, "")
+        )
+        notices = self.abilities.notices(given, prompt)
+        return {"notices": notices} if notices else {}
 
     @contextlib.asynccontextmanager
     async def working(self, request: Request, jobs: Sequence[Job]) -> AsyncIterator[AsyncIterator[tuple[int, Any]]]:
@@ -225,7 +287,7 @@ class Service:
 
 
 def size_options(options: ImageOptions | ChatBody) -> dict[str, Any]:
-    """The size that a request asks for, as the processor's keywords.
+    """The size that a request asks for, as the keywords of `Abilities.pick_size`.
 
     Raises:
         ValueError: if it cannot be read.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...processing.image_processor import open_image
+from ...pictures.opening import open_image
 from ...scenes.palette import BACKGROUND_COLOURS, COLOURS
 from ...scenes.render import tile
 from ...scenes.shapes import SHAPES, SLOT

@@ -16,9 +16,9 @@ from PIL import Image
 
 import hostile
 from helpers import picture
-from wallaroo_hf.processing import opening
+from wallaroo_hf.pictures import opening
+from wallaroo_hf.pictures.opening import ImageError
 from wallaroo_hf.processing.image_processor import open_image
-from wallaroo_hf.processing.opening import ImageError
 
 
 def test_every_form_gives_the_same_picture(tmp_path):
@@ -212,7 +212,7 @@ def test_a_closed_picture(tmp_path):
 def test_importing_needs_no_torch():
     """A process that only opens pictures starts at once."""
     program = (
-        "import sys, io; from PIL import Image; from wallaroo_hf.processing.opening import open_image; "
+        "import sys, io; from PIL import Image; from wallaroo_hf.pictures.opening import open_image; "
         "open_image(Image.new('L', (2, 2))); sys.exit({'torch', 'transformers'} & set(sys.modules) != set())"
     )
     environment = {**os.environ, "_WALLAROO_HF_REGISTER_LATER": "1"}

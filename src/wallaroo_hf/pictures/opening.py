@@ -105,7 +105,7 @@ def decode_image(
 
     Raises:
         ImageError: see [`open_image`]; also for a file that is made to cost more than its picture, see
-            [`wallaroo_hf.processing.costs.check_cost`].
+            [`wallaroo_hf.pictures.costs.check_cost`].
     """
     with open_header(data, name, max_pixels, formats) as opened:
         return _finish(opened, name)

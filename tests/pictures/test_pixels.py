@@ -11,7 +11,7 @@ from PIL import Image
 
 import hostile
 from helpers import picture
-from wallaroo_hf.processing.opening import open_image
+from wallaroo_hf.pictures.opening import open_image
 
 GRAY = np.asarray(picture(1).convert("L"))  # (96, 128) uint8, with 0 < min < 255 = max within it
 COLOUR = np.asarray(picture(1))  # (96, 128, 3)

@@ -10,9 +10,9 @@ from PIL import Image, ImageFile, TiffImagePlugin
 
 import hostile
 from helpers import picture
-from wallaroo_hf.processing import costs
-from wallaroo_hf.processing.jpeg import count_scans
-from wallaroo_hf.processing.opening import decode_image, open_header, open_image
+from wallaroo_hf.pictures import costs
+from wallaroo_hf.pictures.jpeg import count_scans
+from wallaroo_hf.pictures.opening import decode_image, open_header, open_image
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from helpers import picture
-from wallaroo_hf.processing.opening import decode_image
+from wallaroo_hf.pictures.opening import decode_image
 
 
 def _file(image: Image.Image, kind: str = "PNG", **options) -> bytes:

@@ -19,6 +19,7 @@ from ...modeling.model import WallarooForConditionalGeneration
 from ...modeling.vq import WallarooVQModel
 from ...processing.processor import WallarooProcessor
 from ...scenes import SceneDataset
+from ...scenes.known_words import known_words
 from ..arguments import WallarooTrainingArguments
 from ..callbacks import StageCallback
 from ..checkpoints import find_last_complete_checkpoint
@@ -328,6 +329,7 @@ class SceneRun:
                 prompt_templates=PROMPT_TEMPLATES,
                 num_hidden_layers=self.recipe.num_hidden_layers // 2,
                 seed=self.recipe.seed,
+                known_words=known_words(),
             )
         base = self._result(step.base)
         if not base.exists():

@@ -9,6 +9,7 @@ import torch
 from tokenizers import AddedToken
 from transformers import GenerationConfig, Qwen2Tokenizer
 
+from ...families.vocabulary import KnownWords
 from ...layout.special_tokens import (
     IM_END,
     IM_START,
@@ -76,6 +77,7 @@ def new_small_model(
     vision_intermediate_size: int = 256,
     patch_size: int = 16,
     seed: int = 0,
+    known_words: KnownWords | None = None,
 ) -> tuple[WallarooForConditionalGeneration, WallarooProcessor]:
     """A model with random weights around a trained image tokenizer, and its processor, at the layout of a stage.
 
@@ -86,6 +88,7 @@ def new_small_model(
         prompt_templates: task → language → templates; default the released ones.
         patch_size: edge of a NaViT patch in pixels; four of them make one token.
         seed: of the random weights.
+        known_words: all that it will learn, see [`WallarooProcessor`].
 
     Raises:
         ValueError: if the stage names no layout.
@@ -147,6 +150,7 @@ def new_small_model(
         image_token_size=config.vq_config.image_token_size,
         prompt_templates=prompt_templates,
         pixel_limits={"editing": areas, "understanding": areas},
+        known_words=known_words,
         **{"indicator_sizes": stage.indicator_sizes or RELEASED_INDICATOR_SIZES, **layout.processor_settings()},
     )
     return model.eval(), processor

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs
 
@@ -20,6 +19,7 @@ from ..pictures.opening import open_image
 from .agreement import check_folder_agreement, read_model_config, take_first_image_token_id
 from .auto_preparation import AutoPreparationMixin
 from .batch import WallarooBatchFeature
+from .door_methods import ProcessorDoorsMixin
 from .drawing_requests import check_mode_arguments, read_requests
 from .image_processor import WallarooImageProcessor, check_fit
 from .next_turn import continue_chat
@@ -45,7 +45,7 @@ class WallarooProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[ca
     _defaults = {"text_kwargs": {"padding": True, "padding_side": "left"}}
 
 
-class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
+class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorMixin):
     r"""Prepares text, images to understand, images to edit and sizes for `WallarooForConditionalGeneration`.
 
     Args:
@@ -358,37 +358,6 @@ class WallarooProcessor(AutoPreparationMixin, ProcessorMixin):
         line_break = self.tokenizer.convert_tokens_to_ids(END_OF_LINE)
         ids = tokens.tolist() if hasattr(tokens, "tolist") else list(tokens)
         return split_pieces(ids, first, line_break, self._decode_text)
-
-    @property
-    def special_words(self) -> tuple[str, ...]:
-        """The tokens that users' words must not spell; see [`wallaroo_hf.processing.refused_words.refused_tokens`]."""
-        return refused_tokens(self.tokenizer)
-
-    def collate(self, rows: Sequence[WallarooBatchFeature]) -> WallarooBatchFeature:
-        """Rows that were prepared with `return_tensors="pt"` in one mode as one batch, padded on the left."""
-        return rows[0] if len(rows) == 1 else WallarooBatchFeature.join(rows, self.tokenizer.pad_token_id)
-
-    def to_pixels(self, image: Image.Image, height: int, width: int) -> torch.Tensor:
-        """A picture as the image tokenizer takes it: `(3, height, width)` float32 in [-1, 1], cropped as in training."""
-        return torch.from_numpy(self.image_processor.to_vq_pixels(image, height, width))
-
-    def pictures(self, pixels: Sequence[torch.Tensor]) -> list[Image.Image]:
-        """Decoded pixels `(3, H, W)` as pictures; see [`WallarooImageProcessor.from_vq_pixels`]."""
-        return self.image_processor.from_vq_pixels(list(pixels))
-
-    def count_tokens(self, messages: Sequence[dict[str, Any]], may_draw: bool = False) -> int:
-        """How many tokens a chat has at least, its pictures included, told without preparing them.
-
-        Args:
-            messages: the chat; pictures stand in it as PIL images under `image`.
-            may_draw: whether it is meant for `generation_mode="auto"`.
-        """
-        text = self.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
-        images = [part["image"] for message in messages for part in message["content"] if "image" in part]
-        task = "editing" if may_draw else "understanding"
-        # the placeholder of each is among the tokens of the text
-        num_seen = sum(self.num_vision_tokens(image, task) - 1 for image in images)
-        return len(self.tokenizer(text)["input_ids"]) + num_seen
 
     @staticmethod
     def continue_chat(

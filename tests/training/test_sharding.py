@@ -9,7 +9,8 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from wallaroo_hf import WallarooForConditionalGeneration
 from wallaroo_hf.training.collator import Numbered, WallarooDataCollator
-from wallaroo_hf.training.sharding import adjust_fsdp, encode_images, hide_image_tokenizer, image_tokenizer_weights
+from wallaroo_hf.training.sharding import adjust_fsdp, frozen_weights, hide_frozen_parts
+from wallaroo_hf.training.wallaroo_kit import KIT, encode_images
 
 
 def _accelerator(**settings):
@@ -20,7 +21,7 @@ def test_fsdp_makes_no_unit_of_the_image_tokenizer_and_rounds_no_loss(model):
     accelerator = _accelerator(
         fsdp_version=2, auto_wrap_policy="TRANSFORMER_BASED_WRAP", mixed_precision_policy="bf16"
     )
-    adjust_fsdp(accelerator, model)
+    adjust_fsdp(accelerator, model, KIT.frozen_parts)
     plugin = accelerator.state.fsdp_plugin
     assert plugin.transformer_cls_names_to_wrap == ["Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock"]
     assert plugin.mixed_precision_policy == MixedPrecisionPolicy(
@@ -30,22 +31,22 @@ def test_fsdp_makes_no_unit_of_the_image_tokenizer_and_rounds_no_loss(model):
 
 def test_what_fsdp_cannot_do_is_refused(model):
     with pytest.raises(ValueError, match="version is 1, but only 2"):
-        adjust_fsdp(_accelerator(fsdp_version=1), model)
+        adjust_fsdp(_accelerator(fsdp_version=1), model, KIT.frozen_parts)
     with pytest.raises(ValueError, match="cpu_ram_efficient_loading"):
-        adjust_fsdp(_accelerator(fsdp_version=2, cpu_ram_efficient_loading=True), model)
-    adjust_fsdp(SimpleNamespace(state=SimpleNamespace()), model)  # without FSDP there is nothing to adjust
+        adjust_fsdp(_accelerator(fsdp_version=2, cpu_ram_efficient_loading=True), model, KIT.frozen_parts)
+    adjust_fsdp(SimpleNamespace(state=SimpleNamespace()), model, KIT.frozen_parts)  # nothing to adjust
 
 
 def test_a_hidden_image_tokenizer_works_and_is_saved(model, tmp_path):
     before = dict(model.state_dict())
     pixels = torch.rand(1, 3, 32, 48) * 2 - 1
     tokens = model.vq_model.encode(pixels).image_tokens
-    hide_image_tokenizer(model, torch.device("cpu"))
-    hide_image_tokenizer(model, torch.device("cpu"))  # once more changes nothing
+    hide_frozen_parts(model, KIT.frozen_parts, torch.device("cpu"))
+    hide_frozen_parts(model, KIT.frozen_parts, torch.device("cpu"))  # once more changes nothing
     assert not any("vq_model" in name for name, _ in model.named_parameters())
     model.to(torch.bfloat16)
     assert torch.equal(model.vq_model.encode(pixels).image_tokens, tokens)
-    weights = {**model.state_dict(), **image_tokenizer_weights(model)}
+    weights = {**model.state_dict(), **frozen_weights(model, KIT.frozen_parts)}
     assert weights.keys() == before.keys()
     model.save_pretrained(tmp_path, state_dict=weights)
     loaded = WallarooForConditionalGeneration.from_pretrained(tmp_path)
@@ -57,7 +58,7 @@ def test_a_hidden_image_tokenizer_works_and_is_saved(model, tmp_path):
 def test_an_image_tokenizer_in_shards_is_refused(model):
     next(model.vq_model.parameters()).ds_id = 0  # as DeepSpeed marks them
     with pytest.raises(ValueError, match="load the model before the training arguments"):
-        hide_image_tokenizer(model, torch.device("cpu"))
+        hide_frozen_parts(model, KIT.frozen_parts, torch.device("cpu"))
 
 
 @torch.no_grad()

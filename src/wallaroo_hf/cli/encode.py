@@ -98,22 +98,20 @@ def _encode(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from .. import _registration  # noqa: F401  the command line postpones it
-    from ..families.loading import to_device
-    from ..processing.processor import WallarooProcessor
+    from ..families.loading import reading_checkpoint, to_device
+    from ..families.registry import find_family
     from ..training.data.encoding import encode_rows
     from ..training.datasets import load_rows, require_datasets
-    from ..training.stages import stage as find_stage
-    from ..training.vq.vq_loading import load_vq_model
+    from ..training.run import choose_stage
 
     require_datasets().disable_progress_bars()
-    vq_model = to_device(load_vq_model(model, check_weights), device)
-    processor = WallarooProcessor.from_pretrained(model)
+    family = find_family(model)
+    kit = family.training_kit("encode")
+    codec = to_device(kit.load_codec(model, check_weights), device)
+    with reading_checkpoint(model):
+        processor = family.resolve("processor").from_pretrained(model)
     if stage is not None:
-        chosen = find_stage(stage)
-        if chosen.layout is not None:  # else it is trained on the checkpoint's own
-            processor.buckets, processor.line_breaks = list(chosen.layout.buckets), chosen.layout.line_breaks
-        if chosen.buckets is not None:
-            processor.buckets = list(chosen.buckets)
+        kit.take_sizes(processor, choose_stage(model, stage))
     rows = load_rows(data, **source)
     total = None if source["streaming"] else len(rows)
     words = " ".join([data, *(f"{name}={value}" for name, value in source.items() if value not in (None, False, {}))])
@@ -122,7 +120,7 @@ def _encode(
         task = bar.add_task("rows", total=total)
         report = encode_rows(
             rows,
-            vq_model,
+            codec,
             processor,
             output,
             source=words,

@@ -16,8 +16,8 @@ from .processes import place_in_world
 from .train_vq import train_vq
 
 if TYPE_CHECKING:
+    from ..families.stages import TrainingStage
     from ..training.run import RunOptions
-    from ..training.stages import Stage
 
 Output = Annotated[
     Path | None,
@@ -160,13 +160,16 @@ def _plan(
     steps: int | None,
     config: Path | None,
     settings: list[str],
-) -> Stage:
+) -> TrainingStage:
     """The stage with what was overridden, made sure that the data has what it trains."""
-    from ..training.run import count_rows, fine_tuning
-    from ..training.stages import read_overrides, stage
+    from ..training.overrides import read_overrides
+    from ..training.run import choose_stage, count_rows, fine_tuning
 
     counts = count_rows(sources)
-    chosen = fine_tuning(options.model, counts, options.lora) if stage_name is None else stage(stage_name)
+    if stage_name is None:
+        chosen = fine_tuning(options.model, counts, options.lora)
+    else:
+        chosen = choose_stage(options.model, stage_name)
     overrides = read_overrides(config, settings) | ({} if steps is None else {"max_steps": steps})
     chosen = chosen.override(overrides)
     missing = [task for task, share in chosen.task_ratio.items() if share and task not in sources]
@@ -178,24 +181,16 @@ def _plan(
     return chosen
 
 
-def _look_at_rows(options: RunOptions, sources: dict[str, Any], chosen: Stage) -> None:
+def _look_at_rows(options: RunOptions, sources: dict[str, Any], chosen: TrainingStage) -> None:
     """Validates all rows that the stage trains on; broken ones make the exit code 1."""
     from rich.console import Console
 
-    from ..families.loading import reading_checkpoint
-    from ..modeling.configuration import WallarooConfig
-    from ..processing.processor import WallarooProcessor
-    from ..training.preparation import prepare_processor
     from ..training.run import count_rows, validate
 
     used = {task: found for task, found in sources.items() if chosen.task_ratio.get(task)}
-    with reading_checkpoint(options.model):
-        processor = WallarooProcessor.from_pretrained(options.model)
-        config = WallarooConfig.from_pretrained(options.model)
-    prepare_processor(processor, config, chosen, options.force)
     console = Console()
     with console.status("Looking at rows"):
-        report = validate(used, processor, chosen)
+        report = validate(options, used, chosen)
     console.print(report)
     others = ", ".join(f"{count} {task}" for task, count in count_rows(sources).items() if task not in used)
     if others:
@@ -211,7 +206,7 @@ def _look_at_rows(options: RunOptions, sources: dict[str, Any], chosen: Stage) -
 
 
 def _train(
-    options: RunOptions, data: str, sources: dict[str, Any], encoded: list[str], chosen: Stage, resume: bool
+    options: RunOptions, data: str, sources: dict[str, Any], encoded: list[str], chosen: TrainingStage, resume: bool
 ) -> None:
     rank, _ = place_in_world()
     with only_run(options.output) if rank == 0 else contextlib.nullcontext():
@@ -219,7 +214,7 @@ def _train(
 
 
 def _run(
-    options: RunOptions, data: str, sources: dict[str, Any], encoded: list[str], chosen: Stage, resume: bool
+    options: RunOptions, data: str, sources: dict[str, Any], encoded: list[str], chosen: TrainingStage, resume: bool
 ) -> None:
     """Trains in a folder that no other process writes into."""
     from ..training.checkpoints import set_checkpoints_aside
@@ -256,8 +251,8 @@ def _run(
             typer.echo(f"Make one checkpoint of it: wallaroo merge {options.model} {folder} --output DIR")
 
 
-def _say_plan(trainer: Any, chosen: Stage, checkpoint: str | None) -> None:
-    from ..training.preparation import trainable_summary
+def _say_plan(trainer: Any, chosen: TrainingStage, checkpoint: str | None) -> None:
+    from ..training.callbacks import trainable_summary
 
     trains, total = trainable_summary(trainer.model)
     begin = f"Going on from {checkpoint}" if checkpoint else "Training"

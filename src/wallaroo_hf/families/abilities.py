@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from .settings import Setting, check_settings, sensible_notices
 from .sizes import Sized, pick_size
 from .vocabulary import KnownWords, unknown_notice, unknown_words
 
-__all__ = ["EDITING", "GENERATION", "UNDERSTANDING", "Abilities"]
+__all__ = ["EDITING", "GENERATION", "UNDERSTANDING", "Abilities", "check_words"]
 
 UNDERSTANDING, GENERATION, EDITING = "understanding", "text-to-image", "image-editing"
 # Far beyond what any training row had; longer prompts would only fill memory.
@@ -151,15 +151,7 @@ class Abilities:
         Raises:
             ValueError: in one sentence.
         """
-        try:
-            words.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"The {what} holds half of a character ({error.reason}); give whole text.") from error
-        for token in self.special_tokens:
-            if token in words:
-                raise ValueError(
-                    f"The {what} contains the special token {token}, which would break the turn; remove it."
-                )
+        check_words(words, what, self.special_tokens)
 
     def without_special_tokens(self, words: str) -> str:
         """Words in which a space stands for each special token; for those of a model that go back into a chat."""
@@ -239,3 +231,23 @@ class Abilities:
     def unknown_words(self, prompt: str) -> list[str]:
         """The words of a prompt that a checkpoint of few words never learned, in order; [] for one that knows any."""
         return unknown_words(prompt, self.known_words) if self.known_words else []
+
+
+def check_words(words: str, what: str, special_tokens: Iterable[str]) -> None:
+    """Refuses words that are no whole characters, or that spell a token of the chat.
+
+    Args:
+        words: a user's.
+        what: what they are called in the message.
+        special_tokens: of the chat.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    try:
+        words.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"The {what} holds half of a character ({error.reason}); give whole text.") from error
+    for token in special_tokens:
+        if token in words:
+            raise ValueError(f"The {what} contains the special token {token}, which would break the turn; remove it.")

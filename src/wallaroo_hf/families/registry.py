@@ -13,7 +13,7 @@ from typing import Any
 
 from ..files.checkpoint_files import find_checkpoint, read_json
 from .abilities import Abilities
-from .contract import DrawingModel, DrawingProcessor
+from .contract import DrawingModel, DrawingProcessor, TrainingKit
 
 __all__ = [
     "FAMILIES",
@@ -22,6 +22,7 @@ __all__ = [
     "abilities_of",
     "family_of",
     "find_family",
+    "kit_of",
     "load",
     "read_abilities",
     "register_family",
@@ -85,6 +86,23 @@ class Family:
         module, _, name = address.partition(":")
         return getattr(importlib.import_module(module), name)
 
+    def training_kit(self, option: str | None = None) -> TrainingKit:
+        """How it is trained.
+
+        Args:
+            option: of the kit's `options`, one that is needed.
+
+        Raises:
+            ValueError: if it is not trained here, or lacks the option.
+        """
+        if self.kit is None:
+            raise ValueError(f"{self.title} models are not trained here; give a checkpoint of another family.")
+        kit: TrainingKit = self.resolve("kit")
+        if option is not None and option not in kit.options:
+            has = f"it has {', '.join(sorted(kit.options))}" if kit.options else "it has no such options"
+            raise ValueError(f"Training of {self.title} models has no `{option}`; {has}. Leave it out.")
+        return kit
+
 
 _ROOT = __name__.rsplit(".", 2)[0]
 _WALLAROO = Family(
@@ -101,7 +119,7 @@ _WALLAROO = Family(
     backbone=f"{_ROOT}.modeling.backbone:WallarooModel",
     codec_config=f"{_ROOT}.modeling.configuration:WallarooVQConfig",
     codec=f"{_ROOT}.modeling.vq:WallarooVQModel",
-    kit=f"{_ROOT}.modeling.training_kit:KIT",
+    kit=f"{_ROOT}.training.wallaroo_kit:KIT",
     converter=f"{_ROOT}.conversion:convert_checkpoint",
     recognises=("visual_ar_projector", "visual_ar_head"),
     recipes=f"{_ROOT}.layout.published_recipes:RECIPES",
@@ -190,6 +208,20 @@ def abilities_of(model: DrawingModel, processor: DrawingProcessor) -> Abilities:
     family = family_of(getattr(model.config, "model_type", None), type(model).__name__)
     dicts = (model.config.to_dict(), model.generation_config.to_dict(), processor.to_dict())
     return dataclasses.replace(family.resolve("abilities")(*dicts), special_tokens=processor.special_words)
+
+
+def kit_of(model: Any) -> TrainingKit:
+    """The training kit of a model, or of an image codec alone.
+
+    Raises:
+        ValueError: if it belongs to no family, or to one that is not trained here.
+    """
+    model_type = getattr(model.config, "model_type", None)
+    if model_type not in _families:
+        for family in _families.values():
+            if family.codec_config is not None and family.resolve("codec_config").model_type == model_type:
+                return family.training_kit()
+    return family_of(model_type, type(model).__name__).training_kit()
 
 
 @dataclass(frozen=True)

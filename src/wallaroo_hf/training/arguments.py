@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from .stages import Stage
+from ..families.stages import TrainingStage
 
 LOSS_REDUCTIONS = ("global", "micro_batch")
 
@@ -64,7 +64,7 @@ class WallarooTrainingArguments(TrainingArguments):
 
     @classmethod
     def for_stage(
-        cls, stage: Stage, output_dir: str, per_device_train_batch_size: int, **kwargs: Any
+        cls, stage: TrainingStage, output_dir: str, per_device_train_batch_size: int, **kwargs: Any
     ) -> "WallarooTrainingArguments":
         """Arguments of a stage; accumulation steps make up its global batch.
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from .preparation import trainable_summary
-from .stages import Stage, check_order
+from ..families.registry import kit_of
+from ..families.stages import TrainingStage, check_order
 
-__all__ = ["StageCallback"]
+__all__ = ["StageCallback", "trainable_summary"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class StageCallback(TrainerCallback):
             the stage trains.
     """
 
-    def __init__(self, stage: Stage, force: bool = False) -> None:
+    def __init__(self, stage: TrainingStage, force: bool = False) -> None:
         self.stage = stage
         self.force = force
 
@@ -46,21 +46,24 @@ class StageCallback(TrainerCallback):
             ValueError: if the checkpoint's stage is not one that this stage follows, or it lacks editing parts.
         """
         is_peft = hasattr(model, "get_base_model")
-        wallaroo = model.get_base_model() if is_peft else model
-        warning = check_order(wallaroo.config.stage, self.stage, self.force)
+        bare = model.get_base_model() if is_peft else model
+        kit = kit_of(bare)
+        warning = check_order(getattr(bare.config, "stage", None), self.stage, self.force)
         if warning:
             logger.warning(warning)
-        layout = self.stage.layout
-        if layout is not None and wallaroo.config.has_editing != layout.has_editing:
-            wants, has = ("needs", "lacks") if layout.has_editing else ("has no", "has")
-            raise ValueError(
-                f"Stage {self.stage.name} {wants} editing parts, which the model {has}; call `prepare_for_stage` first."
-            )
+        kit.check_model(bare, self.stage)
         if not is_peft:
-            self.stage.check_parts(name for name, _ in wallaroo.named_parameters())
-            for name, parameter in wallaroo.named_parameters():
-                parameter.requires_grad = self.stage.is_trained(name)
-        wallaroo.config.stage = self.stage.name
+            kit.check_parts(bare, self.stage)
+            for name, parameter in bare.named_parameters():
+                parameter.requires_grad = kit.is_trained(self.stage, name)
+        bare.config.stage = self.stage.name
         trains, total = trainable_summary(model)
         share = 100 * trains / total
         logger.info(f"Stage {self.stage.name} trains {trains:,} of {total:,} parameters ({share:.1f} %).")
+
+
+def trainable_summary(model: Any) -> tuple[int, int]:
+    """Numbers of trainable parameters and of all parameters."""
+    # with ZeRO-3 a parameter is empty but when it is used, and DeepSpeed keeps its size beside it
+    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
+    return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)

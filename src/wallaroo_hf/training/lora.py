@@ -10,17 +10,12 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
-from torch import nn
 from transformers import BitsAndBytesConfig, GenerationConfig
 
 from ..families.loading import load_model, reading_checkpoint, refuse, stored_faults
+from ..families.registry import find_family, kit_of
 from ..files.whole import new_folder, require_new
-from ..modeling.configuration import WallarooConfig
-from ..modeling.model import WallarooForConditionalGeneration
-from ..modeling.parts import part_names
-from ..processing.processor import WallarooProcessor
 from .checkpoints import ADAPTER_SETTINGS, find_last_complete_checkpoint
-from .preparation import add_image_parts
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -34,7 +29,7 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 
 
 def lora_config(
-    model: WallarooForConditionalGeneration,
+    model: Any,
     rank: int = 16,
     alpha: int = 32,
     dropout: float = 0.05,
@@ -60,26 +55,25 @@ def lora_config(
     peft = _peft()
     if rank < 1:
         raise ValueError(f"The LoRA rank is {rank}, but must be at least 1.")
-    layers = model.model.language_model.layers
-    known = {name.rpartition(".")[2] for name, module in layers.named_modules() if isinstance(module, nn.Linear)}
-    chosen = sorted(known) if target_modules is None else list(target_modules)
+    targets = kit_of(model).lora(model)
+    known = targets.layers
+    chosen = list(known) if target_modules is None else list(target_modules)
     unknown = [name for name in chosen if name not in known]
     if unknown or not chosen:
         raise ValueError(
-            f"`target_modules` is {chosen}, but must name linear layers of the language model: {', '.join(sorted(known))}."
+            f"`target_modules` is {chosen}, but must name linear layers of the language model: {', '.join(known)}."
         )
     return peft.LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        # a pattern for whole names: `visual` has layers of the same names
-        target_modules=rf"model\.language_model\.layers\.\d+\.\w+\.({'|'.join(chosen)})",
-        modules_to_save=_image_parts(model) if train_image_parts else None,
+        target_modules=f"{targets.within}({'|'.join(chosen)})",
+        modules_to_save=list(targets.whole) if train_image_parts else None,
     )
 
 
 def add_lora(
-    model: WallarooForConditionalGeneration,
+    model: Any,
     rank: int = 16,
     alpha: int = 32,
     dropout: float = 0.05,
@@ -117,7 +111,7 @@ def load_in_4bit(
     compute_dtype: torch.dtype = torch.bfloat16,
     device: torch.device | None = None,
     check_weights: bool = True,
-) -> WallarooForConditionalGeneration:
+) -> Any:
     """Loads a checkpoint as the base of QLoRA (arXiv 2305.14314); give it to [`add_lora`].
 
     The linear layers of language model and vision tower become 4-bit (nf4, scales quantized too); image tokenizer, image
@@ -149,19 +143,13 @@ def load_in_4bit(
         bnb_4bit_compute_dtype=compute_dtype,
     )
     return load_model(
-        WallarooForConditionalGeneration,
+        find_family(checkpoint).resolve("model"),
         checkpoint,
         check_weights,
         quantization_config=settings,
         dtype=compute_dtype,
         device_map={"": device or PartialState().device},
     )
-
-
-def _image_parts(model: Any) -> list[str]:
-    """The image heads and adapters that a model has."""
-    found = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    return [name for name in part_names(model.config.image_tasks) if name in found]
 
 
 def _peft() -> Any:
@@ -218,7 +206,7 @@ def merge_adapter(
             file = [folder / ADAPTER_WEIGHTS]
             refuse(stored_faults(file, _adapter_shapes(folder)), f"adapter '{adapter}'")
         merged = adapted.merge_and_unload(safe_merge=check_weights)
-        for part in _image_parts(merged):  # trained in float32
+        for part in kit_of(merged).lora(merged).whole:  # trained in float32
             merged.get_submodule(part if hasattr(merged, part) else f"model.{part}").to(merged.dtype)
         progress("Writing")
         merged.save_pretrained(partial, max_shard_size=max_shard_size)
@@ -269,37 +257,28 @@ def _adapter_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         ) from error
 
 
-def _load_base(
-    base: str | Path, folder: Path, dtype: str | torch.dtype, check_weights: bool
-) -> tuple[WallarooForConditionalGeneration, WallarooProcessor]:
+def _load_base(base: str | Path, folder: Path, dtype: str | torch.dtype, check_weights: bool) -> tuple[Any, Any]:
     """The base with the settings that training changed."""
     what = "base checkpoint"
-    model = load_model(WallarooForConditionalGeneration, base, check_weights, what, dtype=dtype)
+    family = find_family(base)
+    kit = family.training_kit("lora")
+    model = load_model(family.resolve("model"), base, check_weights, what, dtype=dtype)
     with reading_checkpoint(base, what):
         has_processor = (folder / "processor_config.json").is_file()
-        processor = WallarooProcessor.from_pretrained(folder if has_processor else base)
+        processor = family.resolve("processor").from_pretrained(folder if has_processor else base)
     if getattr(model, "is_quantized", False):
         raise ValueError(f"The base '{base}' is quantized; give the checkpoint that it was made from.")
     settings = folder / ADAPTER_SETTINGS
     if (settings / "config.json").is_file():
-        trained = WallarooConfig.from_pretrained(settings)
-        for task in model.config.image_tasks:
-            if not trained.has_task(task) or model.config.has_task(task):
-                continue
-            keys = _adapter_shapes(folder)
-            if not all(any(part in key for key in keys) for part in task.prefixes):
-                raise ValueError(
-                    f"The base '{base}' has no {task.name} parts, and the adapter brings none although it was trained with "
-                    "new ones; train again with image parts (`train_image_parts=True`)."
-                )
-            add_image_parts(model, task)
+        trained = family.resolve("config").from_pretrained(settings)
+        kit.extend_base(model, trained, list(_adapter_shapes(folder)), str(base))
         model.config.stage = trained.stage
     if (settings / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(settings)
     return model, processor
 
 
-def _attach(peft: Any, model: WallarooForConditionalGeneration, folder: Path, misfit: str) -> Any:
+def _attach(peft: Any, model: Any, folder: Path, misfit: str) -> Any:
     """The base with the adapter's weights, all of them and nowhere else."""
     try:
         with warnings.catch_warnings():  # what is missing is an error below

@@ -1,6 +1,6 @@
 """Muon for matrices, AdamW for the rest: one optimizer for a `Trainer`, made of two that ship with torch."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,8 @@ from .muon import new_muon
 
 __all__ = ["MuonAdamW"]
 
-# Tables and output layers, whose rows are tokens, are AdamW's, as Muon's authors advise.
-TOKEN_PARTS = ("embed_tokens.", "lm_head.", "_head.2.", "patch_embed.")
+# In the names of parameters: tables and output layers, whose rows are tokens, are AdamW's, as Muon's authors advise.
+TOKEN_PARTS = ("embed_tokens.", "lm_head.", "patch_embed.")
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -25,6 +25,7 @@ class MuonAdamW(torch.optim.Optimizer):
         named_parameters: those to train, with their names.
         lr: learning rate.
         betas, eps, weight_decay: of AdamW; weight decay also of Muon.
+        token_parts: in the names of matrices, what leaves them to AdamW.
 
     Raises:
         ValueError: if there is nothing to train.
@@ -37,9 +38,10 @@ class MuonAdamW(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        token_parts: Sequence[str] = TOKEN_PARTS,
     ) -> None:
         named = list(named_parameters)
-        matrices = [p for name, p in named if p.ndim == 2 and not any(part in name for part in TOKEN_PARTS)]
+        matrices = [p for name, p in named if p.ndim == 2 and not any(part in name for part in token_parts)]
         ours = {id(parameter) for parameter in matrices}
         rest = [parameter for _, parameter in named if id(parameter) not in ours]
         self._parts: dict[str, torch.optim.Optimizer] = {}
@@ -86,9 +88,26 @@ class MuonAdamW(torch.optim.Optimizer):
         self._share_groups()
 
 
-def muon_adamw(model: nn.Module, args: Any) -> MuonAdamW:
+def muon_adamw(model: nn.Module, args: Any, token_parts: Sequence[str] = TOKEN_PARTS) -> MuonAdamW:
     """A [`MuonAdamW`] for what a model trains, with the settings of `TrainingArguments`."""
     trained = ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
-    return MuonAdamW(
-        trained, args.learning_rate, (args.adam_beta1, args.adam_beta2), args.adam_epsilon, args.weight_decay
-    )
+    betas = (args.adam_beta1, args.adam_beta2)
+    return MuonAdamW(trained, args.learning_rate, betas, args.adam_epsilon, args.weight_decay, token_parts)
+
+
+def with_own_settings(optimizer: torch.optim.Optimizer, groups: Sequence[dict[str, Any]]) -> None:
+    """Gives some parameters of a new optimizer settings of their own, in place.
+
+    Args:
+        optimizer: that has not stepped yet.
+        groups: parameters (`params`) with other settings, such as `lr`.
+    """
+    own = {id(parameter): place for place, group in enumerate(groups) for parameter in group["params"]}
+    divided = []
+    for group in optimizer.param_groups if groups else ():
+        for place in sorted({own.get(id(parameter), -1) for parameter in group["params"]}):
+            settings = {} if place < 0 else {key: value for key, value in groups[place].items() if key != "params"}
+            chosen = [parameter for parameter in group["params"] if own.get(id(parameter), -1) == place]
+            divided.append({**group, **settings, "params": chosen})
+    if groups:
+        optimizer.param_groups = divided

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import logging
-from typing import Any
 
 from torch import nn
 from transformers import AddedToken
@@ -160,10 +159,3 @@ def add_image_parts(model: WallarooForConditionalGeneration, task: ImageTask, in
     for name, adapter in zip(new, adapters, strict=True):
         setattr(model.model, name, adapter.to(like))
     setattr(model, task.head, head.to(like))
-
-
-def trainable_summary(model: Any) -> tuple[int, int]:
-    """Numbers of trainable parameters and of all parameters."""
-    # with ZeRO-3 a parameter is empty but when it is used, and DeepSpeed keeps its size beside it
-    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
-    return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)

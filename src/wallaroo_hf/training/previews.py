@@ -13,10 +13,10 @@ from PIL import Image
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback, WandbCallback
 
+from ..families.abilities import check_words
+from ..families.contract import DrawingModel, DrawingProcessor
 from ..files.parsing import parse_json
 from ..pictures.opening import open_image
-from ..processing.processor import WallarooProcessor
-from ..processing.refused_words import refuse_special_tokens, refused_tokens
 from .reports import contact_sheet
 
 __all__ = ["Preview", "PreviewCallback", "read_previews"]
@@ -96,7 +96,7 @@ class PreviewCallback(TrainerCallback):
 
     def __init__(
         self,
-        processor: WallarooProcessor,
+        processor: DrawingProcessor,
         previews: Sequence[Preview],
         every: int,
         guidance_scale: float | None = None,
@@ -104,9 +104,8 @@ class PreviewCallback(TrainerCallback):
     ) -> None:
         if every < 1:
             raise ValueError(f"`every` is {every}, but must be at least 1.")
-        refused = refused_tokens(processor.tokenizer)
         for preview in previews:
-            refuse_special_tokens("preview", preview.prompt or preview.question or "", refused)
+            check_words(preview.prompt or preview.question or "", "preview", processor.special_words)
         self.processor = processor
         self.drawings = [preview for preview in previews if preview.prompt is not None]
         self.questions = [preview for preview in previews if preview.question is not None]
@@ -153,7 +152,7 @@ class PreviewCallback(TrainerCallback):
             self._write(Path(args.output_dir) / "previews", state.global_step, pictures, answers)
             self._report(state.global_step, pictures, answers)
 
-    def _draw(self, model: Any, preview: Preview, seed: int) -> Image.Image:
+    def _draw(self, model: DrawingModel, preview: Preview, seed: int) -> Image.Image:
         inputs = self.processor(
             text=preview.prompt,
             images=None if preview.image is None else [open_image(preview.image)],
@@ -162,18 +161,11 @@ class PreviewCallback(TrainerCallback):
             width=preview.width,
             return_tensors="pt",
         ).to(model.device)
-        tokens = model.generate(
-            **inputs,
-            generation_mode="image",
-            guidance_scale=self.guidance_scale,
-            generator=torch.Generator().manual_seed(seed),
-            use_cache=True,
-        )
-        return self.processor.post_process_multimodal_output(
-            model.decode_image_tokens(tokens), generation_mode="image"
-        )[0]
+        settings = {} if self.guidance_scale is None else {"guidance_scale": self.guidance_scale}
+        drawn = model.draw(inputs, generators=torch.Generator().manual_seed(seed), **settings)
+        return self.processor.pictures(drawn.pixels)[0]
 
-    def _answer(self, model: Any, preview: Preview) -> str:
+    def _answer(self, model: DrawingModel, preview: Preview) -> str:
         content: list[dict[str, Any]] = [{"type": "text", "text": preview.question}]
         if preview.image is not None:
             content.insert(0, {"type": "image", "image": open_image(preview.image)})

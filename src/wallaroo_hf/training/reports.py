@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from ..files.whole import new_file
-from ..modeling.losses import LOSS_NAMES, TASKS
+from .data.training_rows import TASKS
 
 __all__ = ["contact_sheet", "plot_losses"]
 
@@ -26,7 +26,7 @@ def plot_losses(
 ) -> Path:
     """Plots every named loss of a run over its optimizer steps.
 
-    Three panels: the sum, the losses of the image codes and those of the text. Evaluation losses are dashed. Long curves
+    Panels: the sum, the losses of the image codes, those of the text, and what else a family has. Evaluation losses are dashed. Long curves
     are thin, with their running mean in bold. Steps without a finite loss are marked in red.
 
     Args:
@@ -68,7 +68,9 @@ def plot_losses(
             axes.axhline(math.log(codebook_size), color="0.5", linestyle=":", label=f"a guess among {codebook_size:,}")
         for step in lost:
             axes.axvline(step, color="#c0392b", linewidth=0.8, alpha=0.6)
-        axes.set(title=panel, xlabel="step", ylabel="cross-entropy" if panel != _SUM_PANEL else "loss")
+        axes.set(
+            title=panel, xlabel="step", ylabel="cross-entropy" if panel in (_IMAGE_PANEL, _TEXT_PANEL) else "loss"
+        )
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
@@ -80,24 +82,27 @@ def plot_losses(
     return path
 
 
-_SUM_PANEL, _IMAGE_PANEL, _TEXT_PANEL = "Sum over tasks", "Image codes", "Text"
+_SUM_PANEL, _IMAGE_PANEL, _TEXT_PANEL, _OTHER_PANEL = "Sum over tasks", "Image codes", "Text", "Other parts"
 
 
 def _panels(log_history: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """The losses of each panel, those of the released tasks first, then whatever else was logged."""
+    """The losses of each panel, those of the tasks of rows first, then whatever else was logged."""
     logged = (key.removeprefix("eval_") for entry in log_history for key in entry)
-    parts = dict.fromkeys([*(f"loss_{name}" for name in LOSS_NAMES), *logged])
+    tasks = [f"loss_{task}_{kind}" for task in TASKS for kind in ("text", "image")]
+    parts = [name for name in dict.fromkeys([*tasks, *logged]) if name.startswith("loss_")]
     return {
         _SUM_PANEL: ["loss", "eval_loss"],
         **{
             panel: [f"{set_}{name}" for name in parts if _is_part(name, kind) for set_ in ("", "eval_")]
-            for panel, kind in ((_IMAGE_PANEL, "image"), (_TEXT_PANEL, "text"))
+            for panel, kind in ((_IMAGE_PANEL, "image"), (_TEXT_PANEL, "text"), (_OTHER_PANEL, None))
         },
     }
 
 
-def _is_part(name: str, kind: str) -> bool:
-    return name.startswith("loss_") and name.endswith(f"_{kind}")
+def _is_part(name: str, kind: str | None) -> bool:
+    """Whether a logged loss is of a kind; None = of neither text nor images."""
+    found = name.rpartition("_")[2]
+    return found == kind if kind is not None else found not in ("text", "image")
 
 
 def _curve(log_history: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:

@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..families.stages import TrainingStage
 from ..files.parsing import parse_json
 from ..files.whole import new_file
 from .run import RunOptions
-from .stages import Stage
 
 __all__ = ["SETTINGS_FILE", "check_settings", "run_settings", "write_settings"]
 
@@ -21,7 +21,7 @@ _MAY_CHANGE = (
 )
 
 
-def run_settings(options: RunOptions, chosen: Stage, data: str) -> dict[str, Any]:
+def run_settings(options: RunOptions, chosen: TrainingStage, data: str) -> dict[str, Any]:
     """What must stay as it is when a run is resumed, as JSON has it.
 
     Args:

@@ -6,32 +6,31 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
+from ..families.contract import TrainingKit
 from ..families.loading import load_model, reading_checkpoint
+from ..families.registry import find_family, read_abilities
+from ..families.stages import TrainingStage, find_stage
+from ..files.checkpoint_files import find_checkpoint
 from ..files.whole import new_folder
-from ..modeling.configuration import WallarooConfig
-from ..modeling.model import WallarooForConditionalGeneration
-from ..processing.processor import WallarooProcessor
 from .arguments import WallarooTrainingArguments
 from .callbacks import StageCallback
 from .checkpoints import find_last_complete_checkpoint
-from .collator import WallarooDataCollator
 from .data.encoding import check_encoded, is_encoded
 from .data.local_paths import local_path
 from .devices import training_device
 from .pictures import open_pictures
-from .preparation import prepare_for_stage
 from .previews import Preview, PreviewCallback
 from .reports import plot_losses
 from .sources import DataEntry, are_map_style, load_sources, mix_rows, named_rows, read_data_config
-from .stages import STAGES, Stage, stage
 from .trainer import WallarooTrainer
 from .validation import ValidationReport, validate_rows
 
 __all__ = [
     "RunOptions",
     "build_trainer",
+    "choose_stage",
     "count_rows",
     "fine_tuning",
     "finish",
@@ -91,41 +90,41 @@ class RunOptions:
     check_weights: bool = True
 
 
-def fine_tuning(model: str, tasks: Mapping[str, int], lora: bool) -> Stage:
+def fine_tuning(model: str, tasks: Mapping[str, int], lora: bool) -> Any:
     """A stage for data of one's own: the checkpoint's layout and sizes, few steps, every row as often as the others.
 
-    It trains what the paper's stage of that name trains; all but `visual` and the image tokenizer after any other stage.
+    It trains what the recipe's stage of that name trains; see the family's `fine_tuning`.
 
     Args:
         model: the checkpoint to start from; its stage is recorded in what is trained.
         tasks: rows of each task in the data.
-        lora: LoRA learns with a higher rate than all weights do (1e-4 and 1e-5).
+        lora: LoRA learns with a higher rate than all weights do.
 
     Raises:
-        ValueError: if the checkpoint cannot be loaded.
+        ValueError: if the checkpoint cannot be loaded, or is not trained on rows of such tasks.
     """
-    with reading_checkpoint(model):
-        config, processor = AutoConfig.from_pretrained(model), WallarooProcessor.from_pretrained(model)
-    if not isinstance(config, WallarooConfig):
+    family = find_family(model)
+    kit = family.training_kit()
+    others = [task for task in tasks if task not in kit.tasks]
+    if others:
         raise ValueError(
-            f"'{model}' is a {config.model_type} model; give a Wallaroo checkpoint (`wallaroo convert` writes one)."
+            f"The data has {others[0]} rows, but {family.title} models are trained on {' and '.join(kit.tasks)} here; "
+            "leave these rows out, or take a checkpoint of another family."
         )
-    without_editing = "3b" if processor.line_breaks else "2"
-    of_the_paper = "4" if config.has_editing else without_editing
-    return dataclasses.replace(
-        stage(config.stage if config.stage in STAGES else of_the_paper),
-        name=config.stage or of_the_paper,
-        follows=None,
-        layout=None,
-        buckets=tuple(processor.buckets),
-        indicator_sizes=tuple(processor.indicator_sizes),
-        pixel_limits=None,
-        learning_rate=1e-4 if lora else 1e-5,
-        warmup_steps=10,
-        max_steps=300,
-        global_batch_size=8,
-        task_ratio=dict(tasks),
-    )
+    return kit.fine_tuning(model, tasks, lora)
+
+
+def choose_stage(model: str, name: str) -> Any:
+    """A stage of the recipe of a checkpoint's family.
+
+    Args:
+        model: the checkpoint to start from.
+        name: such as "3b".
+
+    Raises:
+        ValueError: if the checkpoint cannot be loaded, or its family has no such stage.
+    """
+    return find_stage(find_family(model).training_kit().stages(), name)()
 
 
 def load_training_data(data: str) -> tuple[dict[str, Any], list[str]]:
@@ -151,21 +150,42 @@ def count_rows(sources: Mapping[str, Any]) -> dict[str, int]:
 
 
 def validate(
-    sources: Mapping[str, Any], processor: WallarooProcessor, chosen: Stage, progress: Any = None
+    options: RunOptions, sources: Mapping[str, Any], chosen: TrainingStage, progress: Any = None
 ) -> ValidationReport:
-    """Looks at every row as training would, without a model: what is broken or too long, by task and reason.
+    """Looks at every row as training would, without weights: what is broken or too long, by task and reason.
 
     Args:
-        processor: one that speaks the stage's layout ([`wallaroo_hf.training.preparation.prepare_processor`]).
+        options: name the checkpoint.
+        sources: rows by task.
+        chosen: the stage.
         progress: called with the number of rows done.
+
+    Raises:
+        ValueError: for a checkpoint that cannot be loaded, or that the stage does not follow.
     """
-    collator = WallarooDataCollator.for_stage(processor, chosen)
-    return validate_rows(named_rows(sources), collator.measure, chosen.max_length, progress=progress)
+    family = find_family(options.model)
+    kit = family.training_kit()
+    with reading_checkpoint(options.model):
+        processor = family.resolve("processor").from_pretrained(options.model)
+        config = family.resolve("config").from_pretrained(options.model)
+    kit.prepare_processor(processor, config, chosen, options.force)
+    return validate_rows(
+        named_rows(sources),
+        kit.collator(processor, chosen).measure,
+        chosen.max_length,
+        tasks=kit.tasks,
+        size_multiple=_size_multiple(options.model),
+        progress=progress,
+    )
+
+
+def _size_multiple(model: str) -> int:
+    return read_abilities(find_checkpoint(model, weights=False), model).size_multiple
 
 
 def build_trainer(
     options: RunOptions,
-    chosen: Stage,
+    chosen: TrainingStage,
     sources: Mapping[str, Any],
     encoded: Sequence[str] = (),
     callbacks: Sequence[TrainerCallback] = (),
@@ -180,16 +200,18 @@ def build_trainer(
         ValueError: for a checkpoint, data or options that do not go together.
     """
     on_cpu = training_device(options.device).type == "cpu"
-    model, processor = _load(options, chosen)
+    kit = _kit_with(options, encoded)
+    model, processor = _load(options, chosen, kit)
     for folder in encoded:
-        check_encoded(folder, model.vq_model, processor)
+        check_encoded(folder, kit.codec(model), processor)
     length = chosen.max_steps * chosen.global_batch_size
     check = None if not options.skip_bad_rows else open_pictures
     policy = "skip" if options.skip_bad_rows else "raise"
-    order: dict[str, Any] = {"batch_size": options.batch_size}
+    order: dict[str, Any] = {"batch_size": options.batch_size, "size_multiple": _size_multiple(options.model)}
     if are_map_style(sources, chosen.task_ratio):
         # micro-batches of like rows pad less; the step has the same rows, and means are over all of it
-        order = {"length": length, "sorted_within": chosen.global_batch_size}
+        del order["batch_size"]
+        order |= {"length": length, "sorted_within": chosen.global_batch_size}
     data = mix_rows(sources, chosen.task_ratio, options.seed, check=check, on_error=policy, **order)
     trained: Any = model
     if options.lora or options.quantize:
@@ -222,7 +244,7 @@ def build_trainer(
         model=trained,
         args=arguments,
         train_dataset=data,
-        data_collator=WallarooDataCollator.for_stage(processor, chosen, seed=options.seed, on_error=policy),
+        data_collator=kit.collator(processor, chosen, seed=options.seed, on_error=policy),
         processing_class=processor,
         callbacks=[StageCallback(chosen, options.force), *more],
     )
@@ -230,7 +252,22 @@ def build_trainer(
     return trainer
 
 
-def _load(options: RunOptions, chosen: Stage) -> tuple[WallarooForConditionalGeneration, WallarooProcessor]:
+def _kit_with(options: RunOptions, encoded: Sequence[str]) -> TrainingKit:
+    """The kit of the checkpoint's family, which has what the options ask for."""
+    family = find_family(options.model)
+    asked = {
+        "lora": options.lora,
+        "quantize": options.quantize,
+        "padding_free": options.padding_free,
+        "encode": bool(encoded),
+    }
+    for option in [name for name, is_asked in asked.items() if is_asked]:
+        family.training_kit(option)
+    return family.training_kit()
+
+
+def _load(options: RunOptions, chosen: TrainingStage, kit: TrainingKit) -> tuple[Any, Any]:
+    family = find_family(options.model)
     if options.quantize:
         from .lora import load_in_4bit
 
@@ -241,10 +278,10 @@ def _load(options: RunOptions, chosen: Stage) -> tuple[WallarooForConditionalGen
         )
     else:
         dtype = options.dtype or ("auto" if options.lora else "float32")
-        model = load_model(WallarooForConditionalGeneration, options.model, options.check_weights, dtype=dtype)
+        model = load_model(family.resolve("model"), options.model, options.check_weights, dtype=dtype)
     with reading_checkpoint(options.model):
-        processor = WallarooProcessor.from_pretrained(options.model)
-    prepare_for_stage(model, processor, chosen, options.force)
+        processor = family.resolve("processor").from_pretrained(options.model)
+    kit.prepare_for_stage(model, processor, chosen, options.force)
     return model, processor
 
 
@@ -254,7 +291,7 @@ def finish(trainer: WallarooTrainer, output: Path) -> Path:
     if trainer.is_world_process_zero():
         history = trainer.state.log_history
         if any("loss" in entry for entry in history):
-            plot_losses(history, output / "losses.png", codebook_size=trainer.wallaroo.config.codebook_size)
+            plot_losses(history, output / "losses.png", codebook_size=trainer.kit.guesses(trainer.wallaroo.config))
         with new_folder(final) as folder:
             trainer.save_model(str(folder))
     else:

@@ -6,20 +6,21 @@ value is named beside it. Another stage is another function here, named in `STAG
 """
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from ..files.parsing import parse_yaml
+from ..families.stages import TrainingStage, check_order, find_stage
 from ..layout.checkpoint_layout import PAPER_LAYOUTS, Layout
 from .data.training_rows import TASKS
+from .overrides import read_overrides
 from .trained_parts import ALWAYS_FROZEN, PARTS, as_prefixes, check_prefixes, word_for
+
+__all__ = ["STAGES", "Stage", "check_order", "read_overrides", "stage"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
-    """One stage of training.
+class Stage(TrainingStage):
+    """One stage of training Wallaroo.
 
     Attributes:
         name: how it is recorded in checkpoints: any word.
@@ -75,14 +76,10 @@ class Stage:
     max_grad_norm: float = 1.0
     bf16: bool = True
 
+    FIXED: ClassVar[tuple[str, ...]] = ("name", "follows", "layout")
+    TASKS: ClassVar[tuple[str, ...]] = TASKS
+
     def __post_init__(self) -> None:
-        if not (isinstance(self.name, str) and self.name.strip()):
-            raise ValueError(f"Stage setting `name` is {self.name!r}, but must be a word, such as '5' or 'my-stage'.")
-        if isinstance(self.follows, str):
-            raise ValueError(
-                f"Stage setting `follows` is {self.follows!r}, but must be names of stages, such as ({self.follows!r},); "
-                "or None for any."
-            )
         object.__setattr__(self, "trains", as_prefixes(self.trains))
         if self.editing_init not in ("random", "generation"):
             raise ValueError(
@@ -91,15 +88,7 @@ class Stage:
         for name in ("unconditional_rate", "source_mask_rate"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"Stage setting `{name}` is {getattr(self, name)!r}, but must be in [0, 1).")
-        for name in ("max_steps", "global_batch_size", "max_length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Stage setting `{name}` is {getattr(self, name)!r}, but must be at least 1.")
-        unknown = set(self.task_ratio) - set(TASKS)
-        if unknown or not any(share > 0 for share in self.task_ratio.values()):
-            raise ValueError(
-                f"Stage setting `task_ratio` is {dict(self.task_ratio)!r}, but must give a share above 0 to at least one "
-                f"of {', '.join(TASKS)}, and to nothing else."
-            )
+        self.check()
 
     def named_layout(self) -> Layout:
         """The layout that this stage names, with the sizes that it names: what a new model of this stage speaks.
@@ -139,67 +128,33 @@ class Stage:
         """Its settings as records have them: `trains` is the word of `PARTS` where there is one for just that."""
         return dataclasses.asdict(self) | {"trains": word_for(self.trains) or list(self.trains)}
 
-    def override(self, settings: Mapping[str, Any]) -> "Stage":
-        """This stage with other settings, as they come from YAML or a command line.
+    def read_setting(self, key: str, value: Any) -> Any:
+        """Brings a YAML value to the kind of the setting that it replaces.
+
+        Args:
+            key: a setting's name.
+            value: what was given for it.
 
         Raises:
-            ValueError: for an unknown name, with the nearest known one, and for a value of the wrong kind.
+            ValueError: if it is of another kind.
         """
-        known = {field.name for field in dataclasses.fields(self)} - {"name", "follows", "layout"}
-        changes = {}
-        for key, value in settings.items():
-            if key not in known:
-                close = difflib.get_close_matches(key, sorted(known), 1)
-                hint = f"did you mean `{close[0]}`?" if close else f"there are {', '.join(sorted(known))}."
-                raise ValueError(f"Stage {self.name} has no setting `{key}` to override; {hint}")
-            changes[key] = _as_setting(key, value, getattr(self, key))
-        return dataclasses.replace(self, **changes)
-
-    def training_arguments(self) -> dict[str, Any]:
-        """The stage's part of `TrainingArguments`."""
-        names = (
-            "learning_rate lr_scheduler_type warmup_steps max_steps adam_beta1 adam_beta2 adam_epsilon weight_decay "
-            "max_grad_norm bf16"
-        )
-        return {name: getattr(self, name) for name in names.split()}
-
-
-def _as_setting(key: str, value: Any, default: Any) -> Any:
-    """Brings a YAML value to the kind of the setting it replaces."""
-    wrong = ValueError(f"Stage setting `{key}` is {value!r}, but must be of the kind of {default!r}.")
-    if key == "trains":
-        return as_prefixes(value)
-    if key in ("buckets", "indicator_sizes"):
-        try:
-            if value is None:
-                return None
-            sizes = tuple((int(item[0]), int(item[1])) if key == "buckets" else int(item) for item in value)
-            if not sizes:
-                raise ValueError("it is empty")
-            return sizes
-        except (TypeError, ValueError, IndexError) as error:
-            raise wrong from error
-    if key == "pixel_limits" and value is None:
-        return None
-    if isinstance(default, Mapping) or key == "pixel_limits":
-        if not isinstance(value, Mapping):
-            raise wrong
-        return dict(value)
-    if isinstance(default, bool) or isinstance(value, bool):
-        if not (isinstance(default, bool) and isinstance(value, bool)):
-            raise wrong
-        return value
-    if isinstance(default, int | float):
-        try:  # YAML reads 1e-4 as a string
-            number = float(value)
-        except (TypeError, ValueError) as error:
-            raise wrong from error
-        if isinstance(default, int) and number != int(number):
-            raise wrong
-        return int(number) if isinstance(default, int) else number
-    if not isinstance(value, type(default)):
-        raise wrong
-    return value
+        if key == "trains":
+            return as_prefixes(value)
+        if key in ("buckets", "indicator_sizes"):
+            try:
+                if value is None:
+                    return None
+                sizes = tuple((int(item[0]), int(item[1])) if key == "buckets" else int(item) for item in value)
+                if not sizes:
+                    raise ValueError("it is empty")
+                return sizes
+            except (TypeError, ValueError, IndexError) as error:
+                raise self.wrong_kind(key, value) from error
+        if key == "pixel_limits":
+            if value is not None and not isinstance(value, Mapping):
+                raise self.wrong_kind(key, value)
+            return None if value is None else dict(value)
+        return super().read_setting(key, value)
 
 
 def stage_0() -> Stage:
@@ -298,66 +253,4 @@ def stage(name: str | int) -> Stage:
     Raises:
         ValueError: for another name.
     """
-    key = str(name).lower()
-    if key not in STAGES:
-        raise ValueError(f"Stage is {name!r}, but must be one of {', '.join(STAGES)}.")
-    return STAGES[key]()
-
-
-def read_overrides(path: str | Path | None = None, assignments: list[str] | None = None) -> dict[str, Any]:
-    """Overrides from a YAML file and from `key=value` words; the words win.
-
-    Raises:
-        ValueError: if the file is not there or no mapping, or a word has no `=`.
-    """
-    settings: dict[str, Any] = {}
-    if path is not None:
-        try:
-            loaded = parse_yaml(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"The stage settings in {path} could not be read ({str(error).splitlines()[0]}); give a YAML file with "
-                "`setting: value` lines."
-            ) from error
-        if not isinstance(loaded or {}, Mapping):
-            raise ValueError(f"The stage settings in {path} are no mapping; write `setting: value` lines.")
-        settings |= loaded or {}
-    for word in assignments or []:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise ValueError(f"'{word}' sets nothing; write setting=value, for example learning_rate=1e-4.")
-        try:
-            settings[key.strip()] = parse_yaml(value)
-        except ValueError as error:
-            raise ValueError(
-                f"'{word[:200]}' sets no value that can be read ({error}); write it as in YAML, for example "
-                "learning_rate=1e-4 or 'buckets=[[512, 512]]'."
-            ) from error
-    return settings
-
-
-def check_order(recorded: str | None, stage: Stage, force: bool = False) -> str | None:
-    """Whether a stage may start from a checkpoint of the recorded stage.
-
-    Returns:
-        A warning to show, or None.
-
-    Raises:
-        ValueError: if it comes from a stage that this one does not follow, unless `force`.
-    """
-    if stage.follows is None or recorded == stage.name or recorded in stage.follows:
-        return None
-    if recorded is None:
-        if not stage.follows:
-            return None
-        return (
-            f"The checkpoint does not say which stage it went through; stage {stage.name} expects one of stage "
-            f"{' or '.join(stage.follows)}."
-        )
-    if force:
-        return f"Stage {stage.name} starts from a checkpoint of stage {recorded}, because it was forced to."
-    expected = " or ".join(stage.follows) or "none"
-    raise ValueError(
-        f"Stage {stage.name} starts from a checkpoint of stage {expected}, but this one is of stage {recorded}; choose the "
-        "right checkpoint, or force it (`--force`)."
-    )
+    return find_stage(STAGES, name)()

@@ -12,19 +12,18 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Sequ
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
+from ..families.contract import TrainingKit
+from ..families.registry import kit_of
 from ..files.run_lock import only_run
 from ..files.whole import full_disk_said, give_usual_modes
-from ..modeling.losses import count_labels, total_loss
-from ..modeling.model import WallarooForConditionalGeneration
-from ..modeling.parts import loss_names, task_names
-from ..processing.processor import WallarooProcessor
 from .arguments import WallarooTrainingArguments
+from .callbacks import StageCallback
 from .checkpoints import ADAPTER_SETTINGS, AtomicCheckpointMixin, find_last_complete_checkpoint
 from .data.stream_mixing import StreamMixture
-from .optimizers import muon_adamw
+from .optimizers import muon_adamw, with_own_settings
 from .previews import PreviewCallback
 from .resuming_weights import check_resumed
-from .sharding import adjust_fsdp, encode_images, hide_image_tokenizer, image_tokenizer_weights
+from .sharding import adjust_fsdp, frozen_weights, hide_frozen_parts
 
 __all__ = ["NonFiniteLossError", "WallarooTrainer"]
 
@@ -36,11 +35,13 @@ class NonFiniteLossError(RuntimeError):
 
 
 class WallarooTrainer(AtomicCheckpointMixin, Trainer):
-    r"""transformers' `Trainer` for Wallaroo.
+    r"""transformers' `Trainer` for the models of every family; how one is trained says its
+    [`wallaroo_hf.families.contract.TrainingKit`], which is found by the model.
 
-    - One forward per micro-batch, whatever tasks its rows have. `loss = sum over tasks of weight * (text mean + code mean)`
-      (paper section 4). With `loss_reduction="global"` each mean is over all labels of its kind in the optimizer step, over
-      accumulation steps and processes, so that 8 x 1 rows, 1 x 8 and 2 processes x 4 give the same gradients.
+    - One forward per micro-batch, whatever tasks its rows have. The loss is the sum of its parts, weighted by task (of
+      Wallaroo `sum over tasks of weight * (text mean + code mean)`, paper section 4). With `loss_reduction="global"` each
+      mean is over all labels of its kind in the optimizer step, over accumulation steps and processes, so that 8 x 1 rows,
+      1 x 8 and 2 processes x 4 give the same gradients.
     - Every part of the loss is logged under its own name, `loss_editing_image` for example, as a mean over the labels since
       the last log; evaluation reports them as `eval_loss_...`.
     - A step whose loss or gradient is not finite does not reach the optimizer; it is counted, its rows are named, and
@@ -48,7 +49,8 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
     - A checkpoint appears when it is whole.
     - On several processes every one runs the same parts of the model, whatever its rows are.
 
-    Args: as in `Trainer`; `args` are [`WallarooTrainingArguments`], the collator is a [`WallarooDataCollator`].
+    Args: as in `Trainer`; `args` are [`WallarooTrainingArguments`], the collator is the kit's, such as
+        [`WallarooDataCollator`].
     """
 
     args: WallarooTrainingArguments
@@ -63,16 +65,13 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
                 f"`args` are {type(self.args).__name__}, but `WallarooTrainer` needs `WallarooTrainingArguments`; they "
                 "take everything that `TrainingArguments` take."
             )
-        if isinstance(
-            self.processing_class, WallarooProcessor
-        ):  # the model may have been resized since they were loaded
-            self.processing_class.first_image_token_id = self.wallaroo.config.text_config.vocab_size
+        self.kit: TrainingKit = kit_of(self.wallaroo)
+        self.kit.agree(self.wallaroo, self.processing_class)  # the model may have been resized since they were loaded
         self._is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         device = self.args.device
         if self._is_sharded:
-            hide_image_tokenizer(self.wallaroo, device)
-        self._tasks = task_names(self.wallaroo.config.image_tasks)
-        self._loss_names = loss_names(self.wallaroo.config.image_tasks)
+            hide_frozen_parts(self.wallaroo, self.kit.frozen_parts, device)
+        self._loss_names = self.kit.loss_names(self.wallaroo.config)
         self._step_counts = torch.ones(len(self._loss_names), device=device)  # labels of the whole optimizer step
         # since the last log: sums of losses over labels, and label counts
         self._train_parts = torch.zeros(2, len(self._loss_names), device=device)
@@ -88,21 +87,27 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
                 callback.bind_trainer(self)
 
     @property
-    def wallaroo(self) -> WallarooForConditionalGeneration:
-        """The model without wrappers of accelerate and PEFT."""
+    def wallaroo(self) -> Any:
+        """The model, of whatever family, without wrappers of accelerate and PEFT."""
         model: Any = self.accelerator.unwrap_model(self.model)
         return model.get_base_model() if hasattr(model, "get_base_model") else model
 
     def create_accelerator_and_postprocess(self) -> None:
         """As in `Trainer`, with FSDP adjusted to this model."""
         super().create_accelerator_and_postprocess()
-        adjust_fsdp(self.accelerator, self.model)
+        adjust_fsdp(self.accelerator, self.wallaroo, kit_of(self.wallaroo).frozen_parts)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """As in `Trainer`; with `use_muon` our own."""
-        if self.optimizer is None and self.args.use_muon:
-            self.optimizer = muon_adamw(self.model if model is None else model, self.args)
-        return super().create_optimizer(*(() if model is None else (model,)))
+        """As in `Trainer`; with `use_muon` our own, and with what the stage says of some parameters only."""
+        if self.optimizer is not None:
+            return super().create_optimizer(*(() if model is None else (model,)))
+        if self.args.use_muon:
+            self.optimizer = muon_adamw(self.model if model is None else model, self.args, self.kit.token_parts)
+        optimizer = super().create_optimizer(*(() if model is None else (model,)))
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, StageCallback):
+                with_own_settings(optimizer, self.kit.parameter_groups(self.wallaroo, callback.stage))
+        return optimizer
 
     # ------------------------------------------------------------------------------------------------------ the loss
 
@@ -116,7 +121,7 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         counts = torch.zeros(len(self._loss_names), device=device)
         for batch in batches:
-            counts += count_labels(batch["input_ids"], batch["labels"], self.wallaroo.config).to(counts)
+            counts += self.kit.count(batch, self.wallaroo.config).to(counts)
         self._step_counts = self.accelerator.reduce(counts, "sum")
         return batches, None
 
@@ -128,17 +133,17 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """The loss of a micro-batch, scaled so that the step's gradients are those of the mean; see the class."""
-        inputs = encode_images(self.wallaroo.model, inputs)
+        bare = self.wallaroo
+        inputs = self.kit.prepare(bare, inputs)
         names, skipped = inputs.pop("row_names", []), inputs.pop("skipped_rows", 0)
         if model.training:
             self._skipped_rows += skipped
         else:
-            inputs["labels"] = self._without_repeated_rows(inputs["labels"])
-        counts = count_labels(inputs["input_ids"], inputs["labels"], self.wallaroo.config)
-        if self.args.padding_free:
-            inputs = self._without_padding(inputs)
+            inputs = self._without_repeated_rows(inputs)
+        counts = self.kit.count(inputs, bare.config)
         processes = self.accelerator.num_processes
-        outputs = model(**inputs, touch_all_parts=processes > 1 and model.training)
+        every_part = processes > 1 and model.training
+        outputs = model(**self.kit.arrange(bare, inputs, every_part, self.args.padding_free))
         losses = outputs.losses
         parts = self._train_parts if model.training else self._eval_parts
         if not model.training or self._is_finite(torch.stack([*losses.values(), outputs.loss.new_zeros(())]).sum()):
@@ -152,39 +157,23 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
             # gradients are averaged over processes later
             shares = processes * counts / self._step_counts.clamp(min=1)
             losses = {name: loss * shares[self._loss_names.index(name)] for name, loss in losses.items()}
-        loss = total_loss(losses, self.args.loss_weights, self._tasks)
+        loss = self.kit.total_loss(losses, self.args.loss_weights, bare.config)
         if model.training and self.args.loss_reduction == "micro_batch":
             loss = loss / self.current_gradient_accumulation_steps
         # a batch without labels belongs to the graph too, and so do the parts that it only touched
-        loss = loss + 0.0 * (outputs.loss + outputs.logits.sum())
+        loss = loss + 0.0 * (outputs.loss if outputs.logits is None else outputs.loss + outputs.logits.sum())
         if model.training and not loss.requires_grad:
             # its rows have nothing to do with what is trained, and still take their turn in the step
             loss = loss + 0.0 * sum(part.sum().to(loss) for part in model.parameters() if part.requires_grad)
         return (loss, outputs) if return_outputs else loss
 
-    def _without_repeated_rows(self, labels: torch.Tensor) -> torch.Tensor:
+    def _without_repeated_rows(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """No labels for the rows that accelerate repeats to give every process as many in the last batch of a set."""
         state = self.accelerator.gradient_state
         if not state.end_of_dataloader or state.remainder <= 0:
-            return labels
+            return inputs
         own = max(0, state.remainder - self.accelerator.process_index * self.args.eval_batch_size)
-        return labels.masked_fill(torch.arange(len(labels), device=labels.device)[:, None] >= own, -100)
-
-    def _without_padding(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The rows of a padded batch one after the other, `(1, T)`; their positions say where each begins."""
-        mask = inputs.pop("attention_mask").bool()
-        ids = inputs["input_ids"]
-        three, _ = self.wallaroo.model.get_rope_index(
-            ids, inputs.pop("mm_token_type_ids", None), inputs.get("image_grid_thw"), attention_mask=mask.long()
-        )
-        positions = torch.cat([(mask.long().cumsum(dim=1) - 1)[None], three.to(ids)])  # (4, B, T)
-        labels = inputs["labels"].masked_fill(torch.zeros_like(mask).index_fill(1, ids.new_zeros(1), True), -100)
-        flat = {
-            "input_ids": ids[mask][None],
-            "labels": labels[mask][None],
-            "position_ids": positions[:, mask][:, None],
-        }
-        return inputs | flat
+        return self.kit.keep_rows(inputs, own)
 
     def _is_finite(self, value: torch.Tensor) -> bool:
         """Whether a number is finite on every process."""
@@ -264,7 +253,8 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         named = {f"{prefix}_loss_{name}": value for name, value in means.items()}
         if means:
             tensors = {name: torch.tensor(value) for name, value in means.items()}
-            named[f"{prefix}_loss"] = float(total_loss(tensors, self.args.loss_weights, self._tasks))
+            total = self.kit.total_loss(tensors, self.args.loss_weights, self.wallaroo.config)
+            named[f"{prefix}_loss"] = float(total)
         return output._replace(metrics={**output.metrics, **named})
 
     def _drain(self, parts: torch.Tensor) -> dict[str, float]:
@@ -287,10 +277,10 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
             self._save(output_dir or self.args.output_dir, self.accelerator.get_state_dict(self.model))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """With sharding also the image tokenizer; with PEFT also the model's settings, which adapters come without."""
+        """With sharding also the frozen parts; with PEFT also the model's settings, which adapters come without."""
         is_peft = self.wallaroo is not self.accelerator.unwrap_model(self.model)
         if state_dict and self._is_sharded and not is_peft:
-            state_dict = {**state_dict, **image_tokenizer_weights(self.wallaroo)}
+            state_dict = {**state_dict, **frozen_weights(self.wallaroo, self.kit.frozen_parts)}
         folder = Path(self.args.output_dir if output_dir is None else output_dir)
         with full_disk_said(folder):
             super()._save(output_dir, state_dict)

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
-from .data.training_rows import REASONS, TASKS, Row, RowError, check_row, row_name, row_task
+from .data.training_rows import REASONS, SIZE_MULTIPLE, TASKS, Row, RowError, check_row, row_name, row_task
 from .data.worker_threads import in_order
 from .pictures import check_picture
 
@@ -174,6 +174,7 @@ def validate_rows(
     max_length: int | None = None,
     *,
     tasks: tuple[str, ...] = TASKS,
+    size_multiple: int = SIZE_MULTIPLE,
     decode: bool = True,
     limit: int | None = None,
     num_workers: int = 0,
@@ -186,6 +187,7 @@ def validate_rows(
         measure: tokens of a row, as the collator will make them; its `ValueError`s count as `"unusable_row"`.
         max_length: the most tokens a row may have.
         tasks: the tasks that can be trained.
+        size_multiple: of which the height and width of rows are multiples, in pixels.
         decode: whether pictures are decoded whole, which finds all damage, or only their headers read.
         limit: look at the first so many rows only.
         num_workers: threads that open pictures; 0 = this one.
@@ -200,6 +202,7 @@ def validate_rows(
         measure,
         max_length,
         tasks=tasks,
+        size_multiple=size_multiple,
         decode=decode,
         num_workers=num_workers,
         done=done,
@@ -216,6 +219,7 @@ def valid_rows(
     max_length: int | None = None,
     *,
     tasks: tuple[str, ...] = TASKS,
+    size_multiple: int = SIZE_MULTIPLE,
     decode: bool = True,
     num_workers: int = 0,
     done: Callable[[int], None] | None = None,
@@ -234,7 +238,7 @@ def valid_rows(
         raise ValueError(f"`on_error` is {on_error!r}, but must be 'raise' or 'skip'.")
 
     def look(row: Row) -> None:
-        check_row(row, tasks)
+        check_row(row, tasks, size_multiple)
         for picture in row.get("images") or ():
             if picture is not None:  # one that is encoded already
                 check_picture(picture, decode)

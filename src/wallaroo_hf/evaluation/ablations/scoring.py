@@ -14,7 +14,7 @@ from ...scenes import Prompt
 from ...scenes.shapes import SLOT
 from ...training.collator import WallarooDataCollator
 from ...training.data.training_rows import ORDINAL
-from ...training.sharding import encode_images
+from ...training.wallaroo_kit import encode_images
 from ..drawing_settings import Sampling
 from ..item_outputs import Subject, evaluation_mode, make_outputs
 from ..items import prompt_items

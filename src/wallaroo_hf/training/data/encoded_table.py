@@ -1,6 +1,7 @@
 """Encoded rows as columns of a table."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,13 @@ from ..datasets import require_datasets
 
 __all__ = ["as_table", "encoded_features"]
 
-_ARRAY_COLUMNS = {"image_tokens": "int32", "source_latents": "float32"}
+Arrays = Mapping[str, tuple[str, int]]  # columns of arrays: dtype and number of axes of each array
 
 
-def encoded_features() -> Any:
-    """The columns of encoded rows, as `datasets.Features`."""
+def encoded_features(arrays: Arrays) -> Any:
+    """The columns of encoded rows, as `datasets.Features`; see [`wallaroo_hf.families.contract.RowEncoder`]."""
     datasets = require_datasets()
-    text, integer, number = datasets.Value("string"), datasets.Value("int32"), datasets.Value("float32")
+    text, integer = datasets.Value("string"), datasets.Value("int32")
     return datasets.Features(
         {
             "messages": [{"role": text, "content": [{"type": text, "text": text}]}],
@@ -24,19 +25,25 @@ def encoded_features() -> Any:
             "width": integer,
             "task": text,
             "name": text,
-            "image_tokens": [[[integer]]],
-            "source_latents": [[[[number]]]],
+            **{name: _nested_feature(datasets.Value(dtype), axes) for name, (dtype, axes) in arrays.items()},
         }
     )
 
 
-def as_table(entries: list[dict[str, Any]], schema: Any) -> Any:
+def _nested_feature(value: Any, axes: int) -> Any:
+    """A list of arrays of so many axes."""
+    for _ in range(axes + 1):
+        value = [value]
+    return value
+
+
+def as_table(entries: list[dict[str, Any]], schema: Any, arrays: Arrays) -> Any:
     """Rows as a `pyarrow.Table`; arrays go there as they are, which is ten times as fast as by way of lists."""
     import pyarrow as pa
 
-    plain = [{**entry, **dict.fromkeys(_ARRAY_COLUMNS)} for entry in entries]
+    plain = [{**entry, **dict.fromkeys(arrays)} for entry in entries]
     table = pa.Table.from_pylist(plain, schema=schema)
-    for name, dtype in _ARRAY_COLUMNS.items():
+    for name, (dtype, _) in arrays.items():
         field = schema.field(name)
         column = _nested_lists([entry[name] for entry in entries], np.dtype(dtype)).cast(field.type)
         table = table.set_column(schema.get_field_index(name), field, column)

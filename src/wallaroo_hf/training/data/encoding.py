@@ -15,20 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
+from ...families.contract import RowEncoder
+from ...families.registry import kit_of
 from ...files.whole import new_file
-from ...layout.grid import check_size
-from ...modeling.vq import WallarooVQModel
-from ...processing.drawing_requests import pick_chat_size, pick_size
-from ...processing.processor import WallarooProcessor
 from ..datasets import ENCODING_RECORD
 from ..pictures import open_picture, stored_picture
 from ..validation import ValidationReport, task_or_unknown
-from ..vq.vq_loading import tokenizer_hash
 from .encoded_table import as_table, encoded_features
-from .encoding_record import EncodingRecord, check_encoded, chosen_sizes, is_encoded, shortened, write_json
-from .training_rows import INTERLEAVED, Row, RowError, check_row, picture_roles, row_name, row_task
+from .encoding_record import EncodingRecord, check_encoded, is_encoded, shortened, write_json
+from .training_rows import Row, RowError, check_row, picture_roles, row_name, row_task
 from .worker_threads import in_order
 
 __all__ = ["EncodingRecord", "check_encoded", "encode_rows", "is_encoded"]
@@ -36,8 +32,8 @@ __all__ = ["EncodingRecord", "check_encoded", "encode_rows", "is_encoded"]
 
 def encode_rows(
     rows: Any,
-    vq_model: WallarooVQModel,
-    processor: WallarooProcessor,
+    codec: Any,
+    processor: Any,
     output: str | Path,
     *,
     source: str = "",
@@ -50,13 +46,13 @@ def encode_rows(
 ) -> ValidationReport:
     """Encodes rows into a folder.
 
-    Sizes are chosen as the processor does: a row's `height` and `width`, else the bucket nearest to the picture, or in
+    Sizes are chosen as the processor does: a row's `height` and `width`, else the size nearest to the picture, or in
     interleaved rows the most square one; images to edit are brought to the same size. Images that the model looks at are
     copied as they are.
 
     Args:
         rows: rows, map-style or streamed.
-        vq_model: the image tokenizer, on the device to compute on.
+        codec: the image tokenizer, on the device to compute on.
         processor: the checkpoint's processor.
         output: folder; a new one, or one that the same call has begun.
         source: what the rows are, in words; a continued run must say the same.
@@ -73,11 +69,11 @@ def encode_rows(
     Raises:
         ValueError: if the folder holds something else; `RowError` for a broken row under `"raise"`.
     """
-    job = _Job(vq_model, processor, Path(output), batch_size, on_error, num_workers)
-    token_size, buckets = chosen_sizes(processor)
+    encoder = kit_of(codec).encoder(codec, processor)
+    job = _Job(encoder, Path(output), batch_size, on_error, num_workers)
     num_rows = len(rows) if hasattr(rows, "__len__") else None
     record = EncodingRecord(
-        tokenizer_hash(vq_model), token_size, buckets, source, num_rows, rows_per_shard, batch_size
+        encoder.fingerprint, encoder.size_multiple, encoder.sizes, source, num_rows, rows_per_shard, batch_size
     )
     if not 0 <= part[0] < part[1]:
         raise ValueError(f"`part` is {part}, but must be (k, n) with k from 0 to n - 1.")
@@ -90,7 +86,7 @@ def encode_rows(
         done += count
         if progress is not None:
             progress(done)
-    return _finish(job.folder, num_shards)
+    return _finish(job.folder, num_shards, encoder)
 
 
 def _progress_from(progress: Callable[[int], None], start: int, done: int) -> None:
@@ -125,8 +121,7 @@ class _Job:
 
     def __init__(
         self,
-        vq_model: WallarooVQModel,
-        processor: WallarooProcessor,
+        encoder: RowEncoder,
         folder: Path,
         batch_size: int,
         on_error: str,
@@ -134,9 +129,9 @@ class _Job:
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise ValueError(f"`on_error` is {on_error!r}, but must be 'raise' or 'skip'.")
-        self.vq_model, self.processor, self.folder = vq_model, processor, folder
+        self.encoder, self.folder = encoder, folder
         self.batch_size, self.on_error, self.num_workers = batch_size, on_error, num_workers
-        self.features = encoded_features()
+        self.features = encoded_features(encoder.columns)
 
     def write_shard(self, number: int, rows: Iterable[Row], progress: Callable[[int], None] | None) -> None:
         """Encodes rows and writes them: first the report, then the data, which makes the shard count."""
@@ -144,7 +139,7 @@ class _Job:
 
         report = ValidationReport()
         entries = self._encode(rows, report, progress)
-        table = as_table(entries, self.features.arrow_schema)
+        table = as_table(entries, self.features.arrow_schema, self.encoder.columns)
         write_json(_shard_path(self.folder, number).with_suffix(".json"), report.as_dict())
         with (
             new_file(_shard_path(self.folder, number)) as path,
@@ -186,42 +181,30 @@ class _Job:
 
     def _prepare(self, row: Row) -> "tuple[dict[str, Any], list[_Picture]]":
         """The columns of a row, and the pictures whose results are still to be put into them."""
-        if "image_tokens" in row or "source_latents" in row:
+        if any(column in row for column in self.encoder.columns):
             raise RowError("It is encoded already.", "wrong_encoding")
-        task, roles = check_row(row), picture_roles(row)
+        task, roles = check_row(row, size_multiple=self.encoder.size_multiple), picture_roles(row)
         entry: dict[str, Any] = {name: row.get(name) for name in self.features}
         entry["messages"] = [_plain_message(message) for message in row["messages"]]
         drawn = [picture for role, picture in zip(roles, row["images"]) if role == "assistant"]
         shown = [picture for role, picture in zip(roles, row["images"]) if role != "assistant"]
         stored = iter([stored_picture(picture) for picture in shown])
         entry["images"] = [None if role == "assistant" else next(stored) for role in roles]
-        if (
-            not drawn and task != INTERLEAVED
-        ):  # a chat in the manner of auto mode has sources also where it only answers
-            return entry, []
-        targets, sources = ([open_picture(picture) for picture in pictures] for pictures in (drawn, shown))
-        buckets, asked = self.processor.buckets, (row.get("height"), row.get("width"), None)
-        if task == INTERLEAVED:
-            size = pick_chat_size(buckets, *asked, sources if self.processor.has_editing else ())
-        else:
-            size = pick_size(buckets, *asked, targets[0])
-        check_size(*size, self.processor.image_token_size, plain_grid=not self.processor.line_breaks)
-        pictures = [self._picture(entry, "image_tokens", target, size) for target in targets]
-        pictures += [self._picture(entry, "source_latents", source, size) for source in sources]
-        entry["height"], entry["width"] = size
-        return entry, pictures
+        opens = ([partial(open_picture, picture) for picture in pictures] for pictures in (drawn, shown))
+        size, planned = self.encoder.plan(row, task, *opens)
+        if size is not None:
+            entry["height"], entry["width"] = size
+        return entry, [self._picture(entry, column, pixels) for column, pixels in planned]
 
-    def _picture(self, entry: dict[str, Any], column: str, image: Image.Image, size: tuple[int, int]) -> "_Picture":
+    def _picture(self, entry: dict[str, Any], column: str, pixels: np.ndarray) -> "_Picture":
         """A picture at its size, and an empty entry in the row for its result."""
         entry[column] = [*(entry[column] or ()), None]
-        pixels = self.processor.image_processor.to_vq_pixels(image, *size)
         return _Picture(entry, column, len(entry[column]) - 1, pixels)
 
     def _run(self, pictures: "list[_Picture]") -> None:
         pixels = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))  # (B, 3, H, W)
         with torch.inference_mode():
-            encoded = self.vq_model.encode(pixels)
-        results: dict[str, Any] = {"image_tokens": encoded.image_tokens, "source_latents": encoded.latents}
+            results = self.encoder.encode(pixels)
         for index, picture in enumerate(pictures):
             picture.entry[picture.column][picture.slot] = results[picture.column][index].cpu().numpy()
 
@@ -266,7 +249,7 @@ def _claim(folder: Path, record: EncodingRecord) -> None:
             )
 
 
-def _finish(folder: Path, num_shards: int) -> ValidationReport:
+def _finish(folder: Path, num_shards: int, encoder: RowEncoder) -> ValidationReport:
     """Makes the folder a data set once every shard is there, and sums up the reports."""
     from datasets import DatasetInfo
 
@@ -276,7 +259,7 @@ def _finish(folder: Path, num_shards: int) -> ValidationReport:
         text = _shard_path(folder, number).with_suffix(".json").read_text(encoding="utf-8")
         report.merge(ValidationReport.from_dict(json.loads(text)))
     if len(present) == num_shards and num_shards:
-        DatasetInfo(features=encoded_features()).write_to_directory(str(folder))
+        DatasetInfo(features=encoded_features(encoder.columns)).write_to_directory(str(folder))
         state: dict[str, Any] = {
             "_data_files": [{"filename": _shard_path(folder, number).name} for number in present],
             "_fingerprint": EncodingRecord.read(folder).tokenizer[:16],

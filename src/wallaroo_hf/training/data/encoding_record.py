@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...families.registry import kit_of
 from ...files.parsing import parse_json
 from ...files.whole import new_file
-from ...modeling.vq import WallarooVQModel
-from ...processing.processor import WallarooProcessor
 from ..datasets import ENCODING_RECORD
-from ..vq.vq_loading import tokenizer_hash
 
 __all__ = ["EncodingRecord", "check_encoded", "is_encoded"]
 
@@ -20,7 +18,7 @@ class EncodingRecord:
     """What a folder of encoded rows says about itself (`wallaroo_encoding.json`).
 
     Attributes:
-        tokenizer: [`tokenizer_hash`] of the image tokenizer.
+        tokenizer: fingerprint of the image tokenizer.
         image_token_size: edge of a code in pixels.
         buckets: the sizes that pictures without one were given, `(height, width)`.
         source: what was encoded, in words.
@@ -59,10 +57,12 @@ def is_encoded(folder: str | Path) -> bool:
     return (Path(folder) / ENCODING_RECORD).exists()
 
 
-def check_encoded(folder: str | Path, vq_model: WallarooVQModel, processor: WallarooProcessor | None = None) -> None:
+def check_encoded(folder: str | Path, codec: Any, processor: Any = None) -> None:
     """Raises unless encoded rows can be trained on with this image tokenizer.
 
     Args:
+        folder: of the rows.
+        codec: the image tokenizer.
         processor: if given, the sizes that it would choose must be those that were chosen.
 
     Raises:
@@ -71,15 +71,16 @@ def check_encoded(folder: str | Path, vq_model: WallarooVQModel, processor: Wall
     record = EncodingRecord.read(folder)
     if not (Path(folder) / "state.json").exists():
         raise ValueError(f"The encoded data in '{folder}' is not complete; run the same `wallaroo encode` again.")
-    if record.tokenizer != tokenizer_hash(vq_model):
+    encoder = kit_of(codec).encoder(codec, processor)
+    if record.tokenizer != encoder.fingerprint:
         raise ValueError(
             f"The data in '{folder}' was encoded by another image tokenizer than this checkpoint's; its codes would mean "
             "something else. Encode the data again with this checkpoint."
         )
-    if processor is not None and chosen_sizes(processor) != (record.image_token_size, record.buckets):
+    if processor is not None and (encoder.size_multiple, encoder.sizes) != (record.image_token_size, record.buckets):
         raise ValueError(
             f"The data in '{folder}' was encoded for other image sizes ({shortened(record.buckets)}) than are trained now "
-            f"({shortened(chosen_sizes(processor)[1])}); encode it again for these."
+            f"({shortened(encoder.sizes)}); encode it again for these."
         )
 
 
@@ -87,11 +88,6 @@ def write_json(path: Path, data: Any) -> None:
     """Writes a file that appears whole or not at all."""
     with new_file(path) as partial:
         partial.write_text(json.dumps(data, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-
-
-def chosen_sizes(processor: WallarooProcessor) -> tuple[int, list[list[int]]]:
-    """Edge of a code, and the sizes that a processor chooses from, as a record holds them."""
-    return processor.image_token_size, [list(bucket) for bucket in processor.buckets]
 
 
 def shortened(value: Any) -> str:

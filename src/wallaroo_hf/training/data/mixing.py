@@ -15,7 +15,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from .training_rows import ORDINAL, TASKS, Row, RowError, check_row, row_name
+from .training_rows import ORDINAL, SIZE_MULTIPLE, TASKS, Row, RowError, check_row, row_name
 
 __all__ = ["Pattern", "RowOrigin", "Source", "TaskMixture", "permuted_index"]
 
@@ -127,7 +127,9 @@ def _mix(value: int) -> int:
     return value ^ (value >> 31)
 
 
-def usable_row(row: Row, task: str, name: str, check: Callable[[Row], Row] | None) -> Row:
+def usable_row(
+    row: Row, task: str, name: str, check: Callable[[Row], Row] | None, size_multiple: int = SIZE_MULTIPLE
+) -> Row:
     """A row as a mixture gives it away: named, and checked as far as possible without opening its pictures.
 
     Args:
@@ -135,6 +137,7 @@ def usable_row(row: Row, task: str, name: str, check: Callable[[Row], Row] | Non
         task: that it must be of.
         name: what errors call it, unless it has one.
         check: every row passes through it; may open pictures.
+        size_multiple: see [`TaskMixture`].
 
     Raises:
         RowError: with the row's name, for rows that cannot be trained on or are of another task.
@@ -142,7 +145,7 @@ def usable_row(row: Row, task: str, name: str, check: Callable[[Row], Row] | Non
     row = {key: value for key, value in row.items() if value is not None}
     row.setdefault("name", name)
     try:
-        found = check_row(row)
+        found = check_row(row, size_multiple=size_multiple)
         if found != task:
             raise RowError(f"It is of task '{found}', but stands among '{task}' rows.", "wrong_task")
         return row if check is None else check(row)
@@ -170,6 +173,7 @@ class TaskMixture(Dataset):
         sorted_within: in each stretch of so many positions (an optimizer step's rows, say) the sources stand one after the
             other, so that a step of several micro-batches pads less, as rows of a task are of like length. The stretch
             has the same rows in any case.
+        size_multiple: of which the height and width of rows are multiples, in pixels.
 
     Raises:
         ValueError: for a ratio without rows, or that names other tasks than there are.
@@ -188,10 +192,11 @@ class TaskMixture(Dataset):
         check: Callable[[Row], Row] | None = None,
         on_error: str = "raise",
         sorted_within: int = 1,
+        size_multiple: int = SIZE_MULTIPLE,
     ) -> None:
         if sorted_within < 1:
             raise ValueError(f"`sorted_within` is {sorted_within}, but must be at least 1 (1 = as they come).")
-        self.sorted_within = sorted_within
+        self.sorted_within, self.size_multiple = sorted_within, size_multiple
         taking_part = {task for task in sources if ratio is None or ratio.get(task)}
         merged = {task: _merged(task, found) if task in taking_part else found for task, found in sources.items()}
         weighted = weigh(merged, ratio)
@@ -240,7 +245,7 @@ class TaskMixture(Dataset):
             origin, source = self._locate(turn, len(skipped))
             try:
                 name = f"{origin.source}[{origin.index}]"
-                row = usable_row(source.rows[origin.index], origin.task, name, self.check)
+                row = usable_row(source.rows[origin.index], origin.task, name, self.check, self.size_multiple)
                 row = {**row, ORDINAL: turn}
                 return {**row, "skipped": skipped} if skipped else row
             except RowError as error:

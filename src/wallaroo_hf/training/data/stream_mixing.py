@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from .mixing import Pattern, Source, known_policy, note_skipped, permuted_index, row_at, usable_row, weigh
-from .training_rows import ORDINAL, Row, RowError
+from .training_rows import ORDINAL, SIZE_MULTIPLE, Row, RowError
 
 __all__ = ["StreamMixture"]
 
@@ -42,7 +42,7 @@ class StreamMixture(IterableDataset):
         block_size: rows that are shuffled together, and held in memory, per source.
         shuffle: whether shards and rows are shuffled.
         rank, world_size: of this process; default: torch.distributed's, or those that `torchrun` sets.
-        check, on_error: as for [`wallaroo_hf.training.data.mixing.TaskMixture`].
+        check, on_error, size_multiple: as for [`wallaroo_hf.training.data.mixing.TaskMixture`].
 
     Raises:
         ValueError: as `TaskMixture`.
@@ -60,6 +60,7 @@ class StreamMixture(IterableDataset):
         world_size: int | None = None,
         check: Callable[[Row], Row] | None = None,
         on_error: str = "raise",
+        size_multiple: int = SIZE_MULTIPLE,
     ) -> None:
         for task, found in sources.items():
             unweighted = [source.name for source in found if source.weight is None]
@@ -72,7 +73,7 @@ class StreamMixture(IterableDataset):
         self.sources = [source for _, source, _ in weighted]
         self.pattern = Pattern([share for _, _, share in weighted])
         self.seed, self.batch_size, self.block_size, self.shuffle = seed, batch_size, block_size, shuffle
-        self.check, self.on_error = check, known_policy(on_error)
+        self.check, self.on_error, self.size_multiple = check, known_policy(on_error), size_multiple
         own_rank, own_world_size = _process()
         self.rank = own_rank if rank is None else rank
         self.world_size = own_world_size if world_size is None else world_size
@@ -135,7 +136,7 @@ class StreamMixture(IterableDataset):
                 _, index = row_at(available, turn, len(skipped), (self.seed, number) if self.shuffle else None)
                 name, row = f"{source.name}[{index}]", source.rows[index]
             try:
-                row = usable_row(row, self.tasks[number], name, self.check)
+                row = usable_row(row, self.tasks[number], name, self.check, self.size_multiple)
                 return {**row, "skipped": skipped} if skipped else row
             except RowError as error:
                 skipped.append(note_skipped(error, self.on_error, skipped, available))

@@ -18,11 +18,10 @@ from numbers import Integral
 from typing import Any
 
 from ...files.whole_text import printable
-from ...modeling.parts import IMAGE_TASKS, UNDERSTANDING, task_names
 
-GENERATION, EDITING = (task.name for task in IMAGE_TASKS[:2])
-INTERLEAVED = "interleaved"
-TASKS = (*task_names(), INTERLEAVED)
+UNDERSTANDING, GENERATION, EDITING, INTERLEAVED = "understanding", "generation", "editing", "interleaved"
+TASKS = (UNDERSTANDING, GENERATION, EDITING, INTERLEAVED)
+SIZE_MULTIPLE = 16  # pixels, unless a checkpoint says otherwise
 ROLES = ("system", "user", "assistant")
 ORDINAL = "ordinal"  # of a row in the order of training: from it the collator's random choices follow
 _ORDINAL_BEFORE = "draw"  # what rows of earlier versions call it
@@ -257,13 +256,13 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def check_row(row: Mapping[str, Any], tasks: tuple[str, ...] = TASKS, size_factor: int = 16) -> str:
+def check_row(row: Mapping[str, Any], tasks: tuple[str, ...] = TASKS, size_multiple: int = SIZE_MULTIPLE) -> str:
     """Checks all of a row that can be checked without opening its pictures, and returns its task.
 
     Args:
         row: the row.
         tasks: the tasks that can be trained.
-        size_factor: edge of a code in pixels, of which `height` and `width` are multiples.
+        size_multiple: of which `height` and `width` are multiples, in pixels.
 
     Raises:
         RowError: for the first thing that is wrong.
@@ -277,24 +276,24 @@ def check_row(row: Mapping[str, Any], tasks: tuple[str, ...] = TASKS, size_facto
         )
     if task not in tasks:
         raise RowError(f"It is of task {task!r}, but only {', '.join(tasks)} are trained here.", "unsupported_task")
-    _check_size(row, size_factor)
-    _check_encoding(row, task, roles, size_factor)
+    _check_size(row, size_multiple)
+    _check_encoding(row, task, roles, size_multiple)
     return task
 
 
-def _check_size(row: Mapping[str, Any], size_factor: int) -> None:
+def _check_size(row: Mapping[str, Any], size_multiple: int) -> None:
     size = [row.get("height"), row.get("width")]
     if size == [None, None]:
         return
-    if any(not isinstance(edge, Integral) or edge <= 0 or edge % size_factor for edge in size):
+    if any(not isinstance(edge, Integral) or edge <= 0 or edge % size_multiple for edge in size):
         raise RowError(
-            f"Its height and width are {size[0]} and {size[1]}; give both, as multiples of {size_factor} pixels, or "
+            f"Its height and width are {size[0]} and {size[1]}; give both, as multiples of {size_multiple} pixels, or "
             "neither.",
             "wrong_size",
         )
 
 
-def _check_encoding(row: Mapping[str, Any], task: str, roles: list[str], size_factor: int) -> None:
+def _check_encoding(row: Mapping[str, Any], task: str, roles: list[str], size_multiple: int) -> None:
     """Pre-encoded arrays stand for pictures one to one, and only drawn pictures may be left out for them."""
     wanted = {"image_tokens": (roles.count("assistant"), 2)}
     wanted["source_latents"] = (roles.count("user") if task in (EDITING, INTERLEAVED) else 0, 3)
@@ -308,7 +307,7 @@ def _check_encoding(row: Mapping[str, Any], task: str, roles: list[str], size_fa
                 f"`{key}` holds {shapes}, but {count} array(s) of {ndim} axes belong there.", "wrong_encoding"
             )
         if row.get("height") and any(
-            (row["height"], row["width"]) != tuple(n * size_factor for n in s[:2]) for s in shapes
+            (row["height"], row["width"]) != tuple(n * size_multiple for n in s[:2]) for s in shapes
         ):
             raise RowError(f"`{key}` holds {shapes}, which is not its height and width.", "wrong_encoding")
     for index, (role, picture) in enumerate(zip(roles, row.get("images") or [])):

@@ -5,6 +5,7 @@ temperature, no editing. It stands behind every door, so that doors know the con
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import BatchFeature, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.generation import GenerationMixin
+from transformers.modeling_outputs import ModelOutput
 from transformers.processing_utils import ProcessorMixin
 
 from wallaroo_hf.families.abilities import GENERATION, UNDERSTANDING, Abilities
@@ -56,6 +58,15 @@ class ToyConfig(PreTrainedConfig):
     """Nothing but a name."""
 
     model_type = "toy"
+
+
+@dataclass
+class ToyOutput(ModelOutput):
+    """Of training."""
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    losses: dict[str, torch.Tensor] | None = None
 
 
 class ToyModel(PreTrainedModel, GenerationMixin):
@@ -105,6 +116,14 @@ class ToyModel(PreTrainedModel, GenerationMixin):
                     break
         assert done
         return DrawnImages([_pixels(latent) for latent in latents], complete, latents)
+
+    def forward(
+        self, colours: torch.Tensor, targets: torch.Tensor, learns: torch.Tensor, **tokens: torch.Tensor
+    ) -> ToyOutput:
+        """How far colours are from those to learn, `(B, 3)`, where `learns` (B,) is 1."""
+        far = (colours * self.strength - targets).square().mean(dim=1)
+        loss = (far * learns).sum() / learns.sum().clamp(min=1)
+        return ToyOutput(loss=loss, losses={"colour": loss} if learns.any() else {})
 
     def session(self, max_rows: int, **settings: Any) -> ToySession:
         """Drawings that are over in one step."""
@@ -330,6 +349,7 @@ FAMILY = Family(
     processor="toy_family:ToyProcessor",
     abilities="toy_family:toy_abilities",
     parts={"colours": ("strength",)},
+    kit="toy_kit:KIT",
 )
 
 

@@ -210,18 +210,22 @@ def abilities_of(model: DrawingModel, processor: DrawingProcessor) -> Abilities:
     return dataclasses.replace(family.resolve("abilities")(*dicts), special_tokens=processor.special_words)
 
 
-def kit_of(model: Any) -> TrainingKit:
+def kit_of(model: Any, option: str | None = None) -> TrainingKit:
     """The training kit of a model, or of an image codec alone.
 
+    Args:
+        model: not wrapped.
+        option: of the kit's `options`, one that is needed.
+
     Raises:
-        ValueError: if it belongs to no family, or to one that is not trained here.
+        ValueError: if it belongs to no family, to one that is not trained here, or that lacks the option.
     """
     model_type = getattr(model.config, "model_type", None)
     if model_type not in _families:
         for family in _families.values():
             if family.codec_config is not None and family.resolve("codec_config").model_type == model_type:
-                return family.training_kit()
-    return family_of(model_type, type(model).__name__).training_kit()
+                return family.training_kit(option)
+    return family_of(model_type, type(model).__name__).training_kit(option)
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def lora_config(
     peft = _peft()
     if rank < 1:
         raise ValueError(f"The LoRA rank is {rank}, but must be at least 1.")
-    targets = kit_of(model).lora(model)
+    targets = kit_of(model, "lora").lora(model)
     known = targets.layers
     chosen = list(known) if target_modules is None else list(target_modules)
     unknown = [name for name in chosen if name not in known]
@@ -136,6 +136,8 @@ def load_in_4bit(
         raise ImportError('4-bit training needs bitsandbytes; run `pip install "wallaroo-hf[train,quant]"`.')
     from accelerate import PartialState
 
+    family = find_family(checkpoint)
+    family.training_kit("quantize")
     settings = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -143,7 +145,7 @@ def load_in_4bit(
         bnb_4bit_compute_dtype=compute_dtype,
     )
     return load_model(
-        find_family(checkpoint).resolve("model"),
+        family.resolve("model"),
         checkpoint,
         check_weights,
         quantization_config=settings,

@@ -26,8 +26,8 @@ def plot_losses(
 ) -> Path:
     """Plots every named loss of a run over its optimizer steps.
 
-    Panels: the sum, the losses of the image codes, those of the text, and what else a family has. Evaluation losses are dashed. Long curves
-    are thin, with their running mean in bold. Steps without a finite loss are marked in red.
+    Panels: the sum, the losses of the image codes, those of the text, and what else a family has. Evaluation losses are
+    dashed. Long curves are thin, with their running mean in bold. Steps without a finite loss are marked in red.
 
     Args:
         log_history: `trainer.state.log_history`, or that of a `trainer_state.json`.
@@ -68,9 +68,8 @@ def plot_losses(
             axes.axhline(math.log(codebook_size), color="0.5", linestyle=":", label=f"a guess among {codebook_size:,}")
         for step in lost:
             axes.axvline(step, color="#c0392b", linewidth=0.8, alpha=0.6)
-        axes.set(
-            title=panel, xlabel="step", ylabel="cross-entropy" if panel in (_IMAGE_PANEL, _TEXT_PANEL) else "loss"
-        )
+        is_entropy = panel in (_IMAGE_PANEL, _TEXT_PANEL)
+        axes.set(title=panel, xlabel="step", ylabel="cross-entropy" if is_entropy else "loss")
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
@@ -118,7 +117,9 @@ def _task_of(name: str) -> str:
 
 def _draw_curve(axes: Any, name: str, curve: Sequence[tuple[float, float]], color: str) -> None:
     evaluated = name.startswith("eval_")
-    label = (_task_of(name) or "sum") + (" (evaluation)" if evaluated else "")
+    what = name.removeprefix("eval_").removeprefix("loss_")
+    label = _task_of(name) or ("sum" if what == "loss" else what)
+    label += " (evaluation)" if evaluated else ""
     steps, values = [step for step, _ in curve], [value for _, value in curve]
     style: dict[str, Any] = {"color": color, "linestyle": "--" if evaluated else "-"}
     if evaluated or len(curve) < 2:

@@ -163,8 +163,7 @@ def validate(
     Raises:
         ValueError: for a checkpoint that cannot be loaded, or that the stage does not follow.
     """
-    family = find_family(options.model)
-    kit = family.training_kit()
+    family, kit = find_family(options.model), _kit_with(options)
     with reading_checkpoint(options.model):
         processor = family.resolve("processor").from_pretrained(options.model)
         config = family.resolve("config").from_pretrained(options.model)
@@ -252,7 +251,7 @@ def build_trainer(
     return trainer
 
 
-def _kit_with(options: RunOptions, encoded: Sequence[str]) -> TrainingKit:
+def _kit_with(options: RunOptions, encoded: Sequence[str] = ()) -> TrainingKit:
     """The kit of the checkpoint's family, which has what the options ask for."""
     family = find_family(options.model)
     asked = {

@@ -67,6 +67,7 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
             )
         self.kit: TrainingKit = kit_of(self.wallaroo)
         self.kit.agree(self.wallaroo, self.processing_class)  # the model may have been resized since they were loaded
+        self.can_return_loss = True  # also of a batch without `labels`
         self._is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         device = self.args.device
         if self._is_sharded:

@@ -69,7 +69,7 @@ def encode_rows(
     Raises:
         ValueError: if the folder holds something else; `RowError` for a broken row under `"raise"`.
     """
-    encoder = kit_of(codec).encoder(codec, processor)
+    encoder = kit_of(codec, "encode").encoder(codec, processor)
     job = _Job(encoder, Path(output), batch_size, on_error, num_workers)
     num_rows = len(rows) if hasattr(rows, "__len__") else None
     record = EncodingRecord(

@@ -71,7 +71,7 @@ def check_encoded(folder: str | Path, codec: Any, processor: Any = None) -> None
     record = EncodingRecord.read(folder)
     if not (Path(folder) / "state.json").exists():
         raise ValueError(f"The encoded data in '{folder}' is not complete; run the same `wallaroo encode` again.")
-    encoder = kit_of(codec).encoder(codec, processor)
+    encoder = kit_of(codec, "encode").encoder(codec, processor)
     if record.tokenizer != encoder.fingerprint:
         raise ValueError(
             f"The data in '{folder}' was encoded by another image tokenizer than this checkpoint's; its codes would mean "

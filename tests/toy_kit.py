@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from toy_family import colour_of
-from wallaroo_hf.families.stages import TrainingStage, check_order
+from wallaroo_hf.families.training_stages import TrainingStage, check_order
 from wallaroo_hf.training.data.training_rows import RowError, row_name, row_task
 from wallaroo_hf.training.pictures import open_picture
 
@@ -81,7 +81,7 @@ class ToyCollator:
 
 
 class ToyKit:
-    """See [`wallaroo_hf.families.contract.TrainingKit`]."""
+    """See [`wallaroo_hf.families.training_kit.TrainingKit`]."""
 
     tasks = TASKS
     options: frozenset[str] = frozenset()

@@ -105,7 +105,7 @@ def _encode(
     from ..training.run import choose_stage
 
     require_datasets().disable_progress_bars()
-    family = find_family(model)
+    family = find_family(model, "image tokenizer")
     kit = family.training_kit("encode")
     codec = to_device(kit.load_codec(model, check_weights), device)
     with reading_checkpoint(model):

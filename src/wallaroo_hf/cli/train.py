@@ -16,7 +16,7 @@ from .processes import place_in_world
 from .train_vq import train_vq
 
 if TYPE_CHECKING:
-    from ..families.stages import TrainingStage
+    from ..families.training_stages import TrainingStage
     from ..training.run import RunOptions
 
 Output = Annotated[

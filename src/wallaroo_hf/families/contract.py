@@ -1,4 +1,4 @@
-"""The contract: what a model, a processor and a training kit must be able to do to stand behind every door.
+"""The contract: what a model and a processor must be able to do to stand behind every door; training has `training_kit`.
 
 Types of torch, transformers and Pillow are named for readers and type checkers only; importing this needs none of them.
 """
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from PIL import Image
     from transformers import BatchFeature
 
-    from .stages import TrainingStage
-
 __all__ = [
     "Answer",
     "DrawingModel",
@@ -24,11 +22,8 @@ __all__ = [
     "DrawnImages",
     "Follow",
     "Listener",
-    "LoraTargets",
-    "RowEncoder",
     "Step",
     "TextSettings",
-    "TrainingKit",
 ]
 
 
@@ -270,146 +265,3 @@ class DrawingProcessor(Protocol):
         self, messages: Sequence[dict[str, Any]], pieces: Sequence[Any], prompt: str
     ) -> list[dict[str, Any]]:
         """A chat with the answer that was just given and the user's next words."""
-
-
-# -------------------------------------------------------------------------------------------------------------- training
-
-
-@dataclass(frozen=True)
-class LoraTargets:
-    """What LoRA trains of a model.
-
-    Attributes:
-        within: regular expression for how the names of the layers that get adapters begin.
-        layers: the last words of their names.
-        whole: modules that are small and train whole.
-    """
-
-    within: str
-    layers: tuple[str, ...]
-    whole: tuple[str, ...]
-
-
-class RowEncoder(Protocol):
-    """Encodes the pictures of training rows ahead, by one codec and for one processor.
-
-    Attributes:
-        fingerprint: of the codec: equal ones encode equally.
-        columns: what encoded rows have, by name: dtype and number of axes of each array.
-        size_multiple: edges of pictures are multiples of it.
-        sizes: those that pictures without one are given, `(height, width)`.
-    """
-
-    fingerprint: str
-    columns: Mapping[str, tuple[str, int]]
-    size_multiple: int
-    sizes: list[list[int]]
-
-    def plan(
-        self, row: Mapping[str, Any], task: str, drawn: Sequence[Any], shown: Sequence[Any]
-    ) -> tuple[tuple[int, int] | None, list[tuple[str, Any]]]:
-        """What of a row is encoded.
-
-        Args:
-            row: as it was read.
-            task: its task.
-            drawn, shown: its pictures, those of the assistant and the others, each a function that opens it.
-
-        Returns:
-            Its size `(height, width)` and, in order, columns with the pixels `(3, H, W)` of a NumPy array; None and
-            nothing for a row that needs no codec.
-
-        Raises:
-            ValueError: for a row that cannot be encoded.
-        """
-
-    def encode(self, pixels: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        """Arrays by column of pictures `(B, 3, H, W)` of one size."""
-
-
-class TrainingKit(Protocol):
-    """How a family is trained. A model that trains has a forward with `loss`, `logits` (or None) and `losses` by name, and
-    `config.stage`, where a run records what the checkpoint went through.
-
-    Attributes:
-        tasks: of training rows that it can be trained on.
-        options: of "lora", "quantize", "padding_free" and "encode", those that it has.
-        frozen_parts: modules that never train and compute in their own precision: kept whole where a model is sharded.
-        token_parts: in the names of parameters, what tells tables and output layers, whose rows are tokens.
-    """
-
-    tasks: tuple[str, ...]
-    options: frozenset[str]
-    frozen_parts: tuple[str, ...]
-    token_parts: tuple[str, ...]
-
-    def stages(self) -> Mapping[str, Callable[[], TrainingStage]]:
-        """What makes each stage of its recipe, by name, in order."""
-
-    def fine_tuning(self, folder: Any, tasks: Mapping[str, int], lora: bool) -> TrainingStage:
-        """A stage for data of one's own, for the checkpoint in a folder (or of a Hub id) and rows of each task."""
-
-    def prepare_processor(self, processor: Any, config: Any, stage: TrainingStage, force: bool = False) -> Any:
-        """Brings a processor to a stage, in place, for looking at rows without a model."""
-
-    def prepare_for_stage(self, model: Any, processor: Any, stage: TrainingStage, force: bool = False) -> None:
-        """Brings model and processor to a stage, in place; `force` starts from a checkpoint of any stage."""
-
-    def check_model(self, model: Any, stage: TrainingStage) -> None:
-        """Raises a ValueError unless a model is as a stage needs it."""
-
-    def check_parts(self, model: Any, stage: TrainingStage) -> None:
-        """Raises a ValueError unless a model has what a stage trains."""
-
-    def is_trained(self, stage: TrainingStage, name: str) -> bool:
-        """Whether a stage trains the parameter of a name."""
-
-    def parameter_groups(self, model: Any, stage: TrainingStage) -> list[dict[str, Any]]:
-        """Parameters (`params`) with settings of the optimizer that are their own, such as `lr`; [] = none has any."""
-
-    def agree(self, model: Any, processor: Any) -> None:
-        """Has a processor know what changed in a model since both were loaded."""
-
-    def loss_names(self, config: Any) -> tuple[str, ...]:
-        """The parts of its loss."""
-
-    def total_loss(
-        self, losses: Mapping[str, torch.Tensor], weights: Mapping[str, float] | None, config: Any
-    ) -> torch.Tensor:
-        """The sum of the parts that are there, weighted by task."""
-
-    def guesses(self, config: Any) -> int | None:
-        """Among how many codes a picture is guessed; None for a family without any."""
-
-    def count(self, batch: Mapping[str, Any], config: Any) -> torch.Tensor:
-        """How many labels each part of the loss has in a batch: what its mean is over, in the order of `loss_names`."""
-
-    def collator(self, processor: Any, stage: TrainingStage, **options: Any) -> Any:
-        """Rows to batches; `options` are `seed` and `on_error`. It has `measure(row)`, the row's length in tokens."""
-
-    def prepare(self, model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """A batch with what the frozen parts make of it, for a model without wrappers."""
-
-    def keep_rows(self, inputs: Mapping[str, Any], count: int) -> dict[str, Any]:
-        """A prepared batch in which only the first rows have something to learn."""
-
-    def arrange(self, model: Any, inputs: Mapping[str, Any], every_part: bool, padding_free: bool) -> dict[str, Any]:
-        """The arguments of the forward: `every_part` has all that trains belong to the graph, whatever the rows are."""
-
-    def lora(self, model: Any) -> LoraTargets:
-        """What LoRA trains."""
-
-    def extend_base(self, model: Any, trained: Any, keys: Sequence[str], base: str) -> None:
-        """Gives a base the parts that an adapter (its configuration and its weights' names) was trained with."""
-
-    def load_codec(self, name: str, check_weights: bool = True) -> Any:
-        """The codec of a checkpoint, alone, on the CPU."""
-
-    def codec(self, model: Any) -> Any:
-        """The codec of a model."""
-
-    def encoder(self, codec: Any, processor: Any) -> RowEncoder:
-        """What encodes rows ahead."""
-
-    def take_sizes(self, processor: Any, stage: TrainingStage) -> None:
-        """Has a processor choose the sizes of a stage, for encoding ahead."""

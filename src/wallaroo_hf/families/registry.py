@@ -13,7 +13,8 @@ from typing import Any
 
 from ..files.checkpoint_files import find_checkpoint, read_json
 from .abilities import Abilities
-from .contract import DrawingModel, DrawingProcessor, TrainingKit
+from .contract import DrawingModel, DrawingProcessor
+from .training_kit import TrainingKit
 
 __all__ = [
     "FAMILIES",
@@ -161,15 +162,25 @@ def family_of(model_type: str | None, name: str | Path) -> Family:
     return _families[model_type]
 
 
-def find_family(name: str | Path) -> Family:
+def find_family(name: str | Path, what: str | None = None) -> Family:
     """The family of a checkpoint, from its `config.json` alone.
 
     Args:
         name: folder or Hub id.
+        what: what it should be, for the message; None = the message says only what is wrong.
 
     Raises:
         ValueError: if there is no checkpoint of that name, or none of a family.
     """
+    try:
+        return _find_family(name)
+    except ValueError as error:
+        if what is None:
+            raise
+        raise ValueError(f"No {what} could be loaded from '{name}': {error}") from error
+
+
+def _find_family(name: str | Path) -> Family:
     folder = find_checkpoint(name, weights=False)
     try:
         config = read_json(folder / "config.json")

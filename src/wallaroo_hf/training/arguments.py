@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from ..families.stages import TrainingStage
+from ..families.training_stages import TrainingStage
 
 LOSS_REDUCTIONS = ("global", "micro_batch")
 

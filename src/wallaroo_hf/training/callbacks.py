@@ -6,7 +6,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..families.registry import kit_of
-from ..families.stages import TrainingStage, check_order
+from ..families.training_stages import TrainingStage, check_order
 
 __all__ = ["StageCallback", "trainable_summary"]
 

@@ -262,7 +262,7 @@ def _adapter_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 def _load_base(base: str | Path, folder: Path, dtype: str | torch.dtype, check_weights: bool) -> tuple[Any, Any]:
     """The base with the settings that training changed."""
     what = "base checkpoint"
-    family = find_family(base)
+    family = find_family(base, what)
     kit = family.training_kit("lora")
     model = load_model(family.resolve("model"), base, check_weights, what, dtype=dtype)
     with reading_checkpoint(base, what):

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..families.stages import TrainingStage
+from ..families.training_stages import TrainingStage
 from ..files.parsing import parse_json
 from ..files.whole import new_file
 from .run import RunOptions

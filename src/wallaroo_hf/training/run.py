@@ -8,10 +8,10 @@ from typing import Any
 
 from transformers import PrinterCallback, TrainerCallback
 
-from ..families.contract import TrainingKit
 from ..families.loading import load_model, reading_checkpoint
 from ..families.registry import find_family, read_abilities
-from ..families.stages import TrainingStage, find_stage
+from ..families.training_kit import TrainingKit
+from ..families.training_stages import TrainingStage, find_stage
 from ..files.checkpoint_files import find_checkpoint
 from ..files.whole import new_folder
 from .arguments import WallarooTrainingArguments

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
-from ..families.stages import TrainingStage, check_order, find_stage
+from ..families.training_stages import TrainingStage, check_order, find_stage
 from ..layout.checkpoint_layout import PAPER_LAYOUTS, Layout
 from .data.training_rows import TASKS
 from .overrides import read_overrides

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Sequ
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
-from ..families.contract import TrainingKit
 from ..families.registry import kit_of
+from ..families.training_kit import TrainingKit
 from ..files.run_lock import only_run
 from ..files.whole import full_disk_said, give_usual_modes
 from .arguments import WallarooTrainingArguments
@@ -36,7 +36,7 @@ class NonFiniteLossError(RuntimeError):
 
 class WallarooTrainer(AtomicCheckpointMixin, Trainer):
     r"""transformers' `Trainer` for the models of every family; how one is trained says its
-    [`wallaroo_hf.families.contract.TrainingKit`], which is found by the model.
+    [`wallaroo_hf.families.training_kit.TrainingKit`], which is found by the model.
 
     - One forward per micro-batch, whatever tasks its rows have. The loss is the sum of its parts, weighted by task (of
       Wallaroo `sum over tasks of weight * (text mean + code mean)`, paper section 4). With `loss_reduction="global"` each

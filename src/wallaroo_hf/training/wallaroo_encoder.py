@@ -19,7 +19,7 @@ Opens = Callable[[], Image.Image]
 
 
 class WallarooRowEncoder:
-    """See [`wallaroo_hf.families.contract.RowEncoder`]: codes of pictures to draw, latents of pictures to edit.
+    """See [`wallaroo_hf.families.training_kit.RowEncoder`]: codes of pictures to draw, latents of pictures to edit.
 
     Args:
         vq_model: the image tokenizer, on the device to compute on.
@@ -57,6 +57,12 @@ class WallarooRowEncoder:
     ) -> tuple[tuple[int, int] | None, list[tuple[str, Any]]]:
         """Sizes are chosen as the processor does: a row's `height` and `width`, else the bucket nearest to the picture, or
         in interleaved rows the most square one; images to edit are brought to the same size.
+
+        Args:
+            row: as it was read.
+            task: its task.
+            drawn: open the pictures of the assistant.
+            shown: open the others.
 
         Raises:
             ValueError: for sizes that cannot be drawn, and pictures that cannot be opened.

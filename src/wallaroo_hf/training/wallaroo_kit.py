@@ -1,4 +1,4 @@
-"""How Wallaroo is trained: its side of [`wallaroo_hf.families.contract.TrainingKit`]."""
+"""How Wallaroo is trained: its side of [`wallaroo_hf.families.training_kit.TrainingKit`]."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..families.contract import LoraTargets
 from ..families.loading import reading_checkpoint
+from ..families.training_kit import LoraTargets
 from ..modeling.backbone import WallarooModel
 from ..modeling.configuration import WallarooConfig
 from ..modeling.losses import count_labels, total_loss
@@ -27,7 +27,7 @@ __all__ = ["KIT", "WallarooKit", "encode_images"]
 
 
 class WallarooKit:
-    """See [`wallaroo_hf.families.contract.TrainingKit`]."""
+    """See [`wallaroo_hf.families.training_kit.TrainingKit`]."""
 
     tasks = TASKS
     options = frozenset({"lora", "quantize", "padding_free", "encode"})
@@ -148,7 +148,14 @@ class WallarooKit:
     def arrange(
         self, model: WallarooForConditionalGeneration, inputs: Mapping[str, Any], every_part: bool, padding_free: bool
     ) -> dict[str, Any]:
-        """The arguments of the forward; without padding the rows follow each other, `(1, T)`."""
+        """The arguments of the forward.
+
+        Args:
+            model: not wrapped.
+            inputs: from [`~WallarooKit.prepare`].
+            every_part: adapters, heads and vision tower belong to the graph, whatever the rows are.
+            padding_free: rows follow each other, `(1, T)`, instead of being padded.
+        """
         arranged = _without_padding(model.model, inputs) if padding_free else dict(inputs)
         return arranged | {"touch_all_parts": every_part}
 

@@ -14,7 +14,7 @@ Arrays = Mapping[str, tuple[str, int]]  # columns of arrays: dtype and number of
 
 
 def encoded_features(arrays: Arrays) -> Any:
-    """The columns of encoded rows, as `datasets.Features`; see [`wallaroo_hf.families.contract.RowEncoder`]."""
+    """The columns of encoded rows, as `datasets.Features`; see [`wallaroo_hf.families.training_kit.RowEncoder`]."""
     datasets = require_datasets()
     text, integer = datasets.Value("string"), datasets.Value("int32")
     return datasets.Features(

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...families.contract import RowEncoder
 from ...families.registry import kit_of
+from ...families.training_kit import RowEncoder
 from ...files.whole import new_file
 from ..datasets import ENCODING_RECORD
 from ..pictures import open_picture, stored_picture

@@ -161,7 +161,7 @@ class PreviewCallback(TrainerCallback):
             width=preview.width,
             return_tensors="pt",
         ).to(model.device)
-        settings = {} if self.guidance_scale is None else {"guidance_scale": self.guidance_scale}
+        settings: dict[str, Any] = {} if self.guidance_scale is None else {"guidance_scale": self.guidance_scale}
         drawn = model.draw(inputs, generators=torch.Generator().manual_seed(seed), **settings)
         return self.processor.pictures(drawn.pixels)[0]
 

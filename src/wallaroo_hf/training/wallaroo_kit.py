@@ -121,7 +121,7 @@ class WallarooKit:
         """`Σ_task weight · (text mean + code mean)`; see [`wallaroo_hf.modeling.losses.total_loss`]."""
         return total_loss(losses, weights, task_names(config.image_tasks))
 
-    def guesses(self, config: WallarooConfig) -> int:
+    def guesses(self, config: WallarooConfig) -> int | None:
         """The size of the codebook."""
         return config.codebook_size
 

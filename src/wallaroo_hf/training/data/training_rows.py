@@ -36,7 +36,7 @@ REASONS = {
     "image_count": "number of images and number of image parts differ",
     "wrong_task": "not of the task that it was declared to be",
     "unsupported_task": "a task that is not trained here",
-    "wrong_size": "height and width are not both multiples of 16 pixels",
+    "wrong_size": "height and width are not both given, or not in whole steps of the sizes that the model draws",
     "wrong_encoding": "pre-encoded pictures that do not fit the row",
     "missing_image": "an image is not there",
     "broken_image": "an image cannot be decoded",

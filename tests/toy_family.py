@@ -341,6 +341,7 @@ def _byte_of(letter: str) -> int:
     return ord(letter) if ord(letter) in printable else others[ord(letter) - 256]
 
 
+PARTS = {"colours": ("strength",)}
 FAMILY = Family(
     model_type="toy",
     title="Toy",
@@ -348,7 +349,7 @@ FAMILY = Family(
     model="toy_family:ToyModel",
     processor="toy_family:ToyProcessor",
     abilities="toy_family:toy_abilities",
-    parts={"colours": ("strength",)},
+    parts="toy_family:PARTS",
     kit="toy_kit:KIT",
 )
 

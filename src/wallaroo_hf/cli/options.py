@@ -39,6 +39,9 @@ Device = Annotated[
         help="Where to compute, e.g. cpu or cuda:0. Default: an accelerator if there is one.", rich_help_panel=MODEL
     ),
 ]
+ON_CPU_OR = typer.Option(
+    help="Where to train: cpu, or cuda (CUDA_VISIBLE_DEVICES chooses a GPU). Default: an accelerator if there is one."
+)
 Dtype = Annotated[
     str,
     typer.Option(help="Precision of the weights: auto, bfloat16, float16 or float32.", rich_help_panel=MODEL),

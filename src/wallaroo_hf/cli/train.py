@@ -11,8 +11,9 @@ import typer
 
 from ..files.run_lock import only_run
 from ..files.whole import require_folder
-from .options import BUILT_IN, CheckWeights, quiet
+from .options import BUILT_IN, ON_CPU_OR, CheckWeights, quiet
 from .processes import place_in_world
+from .train_scenes import train_scenes
 from .train_vq import train_vq
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="Folder of the run; the result is in its `final`.", show_default=False),
 ]
-ON_CPU_OR = typer.Option(
-    help="Where to train: cpu, or cuda (CUDA_VISIBLE_DEVICES chooses a GPU). Default: an accelerator if there is one."
-)
 
 
 def train(
@@ -261,56 +259,6 @@ def _say_plan(trainer: Any, chosen: TrainingStage, checkpoint: str | None) -> No
         f"{chosen.global_batch_size} rows.",
         err=True,
     )
-
-
-def train_scenes(
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", help="Folder of the run; the result is in its `checkpoint`.", show_default=False
-        ),
-    ],
-    minutes: Annotated[
-        float | None,
-        typer.Option(min=0, help="Stop, saved, after so long; the same command goes on.", show_default=False),
-    ] = None,
-    only: Annotated[
-        str | None,
-        typer.Option(help="Only one part: vq, rows, stage-0 ... stage-4, checkpoint.", show_default=False),
-    ] = None,
-    tiny: Annotated[
-        bool, typer.Option("--tiny", help="Two steps of everything, to see that it runs; it learns nothing.")
-    ] = False,
-    device: Annotated[str | None, ON_CPU_OR] = None,
-) -> None:
-    """Train the built-in checkpoint from nothing: image tokenizer, backbone, and the paper's stages on the scenes.
-
-    Takes about four hours on one CPU core. Each part has a folder with losses and pictures; run.json has all numbers.
-    The same command goes on after a stop.
-    """
-    require_folder(output)
-    from .. import _registration  # noqa: F401  the command line postpones it
-    from ..training.scenes.scenes_recipe import SceneRecipe, tiny_recipe
-    from ..training.scenes.scenes_run import OutOfTime, SceneRun
-    from .progress import TrainingProgress
-
-    quiet()
-    progress = TrainingProgress(None)
-    try:
-        with only_run(output), progress:
-            run = SceneRun(
-                output,
-                tiny_recipe() if tiny else SceneRecipe(),
-                minutes,
-                report=lambda line: typer.echo(line, err=True),
-                callbacks=[progress],
-                device=device,
-            )
-            folder = run.run(only)
-    except OutOfTime:
-        typer.echo(f"Time is over; the same command goes on from {output}.")
-        return
-    typer.echo(f"Trained {folder}")
 
 
 train_app = typer.Typer(

@@ -216,7 +216,7 @@ def abilities_of(model: DrawingModel, processor: DrawingProcessor) -> Abilities:
     Raises:
         ValueError: if it belongs to no family.
     """
-    family = family_of(getattr(model.config, "model_type", None), type(model).__name__)
+    family = _family_of_model(model)
     dicts = (model.config.to_dict(), model.generation_config.to_dict(), processor.to_dict())
     return dataclasses.replace(family.resolve("abilities")(*dicts), special_tokens=processor.special_words)
 
@@ -231,12 +231,24 @@ def kit_of(model: Any, option: str | None = None) -> TrainingKit:
     Raises:
         ValueError: if it belongs to no family, to one that is not trained here, or that lacks the option.
     """
-    model_type = getattr(model.config, "model_type", None)
-    if model_type not in _families:
+    types = _model_types(model)
+    if not _families.keys() & set(types):
         for family in _families.values():
-            if family.codec_config is not None and family.resolve("codec_config").model_type == model_type:
+            if family.codec_config is not None and family.resolve("codec_config").model_type in types:
                 return family.training_kit(option)
-    return family_of(model_type, type(model).__name__).training_kit(option)
+    return _family_of_model(model).training_kit(option)
+
+
+def _family_of_model(model: Any) -> Family:
+    """The family of a loaded model, or that of the model whose configuration its own inherits."""
+    types = _model_types(model)
+    return family_of(next((one for one in types if one in _families), next(iter(types), None)), type(model).__name__)
+
+
+def _model_types(model: Any) -> list[str]:
+    """The type that a model's configuration says, and those that it inherits."""
+    kinds = [model.config, *type(model.config).__mro__]
+    return list(dict.fromkeys(filter(None, (getattr(kind, "model_type", None) for kind in kinds))))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def adjust_fsdp(accelerator: Accelerator, model: Any, frozen_parts: Sequence[str
     Args:
         accelerator: of the trainer.
         model: not wrapped.
-        frozen_parts: names of its modules, such as "model.vq_model".
+        frozen_parts: names of its modules, such as "model.codec".
 
     Raises:
         ValueError: for version 1 of FSDP, and for `cpu_ram_efficient_loading`, which would leave the frozen parts empty in
@@ -53,7 +53,7 @@ def adjust_fsdp(accelerator: Accelerator, model: Any, frozen_parts: Sequence[str
 def hide_frozen_parts(model: nn.Module, frozen_parts: Sequence[str], device: torch.device) -> None:
     """Takes frozen parts out of a model's modules, in place; as attributes they go on working.
 
-    Assigning one (`model.model.vq_model = model.model.vq_model`) makes it a module again.
+    Assigning one to its own name makes it a module again.
 
     Args:
         model: not wrapped.

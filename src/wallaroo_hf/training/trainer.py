@@ -49,8 +49,7 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
     - A checkpoint appears when it is whole.
     - On several processes every one runs the same parts of the model, whatever its rows are.
 
-    Args: as in `Trainer`; `args` are [`WallarooTrainingArguments`], the collator is the kit's, such as
-        [`WallarooDataCollator`].
+    Args: as in `Trainer`; `args` are [`WallarooTrainingArguments`], the collator is the kit's.
     """
 
     args: WallarooTrainingArguments

@@ -1,0 +1,62 @@
+"""`wallaroo train scenes`: torch is imported when the command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..files.run_lock import only_run
+from ..files.whole import require_folder
+from .options import ON_CPU_OR, quiet
+
+
+def train_scenes(
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="Folder of the run; the result is in its `checkpoint`.", show_default=False
+        ),
+    ],
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0, help="Stop, saved, after so long; the same command goes on.", show_default=False),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(help="Only one part: vq, rows, stage-0 ... stage-4, checkpoint.", show_default=False),
+    ] = None,
+    tiny: Annotated[
+        bool, typer.Option("--tiny", help="Two steps of everything, to see that it runs; it learns nothing.")
+    ] = False,
+    device: Annotated[str | None, ON_CPU_OR] = None,
+) -> None:
+    """Train the built-in checkpoint from nothing: image tokenizer, backbone, and the paper's stages on the scenes.
+
+    Takes about four hours on one CPU core. Each part has a folder with losses and pictures; run.json has all numbers.
+    The same command goes on after a stop.
+    """
+    require_folder(output)
+    from .. import _registration  # noqa: F401  the command line postpones it
+    from ..training.scenes.scenes_recipe import SceneRecipe, tiny_recipe
+    from ..training.scenes.scenes_run import OutOfTime, SceneRun
+    from .progress import TrainingProgress
+
+    quiet()
+    progress = TrainingProgress(None)
+    try:
+        with only_run(output), progress:
+            run = SceneRun(
+                output,
+                tiny_recipe() if tiny else SceneRecipe(),
+                minutes,
+                report=lambda line: typer.echo(line, err=True),
+                callbacks=[progress],
+                device=device,
+            )
+            folder = run.run(only)
+    except OutOfTime:
+        typer.echo(f"Time is over; the same command goes on from {output}.")
+        return
+    typer.echo(f"Trained {folder}")

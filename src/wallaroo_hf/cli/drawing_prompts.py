@@ -34,6 +34,16 @@ def draw_prompts(
     A batch of which an image is missing is drawn again as a whole, so that pictures depend neither on how many processes
     there are nor on interruptions.
 
+    Args:
+        path: the file of prompts.
+        model: folder or Hub id.
+        device, dtype, check_weights: how it is loaded, see [`wallaroo_hf.families.registry.load`].
+        options: of all prompts; lines may say otherwise.
+        num_images: copies of each prompt.
+        seed: of the first image.
+        batch_size: images drawn at once.
+        output: the folder of the images.
+
     Yields:
         Each image that this process drew.
 

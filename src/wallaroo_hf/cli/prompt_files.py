@@ -107,6 +107,12 @@ def plan_batches(
 
     Image k of the list gets `seed + k`, copy c of an entry with a seed of its own that seed + c.
 
+    Args:
+        entries: from [`read_prompts`].
+        num_images: copies of each.
+        seed: of the first image.
+        batch_size: images of a batch.
+
     Raises:
         ValueError: if two images would have one name.
     """
@@ -137,6 +143,12 @@ def check_manifest(
     folder: Path, batches: Sequence[Sequence[PromptJob]], checkpoint: str, settings: Mapping[str, Any]
 ) -> None:
     """Writes down what the folder holds, or refuses a folder that holds something else.
+
+    Args:
+        folder: of the images.
+        batches: from [`plan_batches`].
+        checkpoint: folder or Hub id.
+        settings: how they are drawn.
 
     Raises:
         ValueError: if images were drawn into it before from other prompts, by another checkpoint or with other settings,

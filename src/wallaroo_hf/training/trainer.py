@@ -50,6 +50,9 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
     - On several processes every one runs the same parts of the model, whatever its rows are.
 
     Args: as in `Trainer`; `args` are [`WallarooTrainingArguments`], the collator is the kit's.
+
+    Raises:
+        TypeError: for arguments of another class.
     """
 
     args: WallarooTrainingArguments
@@ -132,7 +135,14 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The loss of a micro-batch, scaled so that the step's gradients are those of the mean; see the class."""
+        """The loss of a micro-batch, scaled so that the step's gradients are those of the mean; see the class.
+
+        Args:
+            model: what trains, with its wrappers.
+            inputs: from the collator.
+            return_outputs: also the model's output.
+            num_items_in_batch: not looked at; the step's labels were counted ahead.
+        """
         bare = self.wallaroo
         inputs = self.kit.prepare(bare, inputs)
         names, skipped = inputs.pop("row_names", []), inputs.pop("skipped_rows", 0)

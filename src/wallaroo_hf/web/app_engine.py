@@ -207,6 +207,12 @@ class Engine:
     ) -> Iterator[list[str | Image.Image]]:
         """The next answer of a chat; yields its pieces so far. The last one may be a picture of which rows are missing.
 
+        Args:
+            session: whose chat it is.
+            conversation: the chat.
+            text: what is said.
+            images: shown with it: paths or pictures.
+
         Raises:
             ValueError: see [`Conversation.say`].
         """
@@ -242,7 +248,13 @@ class Engine:
         return Conversation(self.model, self.processor, seed)
 
     def save(self, image: Image.Image, prompt: str, seed: int, partial: bool) -> Path:
-        """Saves a picture that a chat drew, or the rows of it that are there."""
+        """Saves a picture that a chat drew, or what is there of it.
+
+        Args:
+            image: the picture.
+            prompt, seed: what it was drawn from.
+            partial: whether something of it is missing.
+        """
         return save_png(image, self._path(prompt, seed, partial), prompt, seed, {"model": self.name})
 
     @contextlib.contextmanager

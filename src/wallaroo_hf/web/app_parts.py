@@ -116,7 +116,11 @@ def answers(steps: Iterator[T]) -> Iterator[T]:
 
 @contextlib.contextmanager
 def noted() -> Iterator[None]:
-    """What a user did wrong within becomes a note on the page."""
+    """What a user did wrong within becomes a note on the page.
+
+    Raises:
+        gr.Error: which gradio shows.
+    """
     try:
         yield
     except ValueError as error:

@@ -141,7 +141,7 @@ def new_small_model(
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, **layout.generation_settings()
     )
-    layout = dataclasses.replace(layout, first_code=config.text_config.vocab_size)
+    settings = dataclasses.replace(layout, first_code=config.text_config.vocab_size).processor_settings()
     areas = {"shortest_edge": (2 * patch_size) ** 2, "longest_edge": (8 * patch_size) ** 2}
     processor = WallarooProcessor(
         WallarooImageProcessor(patch_size=patch_size, size=areas),
@@ -151,7 +151,7 @@ def new_small_model(
         prompt_templates=prompt_templates,
         pixel_limits={"editing": areas, "understanding": areas},
         known_words=known_words,
-        **{"indicator_sizes": stage.indicator_sizes or RELEASED_INDICATOR_SIZES, **layout.processor_settings()},
+        **{"indicator_sizes": stage.indicator_sizes or RELEASED_INDICATOR_SIZES, **settings},
     )
     return model.eval(), processor
 

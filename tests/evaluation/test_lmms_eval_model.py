@@ -133,7 +133,7 @@ def test_an_edit_has_one_source(examinee):
         ({"mode": "painting"}, "mode"),
         ({"top_p": 2.0}, "`top_p` is 2.0, but must be a number above 0 and at most 1"),
         ({"temperature": 0}, "above 0"),
-        ({"guidance_min_p": 2}, "between 0 and 1"),
+        ({"guidance_min_p": 2}, "from 0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_before_anything_is_loaded(plugin, compact, arguments, words, monkeypatch):

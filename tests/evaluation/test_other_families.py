@@ -72,7 +72,7 @@ def test_settings_reach_its_model(toy, tmp_path, monkeypatch):
         (("--tasks", "editing"), "does not do image-editing, so leave editing out"),
         (("--tasks", ABLE, "--temperature", 0.5), "no setting `temperature`; it has `num_inference_steps`"),
         (("--tasks", ABLE, "--set", "top_p=0.5"), "no setting `top_p`; it has `num_inference_steps`"),
-        (("--tasks", ABLE, "--set", "num_inference_steps=0"), "must be a whole number between 1 and 50"),
+        (("--tasks", ABLE, "--set", "num_inference_steps=0"), "must be a whole number from 1 to 50"),
         (("--tasks", ABLE, "--set", "steps"), "takes NAME=VALUE"),
     ],
 )

@@ -99,7 +99,7 @@ def test_items_are_the_validation_splits(sweep, examinee):
         ({"tasks": []}, "nothing"),
         ({"top_ks": []}, "nothing to try"),
         ({"guidance_min_ps": []}, "nothing to try"),
-        ({"guidance_min_ps": [2.0]}, "between 0 and 1"),
+        ({"guidance_min_ps": [2.0]}, "from 0"),
     ],
 )
 def test_refusals(sweep, arguments, words):

@@ -102,7 +102,7 @@ class Setting:
         what = "a whole number" if self.type is int else "a number"
         low = None if self.minimum is None else f"{self.minimum:g}"
         if low is not None and self.maximum is not None:
-            between = f"above {low} and at most" if self.above_minimum else f"between {low} and"
+            between = f"above {low} and at most" if self.above_minimum else f"from {low} to"
             what += f" {between} {self.maximum:g}"
         elif low is not None:
             what += f" above {low}" if self.above_minimum else f" from {low} on"

@@ -52,8 +52,8 @@ def find_checkpoint(name: str | Path, revision: str | None = None, weights: bool
     if not folder.is_dir():
         if str(name).startswith((".", "/", "~")) or str(name).count("/") != 1:
             raise ValueError(
-                f"The checkpoint '{name}' does not exist; give a folder that `wallaroo convert` wrote, or a Hub id such as "
-                "org/name."
+                f"No checkpoint could be loaded from '{name}', which does not exist; give a folder that `wallaroo convert` "
+                "wrote, or a Hub id such as org/name."
             )
         require_cache(Path(HF_HUB_CACHE), "the Hub's files", "HF_HUB_CACHE", writable=False)
         patterns = [*SETTINGS, *(["*.safetensors"] if weights else [])]

@@ -141,19 +141,24 @@ def new_small_model(
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, **layout.generation_settings()
     )
-    settings = dataclasses.replace(layout, first_code=config.text_config.vocab_size).processor_settings()
+    layout = dataclasses.replace(layout, first_code=config.text_config.vocab_size)
+    settings = {"indicator_sizes": stage.indicator_sizes or RELEASED_INDICATOR_SIZES, **layout.processor_settings()}
+    settings |= {"prompt_templates": prompt_templates, "known_words": known_words}
+    return model.eval(), _new_processor(tokenizer, patch_size, config.vq_config.image_token_size, settings)
+
+
+def _new_processor(
+    tokenizer: Any, patch_size: int, image_token_size: int, settings: dict[str, Any]
+) -> WallarooProcessor:
     areas = {"shortest_edge": (2 * patch_size) ** 2, "longest_edge": (8 * patch_size) ** 2}
-    processor = WallarooProcessor(
+    return WallarooProcessor(
         WallarooImageProcessor(patch_size=patch_size, size=areas),
         tokenizer,
         chat_template=CHAT_TEMPLATE,
-        image_token_size=config.vq_config.image_token_size,
-        prompt_templates=prompt_templates,
+        image_token_size=image_token_size,
         pixel_limits={"editing": areas, "understanding": areas},
-        known_words=known_words,
-        **{"indicator_sizes": stage.indicator_sizes or RELEASED_INDICATOR_SIZES, **settings},
+        **settings,
     )
-    return model.eval(), processor
 
 
 def install_image_tokenizer(model: WallarooForConditionalGeneration, vq_model: WallarooVQModel) -> None:

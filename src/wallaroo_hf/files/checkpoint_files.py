@@ -68,7 +68,7 @@ def find_checkpoint(name: str | Path, revision: str | None = None, weights: bool
         raise ValueError(f"A revision is for a checkpoint on the Hub, but '{name}' is a folder; leave it out.")
     if not (folder / "config.json").is_file():
         raise ValueError(
-            f"'{name}' holds no checkpoint (no config.json); give a folder that `wallaroo convert` wrote."
+            f"No checkpoint is in '{name}' (there is no config.json); give a folder that `wallaroo convert` wrote."
         )
     return folder
 

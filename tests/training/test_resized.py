@@ -1,6 +1,7 @@
 """A vocabulary of another size than the processor was saved with: image codes begin where the model's own ends."""
 
 import json
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from helpers import draw, generators, picture
 from training.conftest import drawing_row
 from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor
 from wallaroo_hf.conversation import Conversation
+from wallaroo_hf.generation.answering import RowFollower
 from wallaroo_hf.training.arguments import WallarooTrainingArguments
 from wallaroo_hf.training.collator import Numbered, WallarooDataCollator
 from wallaroo_hf.training.trainer import WallarooTrainer
@@ -92,11 +94,20 @@ def test_trained_and_loaded_again(model, processor, tmp_path):
         assert _drawn(loaded, WallarooProcessor.from_pretrained(folder)) == _drawn(model, processor)
 
 
+@torch.no_grad()
 def test_a_chat_with_a_resized_model_reads_its_own_codes(model, processor):
     _resize(model, processor, -3)
-    Conversation(model, processor)
+    conversation = Conversation(model, processor)
     first = model.config.text_config.vocab_size
-    assert processor.split_output([first, first + 1, first + 2, first + 3])[0].tolist() == [[0, 1], [2, 3]]
+    told = MagicMock()
+    row = RowFollower(model, told, 0, (2, 2), 1, 10)
+    codes = [first, first + 1, model.config.end_of_line_token_id, first + 2, first + 3]
+    for token in (model.config.generate_start_token_id, *codes, model.config.generate_end_token_id):
+        row.put(token)
+    (picture,) = conversation._pieces(row.answer)
+    decoded = model.vq_model.decode(torch.tensor([[[0, 1], [2, 3]]]))
+    assert picture.tobytes() == processor.pictures(decoded)[0].tobytes()
+    assert told.image_done.call_count == 1
 
 
 def test_more_tokens_than_the_model_knows_are_said(model, processor, tmp_path):

@@ -36,7 +36,9 @@ def checkpoint_hash(model: Any, processor: Any) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     generation = {
-        key: value for key, value in model.generation_config.to_dict().items() if not key.startswith("image_")
+        key: value
+        for key, value in model.generation_config.to_dict().items()
+        if not key.startswith("image_") and key != "sensible_ranges"  # which is advice
     }
     settings = [
         *(model.config.to_dict(), generation, processor.to_dict()),

@@ -6,10 +6,10 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 
 from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor, default_checkpoint
 from wallaroo_hf.conversation import Conversation
+from wallaroo_hf.generation.answering import RowFollower
 from wallaroo_hf.scenes.chats import make_chat
 from wallaroo_hf.training.collator import WallarooDataCollator
 from wallaroo_hf.training.data.encoding import encode_rows
@@ -29,14 +29,16 @@ class Scripted:
 
     def __init__(self, model) -> None:
         self.device, self.dtype, self.config, self.vq_model = model.device, model.dtype, model.config, model.vq_model
+        self.generation_config = model.generation_config
         self.asked, self.answer = None, []
 
-    def generate(self, input_ids, streamer, **kwargs):
-        self.asked = input_ids
-        streamer.put(input_ids)
+    def converse(self, batch, *, follow, max_new_tokens, **settings):
+        self.asked = batch["input_ids"]
+        row = RowFollower(self, follow, 0, tuple(batch["target_grid_hw"][0].tolist()), 1, max_new_tokens[0])
         for token in self.answer:
-            streamer.put(torch.tensor([token]))
-        return torch.cat([input_ids, torch.tensor([self.answer])], dim=1)
+            row.put(token)
+        row.end("stop")
+        return [row.answer]
 
 
 def _drawn_ids(model, processor, text, size):

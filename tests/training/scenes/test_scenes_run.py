@@ -15,11 +15,11 @@ from wallaroo_hf.training.trainer import WallarooTrainer
 
 def test_recipe_follows_the_paper():
     steps = SceneRecipe().training()
-    assert [step.stage.name for step in steps] == ["0", "1", "2", "3a", "3b", *["4"] * 8]
+    assert [step.stage.name for step in steps] == ["0", "1", "2", "3a", "3b", *["4"] * 9]
     ratios = {step.name: dict(step.stage.task_ratio) for step in steps}
     assert ratios["stage-2"] == {"understanding": 1, "generation": 4}
     assert ratios["stage-3b"] == {"understanding": 1, "generation": 2}
-    assert all(ratios["stage-4"][task] > 0 for task in ("understanding", "generation", "editing", "interleaved"))
+    assert all(ratios[steps[-1].name][task] > 0 for task in ("understanding", "generation", "editing", "interleaved"))
     small = {
         step.name for step in steps for shares in step.folders.values() if shares.keys() <= {"lessons", "edit_lessons"}
     }
@@ -27,7 +27,7 @@ def test_recipe_follows_the_paper():
     for step in steps:
         folders = {folder for shares in step.folders.values() for folder in shares}
         assert folders <= SceneRecipe().encoded_rows.keys() and step.folders.keys() <= step.stage.task_ratio.keys()
-    assert [step.num_hidden_layers for step in steps] == [None] * 8 + [8] * 5
+    assert [step.num_hidden_layers for step in steps] == [None] * 8 + [8] * 6
     assert steps[0].question_weights is None and steps[-1].question_weights["where"] > 1
     assert not any(step.stage.is_trained("model.visual.blocks.0.norm1.weight") for step in steps[1:])
     assert not any(step.stage.is_trained("model.vq_model.quantize.embedding.weight") for step in steps)

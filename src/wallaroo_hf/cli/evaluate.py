@@ -65,7 +65,9 @@ def scenes(
     items: Annotated[int | None, typer.Option(min=1, help="Items per task. Default: 300.")] = None,
     tasks: Annotated[
         str | None,
-        typer.Option(help="Some of reconstruction,generation,understanding,editing,chat, with commas. Default: all."),
+        typer.Option(
+            help="Some of reconstruction, generation, understanding, editing and chat, with commas. Default: all."
+        ),
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="test, or validation to choose settings on. Default: test.", metavar="SPLIT")

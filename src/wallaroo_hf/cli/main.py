@@ -19,6 +19,7 @@ from .export import export
 from .generate import PROMPTS_HELP, generate
 from .info import info
 from .merge import merge
+from .panels import in_panels
 from .serve import serve
 from .train import COMMANDS as TRAIN_COMMANDS
 from .train import train, train_app
@@ -63,19 +64,21 @@ def _one_sentence_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 for _group, _commands in _GROUPS.items():
     for _name, _command in _commands.items():
-        app.command(_name, rich_help_panel=_group, epilog=_EPILOGS.get(_name))(_one_sentence_errors(_command))
+        app.command(_name, rich_help_panel=_group, epilog=_EPILOGS.get(_name))(
+            _one_sentence_errors(in_panels(_name, _command))
+        )
 app.add_typer(train_app, rich_help_panel="Train")
-train_app.callback()(_one_sentence_errors(train))
+train_app.callback()(_one_sentence_errors(in_panels("train", train)))
 for _name, _command in TRAIN_COMMANDS.items():
-    train_app.command(_name)(_one_sentence_errors(_command))
+    train_app.command(_name)(_one_sentence_errors(in_panels(_name, _command)))
 
 evaluate_app = typer.Typer(help="Score a checkpoint.", no_args_is_help=True)
 app.add_typer(evaluate_app, name="evaluate", rich_help_panel="Measure")
-evaluate_app.command(epilog=evaluate.PROMPT_HELP)(_one_sentence_errors(evaluate.scenes))
-evaluate_app.command()(_one_sentence_errors(evaluate.sweep))
+evaluate_app.command(epilog=evaluate.PROMPT_HELP)(_one_sentence_errors(in_panels("scenes", evaluate.scenes)))
+evaluate_app.command()(_one_sentence_errors(in_panels("sweep", evaluate.sweep)))
 evaluate_app.command()(_one_sentence_errors(evaluate.ablation))
 for _name, _command in BENCHMARK_COMMANDS.items():
-    evaluate_app.command(_name)(_one_sentence_errors(_command))
+    evaluate_app.command(_name)(_one_sentence_errors(in_panels(_name, _command)))
 
 
 def _version(wanted: bool) -> None:

@@ -46,7 +46,7 @@ class Family:
         codec_config, codec: of its image codec, where that is registered by itself.
         kit: its training kit.
         converter: `convert(...)`, from released files.
-        recognises: beginnings of keys in released files that are its own.
+        recognises: what lists the beginnings of keys in released files that are its own.
         recipes: settings of published scores, by benchmark.
         built_in: a folder of the package, if a checkpoint of it ships.
         export_language_model: what gives its language model to a family that needs one.
@@ -67,7 +67,7 @@ class Family:
     codec: str | None = None
     kit: str | None = None
     converter: str | None = None
-    recognises: tuple[str, ...] = ()
+    recognises: str | None = None
     recipes: str | None = None
     built_in: str | None = None
     export_language_model: str | None = None
@@ -122,7 +122,7 @@ _WALLAROO = Family(
     codec=f"{_ROOT}.modeling.vq:WallarooVQModel",
     kit=f"{_ROOT}.training.wallaroo_kit:KIT",
     converter=f"{_ROOT}.conversion:convert_checkpoint",
-    recognises=("visual_ar_projector", "visual_ar_head"),
+    recognises=f"{_ROOT}.conversion.key_map:CHECKPOINT_PREFIXES",
     recipes=f"{_ROOT}.layout.published_recipes:RECIPES",
     built_in="built_in",
     export_language_model=f"{_ROOT}.conversion:export_qwen",

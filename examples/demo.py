@@ -21,7 +21,7 @@ PROMPTS = (
     "一个绿色的三角形和一个紫色的圆环",
     "白色背景上的四个橙色星星",
 )
-EDIT = "make the heart yellow"
+EDIT = "replace the star with a green circle"
 QUESTION = "How many circles are there?"
 SCALE = 3  # the pictures are small; the sheet shows them larger
 

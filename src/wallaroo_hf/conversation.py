@@ -9,6 +9,7 @@ from PIL import Image
 from .families.abilities import Abilities
 from .families.contract import Answer, DrawingModel, DrawingProcessor, Step, TextSettings
 from .families.registry import abilities_of
+from .families.text_decoder import TextDecoder
 
 __all__ = ["Conversation"]
 
@@ -160,16 +161,11 @@ class _ChatListener:
         self, processor: DrawingProcessor, on_text: TextCallback | None, on_step: StepCallback | None
     ) -> None:
         self.processor, self.on_text, self.on_step = processor, on_text, on_step
-        self._said = ""
-        self._ids: list[int] = []
+        self._decoder = TextDecoder.of(processor)
 
     def token(self, row: int, id: int) -> bool | None:
-        self._ids.append(id)
-        text = self.processor.tokenizer.decode(self._ids, skip_special_tokens=True)
-        if len(text) <= len(self._said) or text.endswith("\ufffd"):  # a character may take several tokens
-            return None
-        bit, self._said = text[len(self._said) :], text
-        return None if self.on_text is None else self.on_text(bit)
+        bit = self._decoder.put(id)
+        return self.on_text(bit) if bit and self.on_text is not None else None
 
     def image_begins(self, row: int) -> None:
         pass

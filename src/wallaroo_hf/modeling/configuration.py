@@ -1,61 +1,23 @@
 """`WallarooConfig`: Qwen2.5-VL's configuration, the image tokenizer's, and the ids that join them."""
 
-import difflib
 from collections.abc import Iterable
-from dataclasses import fields
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers import GenerationConfig, PreTrainedConfig, Qwen2_5_VLConfig
+from transformers import PreTrainedConfig, Qwen2_5_VLConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig, Qwen2_5_VLVisionConfig
 
+from ..common.unknown_keys import field_names, refuse_unknown_keys
 from .parts import IMAGE_TASKS, ImageTask
 
 __all__ = ["WallarooConfig", "WallarooVQConfig"]
 
-# Accepted by transformers in any config although no field holds them.
-_TRANSFORMERS_KEYS = {
-    "_attn_implementation_internal",
-    "_commit_hash",
-    "_experts_implementation_internal",
-    "_name_or_path",
-    "attn_implementation",
-    "auto_map",
-    "custom_pipelines",
-    "experts_implementation",
-    "model_type",
-    "name_or_path",
-    "num_labels",
-    "output_attentions",
-    "per_layer_config",
-    "quantization_config",
-    "torch_dtype",
-}
 # Found in published Qwen2.5-VL configurations, read by nobody or folded into `rope_parameters`.
 _QWEN_KEYS = {"in_chans", "rope_scaling", "rope_theta", "spatial_patch_size", "vision_token_id"}
 
 # Text settings that trainers and users also set on the outer configuration, whatever the inner one says.
 _SET_BY_TRAINERS = {"bos_token_id", "eos_token_id", "pad_token_id", "use_cache"}
-
-
-def _field_names(config_class: type) -> set[str]:
-    return {field.name for field in fields(config_class)} | set(getattr(config_class, "attribute_map", {}))
-
-
-def refuse_unknown_keys(config_class: type, keys: Iterable[str], also_known: Iterable[str] = ()) -> None:
-    """Raises on a key that no configuration of this kind has, so that a misspelt setting cannot pass in silence.
-
-    Raises:
-        ValueError: naming the key and the nearest known one.
-    """
-    known = _field_names(config_class) | _TRANSFORMERS_KEYS | _QWEN_KEYS | set(also_known)
-    known |= set(GenerationConfig._get_default_generation_params()) | set(GenerationConfig().to_dict())
-    for key in keys:
-        if key not in known:
-            close = difflib.get_close_matches(key, sorted(known), 1)
-            hint = f"did you mean `{close[0]}`?" if close else "remove it."
-            raise ValueError(f"{config_class.__name__} has no setting `{key}`; {hint}")
 
 
 @strict
@@ -98,7 +60,7 @@ class WallarooVQConfig(PreTrainedConfig):
     norm_num_groups: int = 32
 
     def __post_init__(self, **kwargs: Any) -> None:
-        refuse_unknown_keys(type(self), kwargs)
+        refuse_unknown_keys(type(self), kwargs, _QWEN_KEYS)
         super().__post_init__(**kwargs)
         if self.norm_num_groups < 1 or self.base_channels % 32 or self.base_channels % self.norm_num_groups:
             raise ValueError(
@@ -162,16 +124,14 @@ class WallarooConfig(Qwen2_5_VLConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         kwargs.pop("auto_map", None)  # for those without this package; kept, it would be saved without its code
         if self.text_config is not None:
-            for key in (
-                (_field_names(Qwen2_5_VLTextConfig) & set(kwargs)) - _field_names(type(self)) - _SET_BY_TRAINERS
-            ):
+            for key in (field_names(Qwen2_5_VLTextConfig) & set(kwargs)) - field_names(type(self)) - _SET_BY_TRAINERS:
                 self._drop_repeated(key, kwargs.pop(key))
-        refuse_unknown_keys(type(self), kwargs, _field_names(Qwen2_5_VLTextConfig))
+        refuse_unknown_keys(type(self), kwargs, field_names(Qwen2_5_VLTextConfig) | _QWEN_KEYS)
         if isinstance(self.text_config, dict):
             # configs re-saved by transformers 4.5x repeat the image token ids in here
-            refuse_unknown_keys(Qwen2_5_VLTextConfig, self.text_config, _field_names(Qwen2_5_VLConfig))
+            refuse_unknown_keys(Qwen2_5_VLTextConfig, self.text_config, field_names(Qwen2_5_VLConfig) | _QWEN_KEYS)
         if isinstance(self.vision_config, dict):
-            refuse_unknown_keys(Qwen2_5_VLVisionConfig, self.vision_config)
+            refuse_unknown_keys(Qwen2_5_VLVisionConfig, self.vision_config, _QWEN_KEYS)
         super().__post_init__(**kwargs)
         if self.codebook_size is None:
             self.codebook_size = self.vq_config.codebook_size

@@ -1,0 +1,1 @@
+"""What several families share, below all of them: nothing here knows any."""

@@ -88,8 +88,7 @@ class ShowO2Config(PreTrainedConfig):
         stage (`str`, *optional*): the training stage that the weights went through last, where known.
         vision_start_token_id, vision_end_token_id (`int`): around every image.
         image_token_id (`int`): stands for the time and for each token of an image.
-        video_token_id, video_start_token_id, video_end_token_id (`int`): in the vocabulary; no sequence that is known
-            has them.
+        video_start_token_id, video_token_id, video_end_token_id (`int`): the same for a video that is drawn.
         image_placeholder_token_id (`int`): `<image>`, where conversations have an image.
 
     Raises:

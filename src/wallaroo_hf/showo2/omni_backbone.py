@@ -1,0 +1,357 @@
+"""`ShowO2Model`: text and latents to hidden states, under omni-attention."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel, Qwen2Model
+from transformers import initialization as init
+from transformers.cache_utils import Cache
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_outputs import ModelOutput
+
+from .block_layout import BlockLayout, find_blocks
+from .flow_head import ShowO2FlowHead, ShowO2FlowLayer
+from .showo2_configuration import ShowO2Config
+from .time_embedding import ShowO2TimeEmbedding
+from .visual_path import ShowO2VisualPath, VisualFeatures
+
+__all__ = ["REDUCED_GRID", "ShowO2Model", "ShowO2ModelOutput", "ShowO2PreTrainedModel"]
+
+REDUCED_GRID = (14, 14)  # tokens of a frame of a video that is understood (released script)
+
+
+@dataclass
+class ShowO2ModelOutput(ModelOutput):
+    """What [`ShowO2Model`] gives.
+
+    Attributes:
+        last_hidden_state: `(B, T, hidden_size)`, behind the language model's norm.
+        cache: of the language model.
+        hidden_states, attentions: of the language model's layers, where they are asked for.
+        blocks: where the images are.
+        time_embeddings: `(blocks, flow width)`, None without images.
+        attention_mask: what the layers got, for the flow head.
+        position_ids: `(B, T)`.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    cache: Cache | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    blocks: BlockLayout | None = None
+    time_embeddings: torch.Tensor | None = None
+    attention_mask: Any = None
+    position_ids: torch.Tensor | None = None
+
+
+class ShowO2PreTrainedModel(PreTrainedModel):
+    """What both classes share: loading, initialisation, and what they can."""
+
+    config_class = ShowO2Config
+    config: ShowO2Config
+    base_model_prefix = "model"
+    input_modalities = ("image", "video", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["Qwen2DecoderLayer", "SiglipEncoderLayer", "ShowO2FlowLayer"]
+    _supports_sdpa = True
+    _supports_flex_attn = True  # flash attention has no way to say what sees what within an image
+    _supports_attention_backend = True
+    _keep_in_fp32_modules_strict = ["vae"]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """As transformers does; the modulation begins at zero, as in adaLN-Zero."""
+        super()._init_weights(module)
+        if isinstance(module, (ShowO2FlowHead, ShowO2FlowLayer)):
+            zero = [module.modulation, module.output] if isinstance(module, ShowO2FlowHead) else [module.modulation]
+            for layer in zero:
+                init.zeros_(layer.weight)
+                init.zeros_(layer.bias)
+
+
+class ShowO2Model(ShowO2PreTrainedModel):
+    """The language model with its dual visual path and its sense of time; no heads.
+
+    Args:
+        config: the model's.
+    """
+
+    def __init__(self, config: ShowO2Config) -> None:
+        super().__init__(config)
+        self.language_model = Qwen2Model._from_config(config.text_config)
+        self.visual = ShowO2VisualPath(config)
+        flow = config.flow_config
+        self.time_embedding = ShowO2TimeEmbedding(flow.frequency_embedding_size, flow.hidden_size)
+        self.time_projection = None
+        if config.has_projections:
+            self.time_projection = nn.Linear(flow.hidden_size, config.text_config.hidden_size)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The table of tokens."""
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Another table of tokens."""
+        self.language_model.set_input_embeddings(value)
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        cache: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        image_latents: Sequence[torch.Tensor] | None = None,
+        timesteps: Sequence[float] | torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> ShowO2ModelOutput:
+        """Hidden states of text and images.
+
+        Args:
+            input_ids: `(B, T)`; where images are, runs of `image_token_id` (or `video_token_id`): the time, then each
+                token.
+            attention_mask: `(B, past + T)`, 0 = padding, on either side.
+            position_ids: `(B, T)`; None = counted over what is no padding.
+            cache: keys and values of what was before.
+            inputs_embeds: `(B, T, hidden_size)` in the place of the table's; with `input_ids` these still say where the images
+                are, without them they are where the embedding is that of such a token.
+            image_latents: one `(C, h, w)` per image, or `(C, frames, h, w)` per video, row by row, noisy or clean. A video
+                whose run has 196 tokens per frame is read as reduced frames.
+            timesteps: one per image, 0 = noise, 1 = clean; None = all are clean.
+            use_cache: whether a cache is made and returned.
+            kwargs: for the layers, such as `output_hidden_states`.
+
+        Raises:
+            ValueError: if ids, latents and times do not fit each other.
+        """
+        if input_ids is None and inputs_embeds is None:
+            raise ValueError("Neither `input_ids` nor `inputs_embeds` were given; give one of them.")
+        past = 0 if cache is None else int(cache.get_seq_length())
+        if position_ids is None:
+            position_ids = self._positions(input_ids, inputs_embeds, attention_mask, past)
+        starts = None
+        if attention_mask is None and past == 0 and position_ids.shape[1] > 1:
+            starts = position_ids == 0
+        blocks = self._blocks(input_ids, inputs_embeds, starts)
+        times = None
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        if image_latents is not None:
+            if timesteps is None:
+                timesteps = [1.0] * len(image_latents)
+            self._check_images(blocks, image_latents, timesteps)
+            times = self.embed_times(timesteps)
+            inputs_embeds = self.place_images(inputs_embeds, blocks, image_latents, times)
+        elif blocks.rows:
+            raise ValueError(
+                f"There are {len(blocks.rows)} images in `input_ids`, but no `image_latents`; give their latents, one each."
+            )
+        mask = self.omni_mask(inputs_embeds, attention_mask, position_ids, cache, blocks)
+        outputs = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask={"full_attention": mask},
+            position_ids=position_ids,
+            cache=cache,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        return ShowO2ModelOutput(
+            last_hidden_state=outputs.last_hidden_state,
+            cache=outputs.cache,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            blocks=blocks,
+            time_embeddings=times,
+            attention_mask=mask,
+            position_ids=position_ids,
+        )
+
+    # ---------------------------------------------------------------------------------------------------------- images
+
+    def visual_features(
+        self,
+        latents: torch.Tensor | Sequence[torch.Tensor],
+        timesteps: Sequence[float] | torch.Tensor | None = None,
+    ) -> VisualFeatures:
+        """What the dual path makes of latents.
+
+        Args:
+            latents: `(B, C, h, w)`, or a list of `(C, h, w)` and `(C, frames, h, w)`; frames one after the other.
+            timesteps: of the images; the path itself does not depend on them (they are a token of their own), so they are only
+                counted.
+
+        Returns:
+            Tensors `(B, N, width)` for one tensor, lists of `(N, width)` for a list.
+
+        Raises:
+            ValueError: for latents of another number of channels or of sizes that are no whole tokens, and for other times than
+                one per image.
+        """
+        if timesteps is not None and len(timesteps) != len(latents):
+            raise ValueError(f"There are {len(latents)} images, but {len(timesteps)} times; give one per image.")
+        for one in latents:
+            self._check_latents(one)
+        if isinstance(latents, torch.Tensor) and latents.dim() == 4:
+            return self.visual(latents)
+        parts = self._features_by_size([_frames(one) for one in latents])
+        features = [VisualFeatures(*(one.flatten(0, 1) for one in part)) for part in parts]
+        lists = [list(of) for of in zip(*features, strict=True)]
+        if isinstance(latents, torch.Tensor):
+            return VisualFeatures(*map(torch.stack, lists))
+        return VisualFeatures(*lists)
+
+    def embed_times(self, timesteps: Sequence[float] | torch.Tensor) -> torch.Tensor:
+        """Times as vectors `(N, flow width)`."""
+        device = self.time_embedding.linear_1.weight.device
+        return self.time_embedding(torch.as_tensor(timesteps, dtype=torch.float32, device=device))
+
+    def time_tokens(self, times: torch.Tensor) -> torch.Tensor:
+        """Embedded times `(N, flow width)` as the language model reads them, `(N, hidden_size)`."""
+        return times if self.time_projection is None else self.time_projection(times)
+
+    def place_images(
+        self,
+        inputs_embeds: torch.Tensor,
+        blocks: BlockLayout,
+        image_latents: Sequence[torch.Tensor],
+        times: torch.Tensor,
+    ) -> torch.Tensor:
+        """Embeddings `(B, T, hidden_size)` with times and image tokens at their places.
+
+        Args:
+            inputs_embeds: of the text.
+            blocks: where the images are.
+            image_latents: see [`~ShowO2Model.forward`].
+            times: embedded, see [`~ShowO2Model.embed_times`].
+        """
+        fused = self._fused([_frames(one) for one in image_latents], blocks.lengths)
+        tokens = self.time_tokens(times)
+        parts = [part for one in zip(tokens.split(1), fused, strict=True) for part in one]
+        if not parts:
+            return inputs_embeds
+        source = torch.cat(parts).to(inputs_embeds)
+        return inputs_embeds.masked_scatter(blocks.is_image.to(inputs_embeds.device)[..., None], source)
+
+    def omni_mask(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor,
+        cache: Cache | None,
+        blocks: BlockLayout,
+    ) -> Any:
+        """What sees what: what was before, and everything within an image; in the form of the attention that is used.
+
+        Args:
+            inputs_embeds: `(B, T, hidden_size)`, for its size.
+            attention_mask: `(B, past + T)`.
+            position_ids: `(B, T)`.
+            cache: holds what was before.
+            blocks: where the images are.
+        """
+        numbers = None
+        if blocks.rows:
+            past = 0 if cache is None else int(cache.get_seq_length())
+            numbers = F.pad(blocks.numbers.to(inputs_embeds.device), (past, 0), value=-1)
+        return create_causal_mask(
+            config=self.config.text_config,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            cache=cache,
+            position_ids=position_ids,
+            block_sequence_ids=numbers,
+        )
+
+    def _fused(self, frames: Sequence[torch.Tensor], lengths: Sequence[int]) -> list[torch.Tensor]:
+        """Tokens `(N, hidden_size)` of each image; of frames that are too many for their run, 14 x 14 each."""
+        fused = []
+        for one, part, length in zip(frames, self._features_by_size(frames), lengths, strict=True):
+            tokens: Any = part.fused
+            if tokens.shape[0] * tokens.shape[1] != length - 1:
+                rows, cols = (edge // self.config.patch_size for edge in one.shape[-2:])
+                grid = tokens.transpose(1, 2).unflatten(2, (rows, cols))
+                tokens = F.interpolate(grid, REDUCED_GRID, mode="bilinear", align_corners=False)
+                tokens = tokens.flatten(2).transpose(1, 2)
+            fused.append(tokens.flatten(0, 1))
+        return fused
+
+    def _features_by_size(self, frames: Sequence[torch.Tensor]) -> list[VisualFeatures]:
+        """Features of `(frames, C, h, w)` each; those of one size go through the path together."""
+        by_size: Mapping[Any, list[int]] = defaultdict(list)
+        for index, one in enumerate(frames):
+            by_size[tuple(one.shape[-2:])].append(index)
+        found: dict[int, VisualFeatures] = {}
+        device = self.visual.semantic_patch.weight.device
+        for indices in by_size.values():
+            together = self.visual(torch.cat([frames[index].to(device) for index in indices]))
+            counts = [len(frames[index]) for index in indices]
+            for index, *parts in zip(indices, *(of.split(counts) for of in together), strict=True):
+                found[index] = VisualFeatures(*parts)
+        return [found[index] for index in range(len(frames))]
+
+    # ---------------------------------------------------------------------------------------------------------- checks
+
+    def _positions(
+        self,
+        input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        past: int,
+    ) -> torch.Tensor:
+        given: Any = input_ids if input_ids is not None else inputs_embeds
+        length = given.shape[1]
+        if attention_mask is None or attention_mask.dim() != 2:
+            return torch.arange(past, past + length, device=given.device).expand(given.shape[0], -1)
+        return (attention_mask.long().cumsum(1) - 1).clamp(min=0)[:, -length:].to(given.device)
+
+    def _blocks(
+        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None, starts: torch.Tensor | None
+    ) -> BlockLayout:
+        if input_ids is not None:
+            is_image = (input_ids == self.config.image_token_id) | (input_ids == self.config.video_token_id)
+            return find_blocks(is_image, starts)
+        assert inputs_embeds is not None
+        table = self.get_input_embeddings().weight
+        own = table[[self.config.image_token_id, self.config.video_token_id]].to(inputs_embeds)  # (2, hidden_size)
+        return find_blocks((inputs_embeds[:, :, None] == own).all(-1).any(-1), starts)
+
+    def _check_images(
+        self, blocks: BlockLayout, image_latents: Sequence[torch.Tensor], timesteps: Sequence[float] | torch.Tensor
+    ) -> None:
+        if len(image_latents) != len(blocks.rows) or len(timesteps) != len(blocks.rows):
+            raise ValueError(
+                f"There are {len(blocks.rows)} images in `input_ids`, but {len(image_latents)} `image_latents` and "
+                f"{len(timesteps)} `timesteps`; give one of each per image, row by row."
+            )
+        for number, (latents, length) in enumerate(zip(image_latents, blocks.lengths, strict=True)):
+            self._check_latents(latents)
+            tokens = self.config.image_tokens(latents.shape[1:])
+            reduced = latents.shape[1] * REDUCED_GRID[0] * REDUCED_GRID[1] if latents.dim() == 4 else tokens
+            if length - 1 not in (tokens, reduced):
+                also = f" (or {reduced} as reduced video)" if reduced != tokens else ""
+                raise ValueError(
+                    f"Image {number} has {length - 1} tokens in `input_ids`, but latents of size "
+                    f"{tuple(latents.shape)} are {tokens} tokens{also}; make them agree."
+                )
+
+    def _check_latents(self, latents: torch.Tensor) -> None:
+        channels, patch = self.config.latent_channels, self.config.patch_size
+        edges = latents.shape[-2:]
+        if latents.dim() not in (3, 4) or latents.shape[0] != channels or any(e < patch or e % patch for e in edges):
+            raise ValueError(
+                f"Latents have the size {tuple(latents.shape)}, but must be ({channels}, h, w) or ({channels}, frames, h, w) "
+                f"with edges that are multiples of {patch}."
+            )
+
+
+def _frames(latents: torch.Tensor) -> torch.Tensor:
+    """`(C, h, w)` and `(C, frames, h, w)` as `(frames, C, h, w)`."""
+    return latents[None] if latents.dim() == 3 else latents.transpose(0, 1)

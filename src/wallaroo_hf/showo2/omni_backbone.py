@@ -121,8 +121,8 @@ class ShowO2Model(ShowO2PreTrainedModel):
             attention_mask: `(B, past + T)`, 0 = padding, on either side.
             position_ids: `(B, T)`; None = counted over what is no padding.
             cache: keys and values of what was before.
-            inputs_embeds: `(B, T, hidden_size)` in the place of the table's; with `input_ids` these still say where the images
-                are, without them they are where the embedding is that of such a token.
+            inputs_embeds: `(B, T, hidden_size)` in the place of the table's; with `input_ids` these still say where the
+                images are, without them they are where the embedding is that of such a token.
             image_latents: one `(C, h, w)` per image, or `(C, frames, h, w)` per video, row by row, noisy or clean. A video
                 whose run has 196 tokens per frame is read as reduced frames.
             timesteps: one per image, 0 = noise, 1 = clean; None = all are clean.
@@ -185,15 +185,15 @@ class ShowO2Model(ShowO2PreTrainedModel):
 
         Args:
             latents: `(B, C, h, w)`, or a list of `(C, h, w)` and `(C, frames, h, w)`; frames one after the other.
-            timesteps: of the images; the path itself does not depend on them (they are a token of their own), so they are only
-                counted.
+            timesteps: of the images; the path itself does not depend on them (they are a token of their own), so they are
+                only counted.
 
         Returns:
             Tensors `(B, N, width)` for one tensor, lists of `(N, width)` for a list.
 
         Raises:
-            ValueError: for latents of another number of channels or of sizes that are no whole tokens, and for other times than
-                one per image.
+            ValueError: for latents of another number of channels or of sizes that are no whole tokens, and for another
+                number of times than images.
         """
         if timesteps is not None and len(timesteps) != len(latents):
             raise ValueError(f"There are {len(latents)} images, but {len(timesteps)} times; give one per image.")
@@ -347,8 +347,8 @@ class ShowO2Model(ShowO2PreTrainedModel):
         edges = latents.shape[-2:]
         if latents.dim() not in (3, 4) or latents.shape[0] != channels or any(e < patch or e % patch for e in edges):
             raise ValueError(
-                f"Latents have the size {tuple(latents.shape)}, but must be ({channels}, h, w) or ({channels}, frames, h, w) "
-                f"with edges that are multiples of {patch}."
+                f"Latents have the size {tuple(latents.shape)}, but must be ({channels}, h, w) or ({channels}, frames, h, w),"
+                f" with edges that are multiples of {patch}."
             )
 
 

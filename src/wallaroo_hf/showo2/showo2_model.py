@@ -11,8 +11,8 @@ from torch import nn
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import ModelOutput
-from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.modeling_utils import slice_logits_to_keep
+from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .block_layout import BlockLayout
 from .flow_head import ShowO2FlowHead, TimeOfPositions, unpack_latents
@@ -134,7 +134,7 @@ class ShowO2ForConditionalGeneration(ShowO2PreTrainedModel, GenerationMixin):
         hidden_states, blocks = outputs.last_hidden_state, outputs.blocks
         if velocity_targets is not None and len(velocity_targets) != len(blocks.rows):
             raise ValueError(
-                f"There are {len(blocks.rows)} images, but {len(velocity_targets)} `velocity_targets`; give one per image, or "
+                f"There are {len(blocks.rows)} images, but {len(velocity_targets)} `velocity_targets`; give one per image, "
                 "None for one that is not learned."
             )
         wants = velocity_targets is None or any(target is not None for target in velocity_targets)

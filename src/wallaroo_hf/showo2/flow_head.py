@@ -46,7 +46,7 @@ class TimeOfPositions(NamedTuple):
         made = layer(F.silu(self.embeddings)).chunk(chunks, dim=-1)
         if self.index is None:
             return [one[:, None] for one in made]
-        rest = [torch.full_like(one[:1], float(number in gates)) for number, one in enumerate(made)]
+        rest = [one.new_full((1, one.shape[1]), float(number in gates)) for number, one in enumerate(made)]
         return [torch.cat([one, neutral])[self.index] for one, neutral in zip(made, rest, strict=True)]  # -1: the last
 
 

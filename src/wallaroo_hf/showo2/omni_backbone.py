@@ -347,8 +347,8 @@ class ShowO2Model(ShowO2PreTrainedModel):
         edges = latents.shape[-2:]
         if latents.dim() not in (3, 4) or latents.shape[0] != channels or any(e < patch or e % patch for e in edges):
             raise ValueError(
-                f"Latents have the size {tuple(latents.shape)}, but must be ({channels}, h, w) or ({channels}, frames, h, w),"
-                f" with edges that are multiples of {patch}."
+                f"Latents have the size {tuple(latents.shape)}, but must be ({channels}, h, w) or "
+                f"({channels}, frames, h, w), with edges that are multiples of {patch}."
             )
 
 

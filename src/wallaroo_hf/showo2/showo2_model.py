@@ -183,6 +183,11 @@ class ShowO2ForConditionalGeneration(ShowO2PreTrainedModel, GenerationMixin):
             latents.append(means[0] if one.dim() == 3 else means.transpose(0, 1))
         return latents
 
+    @torch.no_grad()
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        """Pixels `(3, H, W)` in [-1, 1] of one image's latents `(C, h, w)`."""
+        return self.vae.decode_latents(latents[None].to(self.device))[0]
+
     def _velocities(self, outputs: Any, image_latents: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
         blocks: BlockLayout = outputs.blocks
         index = blocks.numbers.to(outputs.last_hidden_state.device)

@@ -1,0 +1,1 @@
+"""Answering and drawing with Show-o2."""

@@ -1,0 +1,386 @@
+"""Images that begin together and come out of their noise step by step: [`FlowGroup`]."""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from transformers import BatchFeature
+from transformers.modeling_outputs import ModelOutput
+
+from ...common.drawing_sessions import GroupedSession
+from ...families.contract import Follow, Step
+from .denoising import Denoiser, FlowSteps
+from .prompt_cache import PromptCache, read_prompt
+
+__all__ = ["FlowGroup", "FlowSession", "FlowSettings", "ShowO2DrawingOutput", "join_rows"]
+
+DEFAULT_GUIDANCE_SCALE = 5.0
+DEFAULT_STEPS = 49  # the authors' "50" are points
+_PROMPT = ("input_ids", "attention_mask")
+_TENSORS = {*_PROMPT, "negative_input_ids", "negative_attention_mask", "image_size", "pixel_values", "image_latents"}
+
+
+@dataclass(frozen=True)
+class FlowSettings:
+    """How images come out of their noise.
+
+    Attributes:
+        guidance_scale: `v_null + scale · (v_cond - v_null)`, above 0; 1 = no guidance, half the work.
+        num_inference_steps: calls of the model.
+        published_eval: the released script's: noise rounded to bfloat16.
+        scheduler: one of diffusers' flow schedulers; None = the released one.
+
+    Raises:
+        ValueError: for values that cannot be.
+    """
+
+    guidance_scale: float = DEFAULT_GUIDANCE_SCALE
+    num_inference_steps: int = DEFAULT_STEPS
+    published_eval: bool = False
+    scheduler: Any = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.guidance_scale < float("inf"):
+            raise ValueError(
+                f"`guidance_scale` is {self.guidance_scale:g}, but must be above 0 (1 draws without guidance); at 0 the prompt "
+                "would not count."
+            )
+        if self.num_inference_steps < 1 or self.num_inference_steps != int(self.num_inference_steps):
+            raise ValueError(
+                f"`num_inference_steps` is {self.num_inference_steps}, but must be a whole number from 1 on."
+            )
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any], generation_config: Any) -> FlowSettings:
+        """Settings as they were given, else the checkpoint's.
+
+        Args:
+            given: by name; None = not given.
+            generation_config: its `image_guidance_scale` and `image_num_inference_steps` are the defaults.
+
+        Raises:
+            ValueError: for names that are none, and values that cannot be.
+        """
+        names = [one.name for one in fields(cls)]
+        unknown = sorted(set(given) - set(names))
+        if unknown:
+            raise ValueError(f"Show-o2 has no drawing setting `{unknown[0]}`; it has {', '.join(names)}.")
+        chosen = {name: value for name, value in given.items() if value is not None}
+        for name in ("guidance_scale", "num_inference_steps"):
+            default = getattr(generation_config, f"image_{name}", None)
+            if default is not None:
+                chosen.setdefault(name, default)
+        return cls(**chosen)
+
+
+@dataclass
+class ShowO2DrawingOutput(ModelOutput):
+    """What `generate(generation_mode="image", return_dict_in_generate=True)` returns.
+
+    Attributes:
+        latents: one `(C, h, w)` per image, float32, normalised as the codec takes them.
+        trajectory: the same before the first step and behind each.
+        velocities: the guided velocity of each step.
+    """
+
+    latents: list[torch.Tensor] | None = None
+    trajectory: list[list[torch.Tensor]] | None = None
+    velocities: list[list[torch.Tensor]] | None = None
+
+
+@dataclass
+class _SameSize:
+    """Images of one size.
+
+    Attributes:
+        images: their numbers.
+        denoiser, steps: what they go through.
+        latents: `(K, C, h, w)` float32, where they are.
+        velocity: the last one, the same size.
+        clean: where that one pointed to.
+    """
+
+    images: list[int]
+    denoiser: Denoiser
+    steps: FlowSteps
+    latents: torch.Tensor
+    velocity: torch.Tensor | None = None
+    clean: torch.Tensor | None = None
+
+    def advance(self, step: int) -> None:
+        """One step."""
+        time = self.steps.time(step)
+        self.velocity = self.denoiser.velocity(self.latents, time)
+        self.clean = self.latents + (1 - time) * self.velocity
+        self.latents = self.steps.advance(step, self.velocity, self.latents)
+
+
+class FlowGroup:
+    """See [`wallaroo_hf.common.drawing_sessions.DrawingGroup`]. Prompts are read once, however many images and steps.
+
+    Args:
+        model: a [`ShowO2ForConditionalGeneration`].
+        batch: `input_ids`, `attention_mask` `(B, T)`, left-padded, that end with the token that opens an image; for guidance
+            `negative_input_ids`, `negative_attention_mask` (None = nothing said); `image_size` `(B, 2)` in pixels; for edits
+            `pixel_values` or `image_latents` of the images in the prompts.
+        copies: images per row, side by side.
+        generators: of the noise, one for all or one per image.
+        settings: how.
+        follow: called with each step of each image; False ends the group.
+        noise: one `(C, h, w)` per image in the place of generators and sizes.
+
+    Raises:
+        ValueError: for tensors that cannot be.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        batch: Mapping[str, Any],
+        copies: int,
+        generators: Sequence[torch.Generator] | torch.Generator | None,
+        settings: FlowSettings,
+        follow: Follow | None,
+        noise: Sequence[torch.Tensor] | None = None,
+    ) -> None:
+        unknown = sorted(set(batch) - _TENSORS)
+        if unknown:
+            raise ValueError(f"`{unknown[0]}` is not what an image is drawn from; give {', '.join(sorted(_TENSORS))}.")
+        self.model, self.settings, self._follow = model, settings, follow
+        rows = len(batch["input_ids"])
+        self.count = rows * copies
+        self.was_ended = False
+        self._check_prompt(batch["input_ids"])
+        noise = self._noise(batch.get("image_size"), copies, generators, noise)
+        prompts = self._read(batch, rows)
+        by_size: dict[Any, list[int]] = defaultdict(list)
+        for image, one in enumerate(noise):
+            by_size[tuple(one.shape[-2:])].append(image)
+        self._sizes = []
+        for size, images in by_size.items():
+            given = [image // copies for image in images]
+            both = given if settings.guidance_scale == 1 else [*given, *(rows + row for row in given)]
+            denoiser = Denoiser(model, prompts.select(both), size, settings.guidance_scale)
+            steps = FlowSteps(settings.scheduler, settings.num_inference_steps, model.device)
+            start = torch.stack([noise[image] for image in images]).to(model.device)
+            self._sizes.append(_SameSize(images, denoiser, steps, start))
+        self.done, self.total = 0, max(one.steps.total for one in self._sizes)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come."""
+        return self.was_ended or self.done == self.total
+
+    @property
+    def complete(self) -> bool:
+        """Whether it came to its end, or may still."""
+        return not self.was_ended
+
+    def advance(self) -> bool:
+        """One call of the model per size; returns whether there is more to come."""
+        if self.is_over:
+            return False
+        for one in self._sizes:
+            one.advance(self.done)
+        self.done += 1
+        self._tell()
+        return not self.is_over
+
+    def end(self) -> None:
+        """Ends it where it is."""
+        self.was_ended = self.was_ended or self.done < self.total
+
+    def latents(self, image: int) -> torch.Tensor:
+        """Where an image is between noise and clean, `(C, h, w)` float32."""
+        return self._of(image, "latents")
+
+    def velocity(self, image: int) -> torch.Tensor:
+        """The last guided velocity of an image, `(C, h, w)` float32."""
+        return self._of(image, "velocity")
+
+    def pixels(self, image: int, is_whole: bool) -> torch.Tensor | None:
+        """An image `(3, H, W)`; before its end what its velocity points to; None before the first step."""
+        if self.done == 0:
+            return None
+        # alone, so that equal latents are equal bytes
+        return self.model.decode_latents(self._of(image, "latents" if self.done == self.total else "clean"))
+
+    def native(self, image: int | None) -> Any:
+        """Latents of an image, or a list of all."""
+        return self.latents(image) if image is not None else [self.latents(one) for one in range(self.count)]
+
+    def _of(self, image: int, what: str) -> torch.Tensor:
+        one = next(one for one in self._sizes if image in one.images)
+        return getattr(one, what)[one.images.index(image)]
+
+    def _tell(self) -> None:
+        if self._follow is None:
+            return
+        for image in range(self.count):
+            preview = functools.partial(self.model.decode_latents, self._of(image, "clean"))
+            if self._follow(Step(image, self.done, self.total, preview)) is False:
+                self.end()
+
+    def _check_prompt(self, input_ids: torch.Tensor, name: str = "input_ids") -> None:
+        start = self.model.config.vision_start_token_id
+        if not bool((input_ids[:, -1] == start).all()):
+            raise ValueError(
+                f"Rows of `{name}` must be left-padded and end with the token that opens an image (id {start}); prepare them "
+                'with `processor(..., generation_mode="image")`.'
+            )
+
+    def _noise(
+        self,
+        image_size: torch.Tensor | None,
+        copies: int,
+        generators: Sequence[torch.Generator] | torch.Generator | None,
+        given: Sequence[torch.Tensor] | None,
+    ) -> list[torch.Tensor]:
+        """One `(C, h, w)` float32 per image, drawn in their order."""
+        config = self.model.config
+        if given is not None:
+            self._check_noise(given)
+            noise = [one.float() for one in given]
+        else:
+            if image_size is None:
+                raise ValueError("Neither `image_size` nor `noise` were given; say how large the images are.")
+            if isinstance(generators, Sequence) and len(generators) != self.count:
+                raise ValueError(
+                    f"There are {self.count} images, but {len(generators)} generators; give one, or one each."
+                )
+            own = list(generators) if isinstance(generators, Sequence) else [generators] * self.count
+            edge = self.model.vae.spatial_factor
+            sizes = [tuple(size) for size in image_size.tolist() for _ in range(copies)]
+            for size in sizes:
+                check_size(size, edge * config.patch_size)
+            noise = [_draw(config.latent_channels, size, edge, one) for size, one in zip(sizes, own, strict=True)]
+        if self.settings.published_eval:
+            noise = [one.bfloat16().float() for one in noise]
+        return noise
+
+    def _check_noise(self, noise: Sequence[torch.Tensor]) -> None:
+        config = self.model.config
+        if len(noise) != self.count:
+            raise ValueError(
+                f"There are {self.count} images, but {len(noise)} tensors in `noise`; give one per image."
+            )
+        for one in noise:
+            edges = one.shape[-2:]
+            if one.dim() != 3 or one.shape[0] != config.latent_channels or any(e % config.patch_size for e in edges):
+                raise ValueError(
+                    f"`noise` holds a tensor of size {tuple(one.shape)}, but images are ({config.latent_channels}, h, w) with "
+                    f"edges that are multiples of {config.patch_size}."
+                )
+
+    def _read(self, batch: Mapping[str, Any], rows: int) -> PromptCache:
+        """Keys and values of all prompts, then of all null prompts, read at once."""
+        ids, masks = [batch["input_ids"]], [batch.get("attention_mask")]
+        if self.settings.guidance_scale != 1:
+            null = batch.get("negative_input_ids")
+            if null is None:
+                config = self.model.config
+                null = ids[0].new_tensor([[config.bos_token_id, config.vision_start_token_id]]).expand(rows, -1)
+            self._check_prompt(null, "negative_input_ids")
+            ids.append(null)
+            masks.append(batch.get("negative_attention_mask"))
+        images = batch.get("image_latents")
+        if batch.get("pixel_values") is not None:
+            images = self.model.encode_pixels(batch["pixel_values"])
+        whole = [torch.ones_like(one) if mask is None else mask for one, mask in zip(ids, masks, strict=True)]
+        widest = max(one.shape[1] for one in ids)
+        padded = [F.pad(one, (widest - one.shape[1], 0), value=self.model.config.pad_token_id) for one in ids]
+        seen = [F.pad(mask, (widest - mask.shape[1], 0)) for mask in whole]
+        device = self.model.device
+        return read_prompt(self.model, torch.cat(padded).to(device), torch.cat(seen).to(device), images)
+
+
+def check_size(size: Sequence[int], multiple: int) -> None:
+    """Refuses a size in pixels that is not one of whole tokens.
+
+    Args:
+        size: height and width.
+        multiple: edge of a token in pixels.
+
+    Raises:
+        ValueError: for such a size.
+    """
+    if any(edge < multiple or edge % multiple for edge in size):
+        raise ValueError(
+            f"An image of {size[0]}x{size[1]} was asked for, but edges must be multiples of {multiple} pixels."
+        )
+
+
+def _draw(channels: int, size: Sequence[int], edge: int, generator: torch.Generator | None) -> torch.Tensor:
+    device = "cpu" if generator is None else generator.device
+    return torch.randn(channels, size[0] // edge, size[1] // edge, generator=generator, device=device).cpu()
+
+
+class FlowSession(GroupedSession):
+    """Drawings of one model that come and go; see [`wallaroo_hf.common.drawing_sessions.GroupedSession`].
+
+    Args:
+        model: draws.
+        max_rows: most images at once.
+        settings: those of drawings that are admitted without their own.
+    """
+
+    def __init__(self, model: Any, max_rows: int, settings: Mapping[str, Any]) -> None:
+        super().__init__(max_rows, settings)
+        self.model = model
+
+    def begin_group(
+        self,
+        batch: Any,
+        copies: int,
+        generators: Sequence[torch.Generator] | torch.Generator | None,
+        settings: Mapping[str, Any],
+        follow: Follow | None,
+    ) -> FlowGroup:
+        """See [`FlowGroup`].
+
+        Args:
+            batch, copies, generators, settings, follow: of the group.
+        """
+        chosen = FlowSettings.read(settings, self.model.generation_config)
+        return FlowGroup(self.model, dict(batch), copies, generators, chosen, follow)
+
+    def check_settings(self, settings: Mapping[str, Any], generator: torch.Generator | None) -> None:
+        """Refuses settings that are none."""
+        FlowSettings.read(settings, self.model.generation_config)
+
+    def join_rows(self, rows: Sequence[Any]) -> Any:
+        """Left-padded."""
+        return join_rows(rows, self.model.config.pad_token_id)
+
+
+def join_rows(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> BatchFeature:
+    """Prepared rows as one batch, left-padded; lists, such as `pixel_values`, one after the other.
+
+    Args:
+        rows: batches of one or more rows each.
+        pad_token_id: fills ids.
+
+    Raises:
+        ValueError: for rows that do not have the same tensors.
+    """
+    names = set(rows[0])
+    if any(set(row) - {"pixel_values"} != names - {"pixel_values"} for row in rows):
+        raise ValueError("Rows that were prepared differently cannot be one batch; prepare them in the same way.")
+    joined: dict[str, Any] = {}
+    for name in {one for row in rows for one in row}:
+        parts = [row[name] for row in rows if name in row]
+        if isinstance(parts[0], list):
+            joined[name] = [one for part in parts for one in part]
+            continue
+        if name.endswith(_PROMPT):
+            value = pad_token_id if name.endswith("input_ids") else 0
+            widest = max(part.shape[1] for part in parts)
+            parts = [F.pad(part, (widest - part.shape[1], 0), value=value) for part in parts]
+        joined[name] = torch.cat(parts)
+    return BatchFeature(joined)

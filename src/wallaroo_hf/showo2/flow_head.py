@@ -27,11 +27,11 @@ class TimeOfPositions(NamedTuple):
 
     Attributes:
         embeddings: `(K, width)`, of the times.
-        index: `(B, T)` int64, the time of each position, -1 for text; None: all positions of row b have time b.
+        positions: `(B, T)` int64, the time of each position, -1 for text; None: all positions of row b have time b.
     """
 
     embeddings: torch.Tensor
-    index: torch.Tensor | None
+    positions: torch.Tensor | None
 
     def modulate(self, layer: nn.Linear, chunks: int, gates: Sequence[int] = ()) -> list[torch.Tensor]:
         """What a layer makes of the times, once for each, spread over their positions.
@@ -44,10 +44,12 @@ class TimeOfPositions(NamedTuple):
             gates: which of them are gates.
         """
         made = layer(F.silu(self.embeddings)).chunk(chunks, dim=-1)
-        if self.index is None:
+        if self.positions is None:
             return [one[:, None] for one in made]
         rest = [one.new_full((1, one.shape[1]), float(number in gates)) for number, one in enumerate(made)]
-        return [torch.cat([one, neutral])[self.index] for one, neutral in zip(made, rest, strict=True)]  # -1: the last
+        return [
+            torch.cat([one, neutral])[self.positions] for one, neutral in zip(made, rest, strict=True)
+        ]  # -1: the last
 
 
 class ShowO2FlowLayer(GradientCheckpointingLayer):

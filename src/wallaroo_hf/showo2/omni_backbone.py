@@ -202,8 +202,7 @@ class ShowO2Model(ShowO2PreTrainedModel):
         if isinstance(latents, torch.Tensor) and latents.dim() == 4:
             return self.visual(latents)
         parts = self._features_by_size([_frames(one) for one in latents])
-        features = [VisualFeatures(*(one.flatten(0, 1) for one in part)) for part in parts]
-        lists = [list(of) for of in zip(*features, strict=True)]
+        lists = [[torch.as_tensor(one).flatten(0, 1) for one in of] for of in zip(*parts, strict=True)]
         if isinstance(latents, torch.Tensor):
             return VisualFeatures(*map(torch.stack, lists))
         return VisualFeatures(*lists)

@@ -55,8 +55,8 @@ class ShowO2FlowConfig(Qwen3Config):
 
     def __post_init__(self, **kwargs: Any) -> None:
         refuse_unknown_keys(type(self), kwargs)
-        if self.rope_parameters is None:
-            self.rope_parameters = dict(_RELEASED_ROPE)
+        rope_parameters: Any = self.rope_parameters
+        self.rope_parameters = dict(_RELEASED_ROPE) if rope_parameters is None else rope_parameters
         super().__post_init__(**kwargs)
         if self.frequency_embedding_size < 2 or self.frequency_embedding_size % 2:
             raise ValueError(

@@ -17,6 +17,7 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 from .block_layout import BlockLayout
 from .flow_head import ShowO2FlowHead, TimeOfPositions, unpack_latents
 from .flow_losses import flow_loss, named_losses, text_losses, total_loss
+from .generation.showo2_doors import ShowO2DoorsMixin
 from .image_codecs import make_codec
 from .omni_backbone import ShowO2Model, ShowO2PreTrainedModel
 from .showo2_configuration import ShowO2Config
@@ -48,7 +49,7 @@ class ShowO2Output(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-class ShowO2ForConditionalGeneration(ShowO2PreTrainedModel, GenerationMixin):
+class ShowO2ForConditionalGeneration(ShowO2DoorsMixin, ShowO2PreTrainedModel, GenerationMixin):
     """Show-o2 (arXiv 2506.15564) with both heads and its image codec.
 
     Args:
@@ -141,7 +142,8 @@ class ShowO2ForConditionalGeneration(ShowO2PreTrainedModel, GenerationMixin):
         velocities = None
         if image_latents is not None and (wants if output_velocities is None else output_velocities):
             velocities = self._velocities(outputs, image_latents)
-        named, text = {}, None
+        named: dict[str, torch.Tensor] = {}
+        text = None
         if labels is not None:
             logits, named, text = self._text(hidden_states, labels, blocks, velocity_targets, label_logits_only)
         else:

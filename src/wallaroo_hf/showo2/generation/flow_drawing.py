@@ -48,8 +48,8 @@ class FlowSettings:
     def __post_init__(self) -> None:
         if not 0 < self.guidance_scale < float("inf"):
             raise ValueError(
-                f"`guidance_scale` is {self.guidance_scale:g}, but must be above 0 (1 draws without guidance); at 0 the prompt "
-                "would not count."
+                f"`guidance_scale` is {self.guidance_scale:g}, but must be above 0 (1 draws without guidance); at 0 the "
+                "prompt would not count."
             )
         if self.num_inference_steps < 1 or self.num_inference_steps != int(self.num_inference_steps):
             raise ValueError(
@@ -126,9 +126,9 @@ class FlowGroup:
 
     Args:
         model: a [`ShowO2ForConditionalGeneration`].
-        batch: `input_ids`, `attention_mask` `(B, T)`, left-padded, that end with the token that opens an image; for guidance
-            `negative_input_ids`, `negative_attention_mask` (None = nothing said); `image_size` `(B, 2)` in pixels; for edits
-            `pixel_values` or `image_latents` of the images in the prompts.
+        batch: `input_ids`, `attention_mask` `(B, T)`, left-padded, that end with the token that opens an image; for
+            guidance `negative_input_ids`, `negative_attention_mask` (None = nothing said); `image_size` `(B, 2)` in pixels;
+            for edits `pixel_values` or `image_latents` of the images in the prompts.
         copies: images per row, side by side.
         generators: of the noise, one for all or one per image.
         settings: how.
@@ -231,8 +231,8 @@ class FlowGroup:
         start = self.model.config.vision_start_token_id
         if not bool((input_ids[:, -1] == start).all()):
             raise ValueError(
-                f"Rows of `{name}` must be left-padded and end with the token that opens an image (id {start}); prepare them "
-                'with `processor(..., generation_mode="image")`.'
+                f"Rows of `{name}` must be left-padded and end with the token that opens an image (id {start}); prepare "
+                'them with `processor(..., generation_mode="image")`.'
             )
 
     def _noise(
@@ -274,8 +274,8 @@ class FlowGroup:
             edges = one.shape[-2:]
             if one.dim() != 3 or one.shape[0] != config.latent_channels or any(e % config.patch_size for e in edges):
                 raise ValueError(
-                    f"`noise` holds a tensor of size {tuple(one.shape)}, but images are ({config.latent_channels}, h, w) with "
-                    f"edges that are multiples of {config.patch_size}."
+                    f"`noise` holds a tensor of size {tuple(one.shape)}, but images are ({config.latent_channels}, h, w) "
+                    f"with edges that are multiples of {config.patch_size}."
                 )
 
     def _read(self, batch: Mapping[str, Any], rows: int) -> PromptCache:

@@ -62,8 +62,8 @@ class PromptCache:
         index = torch.tensor(list(rows), device=self.attention_mask.device)
         mask = self.attention_mask[index]
         first = int(mask.any(0).int().argmax())
-        caches = [_frozen(cache, index, first) for cache in (self.language, self.flow)]
-        return PromptCache(*caches, mask[:, first:], self.hidden_states[index.to(self.hidden_states.device)])
+        language, flow = (_frozen(cache, index, first) for cache in (self.language, self.flow))
+        return PromptCache(language, flow, mask[:, first:], self.hidden_states[index.to(self.hidden_states.device)])
 
     def copy(self) -> PromptCache:
         """One that can be read on from while this one stays."""

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.qwen3.modeling_qwen3 import (
@@ -117,8 +119,10 @@ class _Projection(nn.Module):
         return self.linear_2(F.gelu(self.linear_1(hidden_states)))
 
 
-class ShowO2FlowHead(nn.Module):
+class ShowO2FlowHead(PreTrainedModel):
     """Layers over the whole sequence, text included, then 64 numbers per image token (paper section 3.2).
+
+    A `PreTrainedModel`, so that the attention of its layers is chosen with that of the others.
 
     Args:
         config: the flow head's.
@@ -126,9 +130,15 @@ class ShowO2FlowHead(nn.Module):
         out_features: numbers per image token.
     """
 
+    config_class = ShowO2FlowConfig
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ["ShowO2FlowLayer"]
+
     def __init__(self, config: ShowO2FlowConfig, in_features: int, out_features: int) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         # where both are equally wide, there is no projection in the released code either
         self.input_projection = None
         if in_features != config.hidden_size:
@@ -138,6 +148,15 @@ class ShowO2FlowHead(nn.Module):
         self.modulation = nn.Linear(config.hidden_size, 2 * config.hidden_size)
         self.output = nn.Linear(config.hidden_size, out_features)
         self.rotary_emb = Qwen3RotaryEmbedding(config)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """As transformers does; modulation and output begin at zero, as in adaLN-Zero."""
+        super()._init_weights(module)
+        zero = [module.modulation] if isinstance(module, (ShowO2FlowHead, ShowO2FlowLayer)) else []
+        for layer in [*zero, *([module.output] if isinstance(module, ShowO2FlowHead) else [])]:
+            init.zeros_(layer.weight)
+            init.zeros_(layer.bias)
 
     def forward(
         self,

@@ -10,19 +10,17 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel, Qwen2Model
-from transformers import initialization as init
+from transformers import PreTrainedConfig, PreTrainedModel, Qwen2Model
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import ModelOutput
 
 from .block_layout import BlockLayout, find_blocks
-from .flow_head import ShowO2FlowHead, ShowO2FlowLayer
 from .showo2_configuration import ShowO2Config
 from .time_embedding import ShowO2TimeEmbedding
 from .visual_path import ShowO2VisualPath, VisualFeatures
 
-__all__ = ["REDUCED_GRID", "ShowO2Model", "ShowO2ModelOutput", "ShowO2PreTrainedModel"]
+__all__ = ["REDUCED_GRID", "ShowO2Model", "ShowO2ModelOutput", "ShowO2PreTrainedModel", "same_attention"]
 
 REDUCED_GRID = (14, 14)  # tokens of a frame of a video that is understood (released script)
 
@@ -37,7 +35,7 @@ class ShowO2ModelOutput(ModelOutput):
         hidden_states, attentions: of the language model's layers, where they are asked for.
         blocks: where the images are.
         time_embeddings: `(blocks, flow width)`, None without images.
-        attention_mask: what the layers got, for the flow head.
+        flow_mask: what the flow head's layers get in the place of `attention_mask`.
         position_ids: `(B, T)`.
     """
 
@@ -47,7 +45,7 @@ class ShowO2ModelOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
     blocks: BlockLayout | None = None
     time_embeddings: torch.Tensor | None = None
-    attention_mask: Any = None
+    flow_mask: Any = None
     position_ids: torch.Tensor | None = None
 
 
@@ -64,15 +62,6 @@ class ShowO2PreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True  # flash attention has no way to say what sees what within an image
     _supports_attention_backend = True
     _keep_in_fp32_modules_strict = ["vae"]
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """As transformers does; the modulation begins at zero, as in adaLN-Zero."""
-        super()._init_weights(module)
-        if isinstance(module, (ShowO2FlowHead, ShowO2FlowLayer)):
-            zero = [module.modulation, module.output] if isinstance(module, ShowO2FlowHead) else [module.modulation]
-            for layer in zero:
-                init.zeros_(layer.weight)
-                init.zeros_(layer.bias)
 
 
 class ShowO2Model(ShowO2PreTrainedModel):
@@ -154,7 +143,7 @@ class ShowO2Model(ShowO2PreTrainedModel):
             raise ValueError(
                 f"There are {len(blocks.rows)} images in `input_ids`, but no `image_latents`; give their latents, one each."
             )
-        mask = self.omni_mask(inputs_embeds, attention_mask, position_ids, cache, blocks)
+        mask, flow_mask = self.omni_masks(inputs_embeds, attention_mask, position_ids, cache, blocks)
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask={"full_attention": mask},
@@ -170,7 +159,7 @@ class ShowO2Model(ShowO2PreTrainedModel):
             attentions=outputs.attentions,
             blocks=blocks,
             time_embeddings=times,
-            attention_mask=mask,
+            flow_mask=flow_mask,
             position_ids=position_ids,
         )
 
@@ -239,15 +228,17 @@ class ShowO2Model(ShowO2PreTrainedModel):
         source = torch.cat(parts).to(inputs_embeds)
         return inputs_embeds.masked_scatter(blocks.is_image.to(inputs_embeds.device)[..., None], source)
 
-    def omni_mask(
+    def omni_masks(
         self,
         inputs_embeds: torch.Tensor,
         attention_mask: torch.Tensor | None,
         position_ids: torch.Tensor,
         cache: Cache | None,
         blocks: BlockLayout,
-    ) -> Any:
-        """What sees what: what was before, and everything within an image; in the form of the attention that is used.
+    ) -> tuple[Any, Any]:
+        """What sees what: what was before, and everything within an image; for the language model and for the flow head.
+
+        Both are the same, in the form that the attention of each wants.
 
         Args:
             inputs_embeds: `(B, T, hidden_size)`, for its size.
@@ -260,14 +251,19 @@ class ShowO2Model(ShowO2PreTrainedModel):
         if blocks.rows:
             past = 0 if cache is None else int(cache.get_seq_length())
             numbers = F.pad(blocks.numbers.to(inputs_embeds.device), (past, 0), value=-1)
-        return create_causal_mask(
-            config=self.config.text_config,
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            cache=cache,
-            position_ids=position_ids,
-            block_sequence_ids=numbers,
-        )
+        text, flow = self.config.text_config, self.config.flow_config
+        masks = [
+            create_causal_mask(
+                config=config,
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                cache=cache,
+                position_ids=position_ids,
+                block_sequence_ids=numbers,
+            )
+            for config in ((text,) if same_attention(text, flow) else (text, flow))
+        ]
+        return masks[0], masks[-1]
 
     def _fused(self, frames: Sequence[torch.Tensor], lengths: Sequence[int]) -> list[torch.Tensor]:
         """Tokens `(N, hidden_size)` of each image; of frames that are too many for their run, 14 x 14 each."""
@@ -349,6 +345,11 @@ class ShowO2Model(ShowO2PreTrainedModel):
                 f"Latents have the size {tuple(latents.shape)}, but must be ({channels}, h, w) or "
                 f"({channels}, frames, h, w), with edges that are multiples of {patch}."
             )
+
+
+def same_attention(one: PreTrainedConfig, other: PreTrainedConfig) -> bool:
+    """Whether two parts of a model want masks of the same form."""
+    return one._attn_implementation == other._attn_implementation
 
 
 def _frames(latents: torch.Tensor) -> torch.Tensor:

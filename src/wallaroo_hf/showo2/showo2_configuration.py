@@ -49,14 +49,15 @@ class ShowO2FlowConfig(Qwen3Config):
     head_dim: int = 64
     max_position_embeddings: int = 131072
     rms_norm_eps: float = 1e-5
+    rope_parameters: Any = None
     qk_norm_eps: float = 1e-6
     final_norm_eps: float = 1e-6
     frequency_embedding_size: int = 256
 
     def __post_init__(self, **kwargs: Any) -> None:
         refuse_unknown_keys(type(self), kwargs)
-        rope_parameters: Any = self.rope_parameters
-        self.rope_parameters = dict(_RELEASED_ROPE) if rope_parameters is None else rope_parameters
+        if self.rope_parameters is None:
+            self.rope_parameters = dict(_RELEASED_ROPE)
         super().__post_init__(**kwargs)
         if self.frequency_embedding_size < 2 or self.frequency_embedding_size % 2:
             raise ValueError(

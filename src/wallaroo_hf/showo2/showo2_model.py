@@ -196,7 +196,7 @@ class ShowO2ForConditionalGeneration(ShowO2DoorsMixin, ShowO2PreTrainedModel, Ge
         tokens = self.flow_head(
             outputs.last_hidden_state,
             TimeOfPositions(outputs.time_embeddings, index),
-            outputs.attention_mask,
+            outputs.flow_mask,
             outputs.position_ids,
         )
         parts = tokens[index >= 0].split(blocks.lengths)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import PreTrainedModel, SiglipVisionConfig
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 from transformers.models.siglip.modeling_siglip import SiglipEncoderLayer
 
@@ -45,15 +46,25 @@ class ShowO2Fusion(nn.Module):
         return self.linear_2(F.gelu(self.linear_1(self.norm(torch.cat([semantic, projector], dim=-1)))))
 
 
-class ShowO2VisualPath(nn.Module):
+class ShowO2VisualPath(PreTrainedModel):
     """The dual path of Show-o2 (paper section 3.2): patches of latents through SigLIP's layers, and through one projection.
 
+    A `PreTrainedModel`, so that the attention of its layers is chosen with that of the others.
+
     Args:
-        config: the model's.
+        config: the whole model's; its own is the `vision_config` in it.
     """
 
+    config_class = SiglipVisionConfig
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ["SiglipEncoderLayer"]
+
     def __init__(self, config: ShowO2Config) -> None:
-        super().__init__()
+        super().__init__(config.vision_config)
         self.grid = (int(config.position_grid[0]), int(config.position_grid[1]))
         width, patch = config.vision_config.hidden_size, config.patch_size
         hidden_size = config.text_config.hidden_size
@@ -63,6 +74,7 @@ class ShowO2VisualPath(nn.Module):
         self.semantic_layers = nn.ModuleList([SiglipEncoderLayer(config.vision_config) for _ in layers])
         self.projector_patch = nn.Conv2d(config.latent_channels, hidden_size, patch, patch)
         self.fusion = ShowO2Fusion(width, hidden_size)
+        self.post_init()
 
     def forward(self, latents: torch.Tensor) -> VisualFeatures:
         """Features of latents `(B, C, h, w)`, noisy or clean; the grid is read row by row."""

@@ -11,6 +11,7 @@ import torch
 from transformers.masking_utils import create_bidirectional_mask
 
 from ..flow_head import TimeOfPositions, unpack_latents
+from ..omni_backbone import same_attention
 from .prompt_cache import PromptCache
 
 __all__ = ["DEFAULT_SHIFT", "Denoiser", "FlowSteps", "default_scheduler"]
@@ -40,12 +41,13 @@ class Denoiser:
         mask = prompts.attention_mask.to(device)
         self._positions = mask.long().sum(1)[:, None] + torch.arange(length, device=device)
         like = torch.empty(rows, length, 0, dtype=model.dtype, device=device)
-        self._mask = create_bidirectional_mask(
-            config=model.config.text_config,
-            inputs_embeds=like,
-            attention_mask=torch.cat([mask, mask.new_ones(rows, length)], dim=1),
-            cache=prompts.language,
-        )
+        seen = torch.cat([mask, mask.new_ones(rows, length)], dim=1)
+        text, flow = model.config.text_config, model.config.flow_config
+        masks = [
+            create_bidirectional_mask(config=one, inputs_embeds=like, attention_mask=seen, cache=prompts.language)
+            for one in ((text,) if same_attention(text, flow) else (text, flow))
+        ]
+        self._mask, self._flow_mask = masks[0], masks[-1]
 
     @torch.no_grad()
     def velocity(self, latents: torch.Tensor, time: float | torch.Tensor) -> torch.Tensor:
@@ -67,7 +69,7 @@ class Denoiser:
         flow = self.model.flow_head(
             hidden_states,
             TimeOfPositions(times, None),
-            self._mask,
+            self._flow_mask,
             self._positions,
             cache=self._prompts.flow,
             is_causal=False,

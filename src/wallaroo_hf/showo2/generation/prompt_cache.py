@@ -110,9 +110,7 @@ def read_prompt(
         use_cache=True,
     )
     hidden_states, blocks = outputs.last_hidden_state, outputs.blocks
-    model.flow_head(
-        hidden_states, _times(model, outputs, blocks), outputs.attention_mask, outputs.position_ids, cache=flow
-    )
+    model.flow_head(hidden_states, _times(model, outputs, blocks), outputs.flow_mask, outputs.position_ids, cache=flow)
     return PromptCache(language, flow, attention_mask, hidden_states[:, -1:])
 
 

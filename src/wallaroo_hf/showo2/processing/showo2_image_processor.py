@@ -75,15 +75,13 @@ class ShowO2ImageProcessor(PilBackend):
             raise ValueError(
                 f"`{unused[0]}` changes nothing for a ShowO2ImageProcessor; it takes `sizes`, `fit` and `return_tensors`."
             )
-        fit = kwargs.get("fit") or self.fit
-        sizes = _checked_sizes(kwargs.get("sizes") or self.sizes)
+        fit, sizes = (getattr(self, name) if kwargs.get(name) is None else kwargs[name] for name in ("fit", "sizes"))
+        sizes = _checked_sizes(sizes)
         check_fit(fit)
         pixels = [self.to_pixels(image, *self.pick_size(image, sizes), fit) for image in flatten_images(images)]
         return ShowO2BatchFeature.of_arrays({"pixel_values": pixels}, kwargs.get("return_tensors"))
 
-    def pick_size(
-        self, image: Image.Image, sizes: Sequence[tuple[int, int]] | None = None
-    ) -> tuple[int, int]:
+    def pick_size(self, image: Image.Image, sizes: Sequence[tuple[int, int]] | None = None) -> tuple[int, int]:
         """The `(height, width)` that a picture is brought to; `sizes` are other ones than its own."""
         return nearest_bucket(image.height, image.width, self.sizes if sizes is None else sizes)
 

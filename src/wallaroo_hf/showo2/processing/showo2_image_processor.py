@@ -17,7 +17,7 @@ from .showo2_batch import ShowO2BatchFeature
 __all__ = ["ShowO2ImageProcessor"]
 
 
-class ShowO2ImageProcessorKwargs(ImagesKwargs, total=False):
+class ShowO2ImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
     """What a call may say beside transformers' own.
 
     Attributes:
@@ -55,7 +55,7 @@ class ShowO2ImageProcessor(PilBackend):
         self.sizes = _checked_sizes(self.sizes)
         check_fit(self.fit)
 
-    def preprocess(self, images: Any, **kwargs: Any) -> ShowO2BatchFeature:  # type: ignore[override]
+    def preprocess(self, images: Any, **kwargs: Any) -> ShowO2BatchFeature:
         """Prepares pictures to be seen.
 
         Args:

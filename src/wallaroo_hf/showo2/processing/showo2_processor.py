@@ -11,11 +11,10 @@ from ...common.chat_turns import with_next_turn
 from ...common.folder_settings import read_settings
 from ...common.processor_base import ProcessorBase
 from ...common.row_values import as_texts
-from ...common.special_words import marked_tokens
 from ...families.vocabulary import KnownWords
 from ...files.whole_text import refuse_halves
 from ...pictures.fitting import check_fit
-from ..showo2_abilities import RELEASED_SIZES, RELEASED_TASKS, ShowO2Abilities, showo2_abilities, token_size
+from ..showo2_abilities import RELEASED_SIZES, RELEASED_TASKS, showo2_abilities, token_size
 from ..showo2_configuration import ShowO2Config
 from ..showo2_tokens import CONFIG_TOKENS, SequenceIds, add_tokens, config_token_ids
 from .showo2_batch import ShowO2BatchFeature
@@ -138,14 +137,14 @@ class ShowO2Processor(RowsMixin, ProcessorBase):
         for name, own, other in zip(ours._fields, ours, theirs, strict=True):
             if own != other:
                 raise ValueError(
-                    f"`{name}` is {other} in {where}, but the tokenizer has {CONFIG_TOKENS[name]} at {own}; convert or save "
-                    "it again so that both are of one checkpoint."
+                    f"`{name}` is {other} in {where}, but the tokenizer has {CONFIG_TOKENS[name]} at {own}; convert or "
+                    "save it again so that both are of one checkpoint."
                 )
         if len(self.tokenizer) > config.text_config.vocab_size:
             raise ValueError(
                 f"The tokenizer has {len(self.tokenizer)} ids, but by {where} the model's vocabulary is "
-                f"{config.text_config.vocab_size}; call `model.resize_token_embeddings({len(self.tokenizer)})` and save model "
-                "and processor again."
+                f"{config.text_config.vocab_size}; call `model.resize_token_embeddings({len(self.tokenizer)})` and save "
+                "model and processor again."
             )
 
     # ------------------------------------------------------------------------------------------------ to the model
@@ -173,8 +172,8 @@ class ShowO2Processor(RowsMixin, ProcessorBase):
         Args:
             images: pictures to understand (text and auto mode, one per `<|image_pad|>`), or one source per row to edit
                 (image mode; `None` for rows that have none). PIL images, paths, URLs, arrays; nested lists are accepted.
-            text: prompts. In text mode rendered chats; in image mode what to draw, plain or as a rendered chat of one turn;
-                in auto mode rendered chats, or the plain text of mixed generation, which is put behind its flag.
+            text: prompts. In text mode rendered chats; in image mode what to draw, plain or as a rendered chat of one
+                turn; in auto mode rendered chats, or the plain text of mixed generation, which is put behind its flag.
             videos: videos to understand, one per `<|video_pad|>`; see
                 [`wallaroo_hf.showo2.processing.video_frames.flatten_videos`].
             audio: not understood.
@@ -193,10 +192,10 @@ class ShowO2Processor(RowsMixin, ProcessorBase):
 
         Returns:
             `ShowO2BatchFeature` with `input_ids` and `attention_mask` `(B, T)`, int64, and where there are pictures
-            `pixel_values`: a list in the order of blocks, row by row, of float32 `(3, H, W)` in [-1, 1], or `(F, 3, H, W)` for
-            a video. In image and auto mode also `negative_input_ids` and `negative_attention_mask` `(B, T')`, the null
-            prompts, and `image_size` `(B, 2)`, int64, `(height, width)` in pixels. Rows to draw from end with the token that
-            opens a picture.
+            `pixel_values`: a list in the order of blocks, row by row, of float32 `(3, H, W)` in [-1, 1], or `(F, 3, H, W)`
+            for a video. In image and auto mode also `negative_input_ids` and `negative_attention_mask` `(B, T')`, the null
+            prompts, and `image_size` `(B, 2)`, int64, `(height, width)` in pixels. Rows to draw from end with the token
+            that opens a picture.
 
         Raises:
             ValueError: for sizes, pictures, prompts or arguments that cannot be used; one sentence each.
@@ -238,31 +237,6 @@ class ShowO2Processor(RowsMixin, ProcessorBase):
             raise ValueError("Nothing is drawn from a video; leave `videos` out, or pass generation_mode='text'.")
 
     # ---------------------------------------------------------------------------------------------- what doors ask
-
-    @property
-    def abilities(self) -> ShowO2Abilities:
-        """What sizes, prompts and tasks are checked by; its settings are those of a loaded checkpoint, not here."""
-        return ShowO2Abilities(
-            family="Show-o2",
-            tasks=tuple(self.tasks),
-            sizes=tuple((int(height), int(width)) for height, width in self.drawing_sizes),
-            size_multiple=self.image_token_size,
-            any_size=True,
-            max_positions=self.max_positions,
-            languages=tuple(self.languages),
-            settings=(),
-            special_tokens=self.special_words,
-        )
-
-    @property
-    def ids(self) -> SequenceIds:
-        """The ids that sequences are made of."""
-        return SequenceIds.of_tokenizer(self.tokenizer)
-
-    @property
-    def special_words(self) -> tuple[str, ...]:
-        """The tokens that users' words must not spell."""
-        return marked_tokens(self.tokenizer, lambda token: token in CONFIG_TOKENS.values())
 
     def collate(self, rows: Sequence[ShowO2BatchFeature]) -> ShowO2BatchFeature:
         """Rows that were prepared with `return_tensors="pt"` in one mode as one batch, padded on the left."""

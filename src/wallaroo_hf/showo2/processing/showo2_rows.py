@@ -20,12 +20,12 @@ from ...common.chat_form import (
 )
 from ...common.padded_rows import TokenRow, pad_rows, tokenizer_options
 from ...common.row_values import as_rows, images_per_row
-from ...common.special_words import refuse_in_rendered, refuse_special_tokens
+from ...common.special_words import marked_tokens, refuse_in_rendered, refuse_special_tokens
 from ...families.abilities import EDITING, GENERATION
 from ...pictures.opening import flatten_images
 from ..sequences import FLAG, REDUCED_GRID, cut_prompt, drawing_prompt, mixed_prompt
 from ..showo2_abilities import ShowO2Abilities
-from ..showo2_tokens import SequenceIds
+from ..showo2_tokens import CONFIG_TOKENS, SequenceIds
 from .showo2_batch import ShowO2BatchFeature
 from .showo2_image_processor import ShowO2ImageProcessor
 from .video_frames import flatten_videos, read_frames
@@ -67,9 +67,36 @@ class RowsMixin:
 
     tokenizer: Any
     image_processor: ShowO2ImageProcessor
-    abilities: ShowO2Abilities
-    ids: SequenceIds
-    special_words: tuple[str, ...]
+    drawing_sizes: list[tuple[int, int]]
+    tasks: list[str]
+    image_token_size: int
+    max_positions: int
+    languages: list[str]
+
+    @property
+    def abilities(self) -> ShowO2Abilities:
+        """What sizes, prompts and tasks are checked by; its settings are those of a loaded checkpoint, not here."""
+        return ShowO2Abilities(
+            family="Show-o2",
+            tasks=tuple(self.tasks),
+            sizes=tuple((int(height), int(width)) for height, width in self.drawing_sizes),
+            size_multiple=self.image_token_size,
+            any_size=True,
+            max_positions=self.max_positions,
+            languages=tuple(self.languages),
+            settings=(),
+            special_tokens=self.special_words,
+        )
+
+    @property
+    def ids(self) -> SequenceIds:
+        """The ids that sequences are made of."""
+        return SequenceIds.of_tokenizer(self.tokenizer)
+
+    @property
+    def special_words(self) -> tuple[str, ...]:
+        """The tokens that users' words must not spell."""
+        return marked_tokens(self.tokenizer, lambda token: token in CONFIG_TOKENS.values())
 
     # ------------------------------------------------------------------------------------------------- chats, to answer
 
@@ -244,8 +271,8 @@ class RowsMixin:
             history, text = split_chat(text)
             if history not in ("", _DEFAULT_SYSTEM):
                 raise ValueError(
-                    "A Show-o2 model draws from one prompt without a system's words or earlier turns; give the last message "
-                    "alone, or pass generation_mode='auto' to go on with a chat."
+                    "A Show-o2 model draws from one prompt without a system's words or earlier turns; give the last "
+                    "message alone, or pass generation_mode='auto' to go on with a chat."
                 )
         words = text.replace(IMAGE_BLOCK, "").replace(IMAGE_PAD, "").strip()
         self.abilities.check_prompt(words)
@@ -265,10 +292,11 @@ class RowsMixin:
     def _sizes(self, wishes: SizeWishes, like: Sequence[Image.Image | None]) -> list[tuple[int, int]]:
         """The size of each row's picture, in pixels."""
         asked = {name: as_rows(getattr(wishes, name), len(like), name) for name in ("height", "width", "aspect_ratio")}
-        sizes = []
+        sizes, abilities = [], self.abilities
         for index, picture in enumerate(like):
-            size = self.abilities.pick_size(*(values[index] for values in asked.values()), picture)
-            self.abilities.check_size(*size)
+            height, width, ratio = (values[index] for values in asked.values())
+            size = abilities.pick_size(height, width, ratio, picture)
+            abilities.check_size(*size)
             sizes.append(size)
         return sizes
 
@@ -320,8 +348,8 @@ def _per_row(given: Any, flatten: Any, wanted: list[int], what: str) -> list[lis
     found = [len(row) for row in rows]
     if found != wanted and (is_nested or found != [sum(wanted)]):
         raise ValueError(
-            f"The prompts hold {_counted(wanted)} placeholders for {what}s, but {_counted(found)} were given; they must match "
-            f"(`processor.apply_chat_template` writes one per {what})."
+            f"The prompts hold {_counted(wanted)} placeholders for {what}s, but {_counted(found)} were given; they must "
+            f"match (`processor.apply_chat_template` writes one per {what})."
         )
     queue = iter([one for row in rows for one in row])
     return [[next(queue) for _ in range(count)] for count in wanted]

@@ -42,8 +42,8 @@ def flatten_videos(videos: Any) -> list[Any]:
         return list(videos)
     if not isinstance(videos, (list, tuple)):
         raise ValueError(
-            f"A video was given as {_named(videos)}, but it must be a list of frames, an array (T, H, W, C), or the path of a "
-            "file."
+            f"A video was given as {_named(videos)}, but it must be a list of frames, an array (T, H, W, C), or the path "
+            "of a file."
         )
     return [list(videos)] if _is_frames(videos) else [video for item in videos for video in flatten_videos(item)]
 

@@ -20,9 +20,9 @@ _CORE = {"files", "families", "common", "pictures", "layout", "processing", "gen
 ALLOWED = {
     "files": {"_version"},
     "families": {"files"},
-    "common": {"files", "families"},
+    "common": {"files", "families", "pictures"},
     "pictures": {"files", "families"},
-    "layout": {"files", "families"},
+    "layout": {"files", "families", "common"},
     "scenes": {"families", "files"},
     "processing": {"files", "families", "common", "pictures", "layout"},
     "generation": {"families", "common", "layout"},

@@ -16,13 +16,12 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import ModelOutput
 
 from .block_layout import BlockLayout, find_blocks
+from .sequences import REDUCED_GRID
 from .showo2_configuration import ShowO2Config
 from .time_embedding import ShowO2TimeEmbedding
 from .visual_path import ShowO2VisualPath, VisualFeatures
 
 __all__ = ["REDUCED_GRID", "ShowO2Model", "ShowO2ModelOutput", "ShowO2PreTrainedModel", "same_attention"]
-
-REDUCED_GRID = (14, 14)  # tokens of a frame of a video that is understood (released script)
 
 
 @dataclass

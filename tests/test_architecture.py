@@ -22,7 +22,7 @@ ALLOWED = {
     "families": {"files"},
     "common": {"files", "families"},
     "pictures": {"files", "families"},
-    "layout": {"files", "families"},
+    "layout": {"files", "families", "common"},
     "scenes": {"families", "files"},
     "processing": {"files", "families", "common", "pictures", "layout"},
     "generation": {"families", "common", "layout"},

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from ..files.whole_text import printable
 
-__all__ = ["Sized", "nearest_bucket", "parse_aspect_ratio", "pick_size"]
+__all__ = ["Sized", "contain_and_pad", "cover_and_crop", "nearest_bucket", "parse_aspect_ratio", "pick_size"]
 
 
 class Sized(Protocol):
@@ -81,3 +81,40 @@ def pick_size(
     if like is not None:
         return nearest_bucket(like.height, like.width, sizes)
     return nearest_bucket(1, 1, sizes)
+
+
+def cover_and_crop(
+    height: int, width: int, target_height: int, target_width: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """How released data code brings an image to a size: resize until it covers the size, then crop the centre.
+
+    Args:
+        height, width: the image's, in pixels.
+        target_height, target_width: the size to be brought to.
+
+    Returns:
+        `((resized_height, resized_width), (crop_top, crop_left))`. Offsets of half a pixel are rounded to even.
+    """
+    if target_height / height > target_width / width:
+        resized = target_height, int(width * target_height / height)
+    else:
+        resized = int(height * target_width / width), target_width
+    resized = max(resized[0], target_height), max(resized[1], target_width)
+    return resized, (round((resized[0] - target_height) / 2), round((resized[1] - target_width) / 2))
+
+
+def contain_and_pad(
+    height: int, width: int, target_height: int, target_width: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """How an image is brought to a size without losing any of it: resize until it fits inside, then pad evenly.
+
+    Args:
+        height, width: the image's, in pixels.
+        target_height, target_width: the size to be brought to.
+
+    Returns:
+        `((resized_height, resized_width), (pad_top, pad_left))`.
+    """
+    scale = min(target_height / height, target_width / width)
+    resized = min(max(round(height * scale), 1), target_height), min(max(round(width * scale), 1), target_width)
+    return resized, ((target_height - resized[0]) // 2, (target_width - resized[1]) // 2)

@@ -6,7 +6,7 @@ Sizes are always `(height, width)` in pixels and grids `(rows, cols)` in codes.
 import math
 from collections.abc import Sequence
 
-from ..families.sizes import nearest_bucket, parse_aspect_ratio
+from ..families.sizes import contain_and_pad, cover_and_crop, nearest_bucket, parse_aspect_ratio
 from .special_tokens import END_OF_LINE
 
 __all__ = [
@@ -82,43 +82,6 @@ def check_size(height: int, width: int, factor: int, plain_grid: bool) -> tuple[
             "(it was trained without line breaks); pass equal `height` and `width`, or use a stage 3b or 4 checkpoint."
         )
     return height // factor, width // factor
-
-
-def cover_and_crop(
-    height: int, width: int, target_height: int, target_width: int
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """How the released data code brings an image to a size: resize until it covers the size, then crop the centre.
-
-    Args:
-        height, width: the image's, in pixels.
-        target_height, target_width: the size to be brought to.
-
-    Returns:
-        `((resized_height, resized_width), (crop_top, crop_left))`. Offsets of half a pixel are rounded to even.
-    """
-    if target_height / height > target_width / width:
-        resized = target_height, int(width * target_height / height)
-    else:
-        resized = int(height * target_width / width), target_width
-    resized = max(resized[0], target_height), max(resized[1], target_width)
-    return resized, (round((resized[0] - target_height) / 2), round((resized[1] - target_width) / 2))
-
-
-def contain_and_pad(
-    height: int, width: int, target_height: int, target_width: int
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """How an image is brought to a size without losing any of it: resize until it fits inside, then pad evenly.
-
-    Args:
-        height, width: the image's, in pixels.
-        target_height, target_width: the size to be brought to.
-
-    Returns:
-        `((resized_height, resized_width), (pad_top, pad_left))`.
-    """
-    scale = min(target_height / height, target_width / width)
-    resized = min(max(round(height * scale), 1), target_height), min(max(round(width * scale), 1), target_width)
-    return resized, ((target_height - resized[0]) // 2, (target_width - resized[1]) // 2)
 
 
 def render_rows(placeholder: str, rows: int, cols: int, line_breaks: bool) -> str:

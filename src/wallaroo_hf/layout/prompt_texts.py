@@ -9,7 +9,10 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..files.whole_text import printable
+from ..common.chat_form import SYSTEM_PROMPT, TURN
+from ..common.chat_form import answer_spans as answer_spans
+from ..common.chat_form import said as said
+from ..common.chat_form import split_chat as split_chat
 from .special_tokens import (
     GENERATE_END,
     GENERATE_START,
@@ -22,7 +25,6 @@ from .special_tokens import (
     VISION_START,
 )
 
-SYSTEM_PROMPT = "You are a helpful assistant."
 LAYOUTS = ("trained", "published_eval")
 
 GENERATION_TEMPLATES_EN = (
@@ -91,9 +93,6 @@ PROMPT_TEMPLATES: dict[str, dict[str, list[str]]] = {
 START_TOKENS = {"generation": GENERATE_START, "editing": GENERATE_START}
 
 _CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
-_TURN = re.compile(
-    rf"{re.escape(IM_START)}(?P<role>[^\n]*)\n(?P<content>.*?)(?:{re.escape(IM_END)}\n?|\Z)", flags=re.DOTALL
-)
 _TEMPLATE_FIELDS = {"prompt", "target_w", "target_h"}
 
 
@@ -176,38 +175,6 @@ def render_answer(rows: str) -> str:
     return f"{rows}{GENERATE_END}{IM_END}\n"
 
 
-def split_chat(text: str) -> tuple[str, str]:
-    """Splits a rendered chat into `(history, prompt)`: the last user turn and everything before it.
-
-    An empty assistant header at the end (the generation prompt) is dropped.
-
-    Raises:
-        ValueError: if no user turn is last, or words follow it that belong to no turn.
-    """
-    turns = list(_TURN.finditer(text))
-    header = None
-    if turns and turns[-1]["role"] == "assistant" and not turns[-1]["content"].strip():
-        header = turns.pop()
-    if not turns or turns[-1]["role"] != "user":
-        raise ValueError(
-            "A chat was given to draw from, but its last message is not from the user; end it with a message of "
-            "role 'user' that says what to draw."
-        )
-    end = turns[-1].end()
-    behind = (text[end:] if header is None else text[end : header.start()] + text[header.end() :]).strip()
-    if behind:
-        raise ValueError(
-            f"A chat was given to draw from, but '{printable(behind[:60])}' follows the end of its last message; put it into that."
-        )
-    return text[: turns[-1].start()], turns[-1]["content"]
-
-
-def said(text: str) -> str:
-    """What is said in a rendered chat: roles and contents, without the tokens of turns and of whole image blocks."""
-    text = text.replace(f"{VISION_START}{IMAGE_PAD}{VISION_END}", "\n")
-    return _TURN.sub(lambda turn: f"{turn['role']}\n{turn['content']}\n", text)
-
-
 def announce_size(text: str, indicators: str) -> str:
     """A rendered chat with a size announcement at the end of its last user turn, where drawing prompts have it.
 
@@ -223,18 +190,13 @@ def announce_size(text: str, indicators: str) -> str:
     return f"{text[:end]} {indicators}{text[end:]}"
 
 
-def answer_spans(text: str) -> list[tuple[int, int]]:
-    """Character ranges of what the assistant says in a rendered chat, each with its `<|im_end|>` and newline."""
-    return [(turn.start("content"), turn.end()) for turn in _TURN.finditer(text) if turn["role"] == "assistant"]
-
-
 def learned_spans(text: str) -> list[tuple[int, int]]:
     """The [`answer_spans`] of a chat that auto mode would say, for training.
 
     A picture that was drawn stands in the user's next turn when the chat goes on, and what is left of the answer claims a
     picture without drawing it. So an answer without a picture before a turn that shows one is not learned.
     """
-    turns = list(_TURN.finditer(text))
+    turns = list(TURN.finditer(text))
     spans = []
     for one, after in zip(turns, [*turns[1:], None]):
         if one["role"] != "assistant":

@@ -3,14 +3,11 @@
 import re
 from collections.abc import Callable, Iterable
 
-IM_START = "<|im_start|>"
-IM_END = "<|im_end|>"
-PAD = "<|endoftext|>"
-VISION_START = "<|vision_start|>"
-VISION_END = "<|vision_end|>"
-IMAGE_PAD = "<|image_pad|>"
-VIDEO_PAD = "<|video_pad|>"
+from ..common.chat_form import IM_END as IM_END
+from ..common.chat_form import IM_START as IM_START
+from ..common.chat_form import IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START
 
+PAD = "<|endoftext|>"
 GENERATE_START = "<|generate_start|>"
 GENERATE_END = "<|generate_end|>"
 PIXEL_START = "<|pixel_start|>"

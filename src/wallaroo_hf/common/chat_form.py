@@ -1,0 +1,68 @@
+"""The form of chats that Qwen2.5's instruction models read (ChatML): its tokens, and the turns of a rendered chat."""
+
+import re
+from collections.abc import Iterable
+
+from ..files.whole_text import printable
+
+__all__ = [
+    *("IMAGE_BLOCK", "IMAGE_PAD", "IM_END", "IM_START", "SYSTEM_PROMPT", "TURN", "VIDEO_BLOCK", "VIDEO_PAD"),
+    *("VISION_END", "VISION_START", "answer_spans", "said", "split_chat"),
+]
+
+IM_START = "<|im_start|>"
+IM_END = "<|im_end|>"
+VISION_START = "<|vision_start|>"
+VISION_END = "<|vision_end|>"
+IMAGE_PAD = "<|image_pad|>"
+VIDEO_PAD = "<|video_pad|>"
+IMAGE_BLOCK = f"{VISION_START}{IMAGE_PAD}{VISION_END}"  # as chat templates write one
+VIDEO_BLOCK = f"{VISION_START}{VIDEO_PAD}{VISION_END}"
+SYSTEM_PROMPT = "You are a helpful assistant."
+
+TURN = re.compile(
+    rf"{re.escape(IM_START)}(?P<role>[^\n]*)\n(?P<content>.*?)(?:{re.escape(IM_END)}\n?|\Z)", flags=re.DOTALL
+)
+
+
+def split_chat(text: str) -> tuple[str, str]:
+    """Splits a rendered chat into `(history, prompt)`: the last user turn and everything before it.
+
+    An empty assistant header at the end (the generation prompt) is dropped.
+
+    Raises:
+        ValueError: if no user turn is last, or words follow it that belong to no turn.
+    """
+    turns = list(TURN.finditer(text))
+    header = None
+    if turns and turns[-1]["role"] == "assistant" and not turns[-1]["content"].strip():
+        header = turns.pop()
+    if not turns or turns[-1]["role"] != "user":
+        raise ValueError(
+            "A chat was given to draw from, but its last message is not from the user; end it with a message of "
+            "role 'user' that says what to draw."
+        )
+    end = turns[-1].end()
+    behind = (text[end:] if header is None else text[end : header.start()] + text[header.end() :]).strip()
+    if behind:
+        raise ValueError(
+            f"A chat was given to draw from, but '{printable(behind[:60])}' follows the end of its last message; put it "
+            "into that."
+        )
+    return text[: turns[-1].start()], turns[-1]["content"]
+
+
+def said(text: str, blocks: Iterable[str] = (IMAGE_BLOCK,)) -> str:
+    """What is said in a rendered chat: roles and contents, without the tokens of turns and of whole blocks of images.
+
+    Args:
+        blocks: those that may stand in it.
+    """
+    for block in blocks:
+        text = text.replace(block, "\n")
+    return TURN.sub(lambda turn: f"{turn['role']}\n{turn['content']}\n", text)
+
+
+def answer_spans(text: str) -> list[tuple[int, int]]:
+    """Character ranges of what the assistant says in a rendered chat, each with its `<|im_end|>` and newline."""
+    return [(turn.start("content"), turn.end()) for turn in TURN.finditer(text) if turn["role"] == "assistant"]

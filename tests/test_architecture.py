@@ -20,7 +20,7 @@ _CORE = {"files", "families", "common", "pictures", "layout", "processing", "gen
 ALLOWED = {
     "files": {"_version"},
     "families": {"files"},
-    "common": {"files", "families"},
+    "common": {"files", "families", "pictures"},
     "pictures": {"files", "families"},
     "layout": {"files", "families", "common"},
     "scenes": {"families", "files"},

@@ -1,33 +1,14 @@
 """Checks that the settings of one checkpoint, spread over three files, say the same thing."""
 
-import json
 from typing import Any
 
-from transformers.utils import cached_file
-
+from ..common.folder_settings import read_settings
 from ..layout.special_tokens import config_token_ids
-
-_HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-
-
-def _read_json(checkpoint: Any, name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
-    path = cached_file(
-        checkpoint,
-        name,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        **{key: kwargs[key] for key in _HUB_KWARGS if key in kwargs},
-    )
-    if path is None:
-        return {}
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
 
 
 def read_model_config(checkpoint: Any, kwargs: dict[str, Any] | None = None) -> dict[str, Any]:
     """`config.json` of a Wallaroo model in a folder or on the Hub; empty if there is none."""
-    config = _read_json(checkpoint, "config.json", kwargs or {})
+    config = read_settings(checkpoint, "config.json", kwargs or {})
     return config if config.get("model_type") == "wallaroo" else {}
 
 
@@ -52,7 +33,7 @@ def check_folder_agreement(processor: Any, checkpoint: Any, kwargs: dict[str, An
             vocabulary.
     """
     config = read_model_config(checkpoint, kwargs)
-    generation_config = _read_json(checkpoint, "generation_config.json", kwargs)
+    generation_config = read_settings(checkpoint, "generation_config.json", kwargs)
     sizes = processor.indicator_sizes if processor.size_indicators else ()
     pairs: list[tuple[str, Any, Any, str, str]] = [
         (key, ids, config[key], "config.json", "the tokenizer")

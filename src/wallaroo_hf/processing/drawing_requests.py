@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..common.row_values import as_rows, images_per_row
 from ..families import sizes
 from ..layout import prompt_texts
 from ..layout.special_tokens import IM_START, IMAGE_PAD, VISION_END, VISION_START
@@ -263,59 +264,6 @@ def read_auto_rows(
         null = DrawingRequest(negative, black, None, size, negative, prompt_texts.prompt_language(text))
         rows.append(AutoRow(text, own, size, (height, ratio) != (None, None), null))
     return rows
-
-
-def as_rows(value: Any, batch: int, name: str) -> list[Any]:
-    """One value per row: a single value is repeated, a list must have one entry per row.
-
-    Raises:
-        ValueError: if a list has another length.
-    """
-    if not isinstance(value, (list, tuple)):
-        return [value] * batch
-    if len(value) != batch:
-        raise ValueError(
-            f"`{name}` has {len(value)} entries, but there are {batch} prompts; give one for all or one each."
-        )
-    return list(value)
-
-
-def images_per_row(images: Any, texts: Sequence[str]) -> list[Image.Image | None]:
-    """The source image of each row, or None.
-
-    Accepts one image, a list with one image (or None) per row, a nested list with at most one image per row (as chat
-    templates give), or a flat list for the rows whose text has an `<|image_pad|>`.
-
-    Raises:
-        ValueError: if a row would get more than one source, or images are left over.
-    """
-    batch = len(texts)
-    if images is None:
-        rows: list[list[Image.Image]] = [[] for _ in texts]
-    elif isinstance(images, (list, tuple)) and len(images) == batch:
-        rows = [flatten_images(item) for item in images]
-    else:
-        flat = flatten_images(images)
-        wanted = [text.count(IMAGE_PAD) for text in texts]
-        if batch == 1:
-            wanted = [len(flat)]
-        if sum(wanted) != len(flat):
-            raise ValueError(
-                f"{len(flat)} images were given for {batch} prompts; give one source image per prompt (None for a "
-                "prompt without)."
-            )
-        queue = iter(flat)
-        rows = [[next(queue) for _ in range(count)] for count in wanted]
-    for row, text in zip(rows, texts):
-        count = max(len(row), text.count(IMAGE_PAD))
-        if count > 1:
-            raise ValueError(
-                f"{count} source images were given for one instruction, but an edit takes exactly one; give each "
-                "source its own instruction."
-            )
-        if text.count(IMAGE_PAD) > len(row):
-            raise ValueError("A prompt has an <|image_pad|>, but no image was given for it; pass it in `images`.")
-    return [row[0] if row else None for row in rows]
 
 
 def pick_size(

@@ -7,23 +7,11 @@ import numpy as np
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from ..layout.grid import contain_and_pad, cover_and_crop
+from ..pictures.fitting import check_fit, fit_back, resize_to_fit
 from ..pictures.opening import flatten_images, open_image
 from ..pictures.pixels import is_array
 
-FITS = ("crop", "pad")
-
-__all__ = ["WallarooImageProcessor", "flatten_images", "open_image"]
-
-
-def check_fit(fit: str) -> None:
-    """Refuses a `fit` that names no way to bring an image to a size.
-
-    Raises:
-        ValueError: if it is none.
-    """
-    if fit not in FITS:
-        raise ValueError(f"`source_fit` is {fit!r}, but must be 'crop' (as in training) or 'pad' (loses nothing).")
+__all__ = ["WallarooImageProcessor", "check_fit", "flatten_images", "open_image"]
 
 
 class WallarooImageProcessor(Qwen2VLImageProcessorPil):
@@ -55,42 +43,17 @@ class WallarooImageProcessor(Qwen2VLImageProcessorPil):
         Raises:
             ValueError: for another `fit`.
         """
-        check_fit(fit)
-        arrange = cover_and_crop if fit == "crop" else contain_and_pad
-        (resized_height, resized_width), (top, left) = arrange(image.height, image.width, height, width)
-        if (resized_width, resized_height) != image.size:
-            image = image.resize((resized_width, resized_height), Image.Resampling.BICUBIC)
-        if fit == "crop":
-            image = image.crop((left, top, left + width, top + height))
+        image, (top, bottom, left, right) = resize_to_fit(image, height, width, fit)
         # transposed last: the arithmetic is the same, and the copy is made once
         pixels = (np.asarray(image, dtype=np.float32) / np.float32(255.0) - np.float32(0.5)) / np.float32(0.5)
         if fit == "pad":
-            around = ((top, height - resized_height - top), (left, width - resized_width - left), (0, 0))
+            around = ((top, bottom), (left, right), (0, 0))
             pixels = np.pad(pixels, around, mode="edge")
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def fit_back(self, image: Image.Image, source: Image.Image, fit: str) -> Image.Image:
-        """Undoes the change of size: an edited image back at the scale of its source.
-
-        Args:
-            image: what was drawn.
-            source: what was edited, as it was given.
-            fit: how the source had been brought to the size of `image`.
-
-        Returns:
-            With `"pad"` an image of the source's size: the padding is cut off. With `"crop"` one of the size of the part of
-            the source that the model saw; what was cut off cannot come back.
-
-        Raises:
-            ValueError: for another `fit`.
-        """
-        check_fit(fit)
-        if fit == "pad":
-            (height, width), (top, left) = contain_and_pad(source.height, source.width, image.height, image.width)
-            return image.crop((left, top, left + width, top + height)).resize(source.size, Image.Resampling.BICUBIC)
-        (height, width), _ = cover_and_crop(source.height, source.width, image.height, image.width)
-        seen = round(image.width * source.width / width), round(image.height * source.height / height)
-        return image.resize(seen, Image.Resampling.BICUBIC)
+        """Undoes the change of size; see [`wallaroo_hf.pictures.fitting.fit_back`]."""
+        return fit_back(image, source, fit)
 
     def from_vq_pixels(self, pixels: Any) -> list[Image.Image]:
         """Turns decoded pixels into images: `clamp(127.5 x + 128, 0, 255)`, truncated (released sampling scripts).

@@ -1,21 +1,19 @@
 """`WallarooProcessor`: prompts and images to model inputs, decoded pixels and ids back to images and text."""
 
 import dataclasses
-import difflib
-import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs
 
+from ..common.processor_base import ProcessorBase
+from ..common.row_values import as_texts
 from ..families.vocabulary import KnownWords
 from ..files.whole_text import refuse_halves
 from ..layout import grid, prompt_texts
 from ..layout.special_tokens import END_OF_LINE, IMAGE_PAD, RELEASED_INDICATOR_SIZES, added_tokens
-from ..pictures.opening import open_image
 from .agreement import check_folder_agreement, read_model_config, take_first_image_token_id
 from .auto_preparation import AutoPreparationMixin
 from .batch import WallarooBatchFeature
@@ -24,7 +22,7 @@ from .drawing_requests import check_mode_arguments, read_requests
 from .image_processor import WallarooImageProcessor, check_fit
 from .next_turn import continue_chat
 from .pieces import split_pieces
-from .refused_words import refuse_in_chats, refuse_in_rendered, refused_tokens
+from .refused_words import refuse_in_rendered, refused_tokens
 
 __all__ = ["WallarooProcessor"]
 
@@ -32,20 +30,8 @@ GENERATION_MODES = ("text", "image", "auto")
 # Released limits on what NaViT sees of an image, in pixels (shortest_edge and longest_edge are areas, as in Qwen2-VL).
 EDITING_PIXEL_LIMITS = {"shortest_edge": 12544, "longest_edge": 188160}
 
-# Arguments of `apply_chat_template` that do not change how a text is written, or cut it.
-_NO_TEMPLATE_VARIABLES = (
-    *("continue_final_message", "return_assistant_tokens_mask", "tokenize", "return_tensors", "return_dict"),
-    *("load_audio_from_video", "processor_kwargs", "sanitize_control_tokens"),
-)
 
-
-class WallarooProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
-    """Keyword arguments for the tokenizer (`text_kwargs`) and the image processor (`images_kwargs`)."""
-
-    _defaults = {"text_kwargs": {"padding": True, "padding_side": "left"}}
-
-
-class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorMixin):
+class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorBase):
     r"""Prepares text, images to understand, images to edit and sizes for `WallarooForConditionalGeneration`.
 
     Args:
@@ -137,37 +123,7 @@ class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorMixi
             take_first_image_token_id(self, read_model_config(save_directory))
         return super().save_pretrained(save_directory, *args, **kwargs)
 
-    @classmethod
-    def register_for_auto_class(cls, auto_class: str = "AutoProcessor") -> None:
-        """Does nothing, as for the configuration: saving must not copy the package's code into the folder."""
-
     # ------------------------------------------------------------------------------------------------ to the model
-
-    def apply_chat_template(
-        self,
-        conversation: Any,
-        chat_template: str | None = None,
-        tools: list[Any] | None = None,
-        documents: list[dict[str, str]] | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Writes chats out, and prepares them if `tokenize` is set; see transformers for the arguments.
-
-        Args:
-            conversation: one chat or a list of them.
-            chat_template: another one than the tokenizer's.
-            tools, documents: for templates that show them.
-            kwargs: transformers' further arguments, and variables of the template.
-
-        Raises:
-            ValueError: if a text spells a special token, alone or together with what it stands beside: it would end its
-                turn, or pass for an image. See [`wallaroo_hf.processing.refused_words`] for which tokens those are.
-        """
-        render = functools.partial(super().apply_chat_template, chat_template=chat_template)
-        said = {"conversation": conversation, "tools": tools, "documents": documents}
-        variables = {name: value for name, value in kwargs.items() if name not in _NO_TEMPLATE_VARIABLES}
-        refuse_in_chats(render, said, variables, refused_tokens(self.tokenizer))
-        return render(**said, **kwargs)
 
     def __call__(
         self,
@@ -238,12 +194,8 @@ class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorMixi
             raise ValueError(f"`generation_mode` is {generation_mode!r}, but must be one of {GENERATION_MODES}.")
         layout = "published_eval" if published_eval else layout
         source_guidance = source_guidance or source_guidance_scale is not None
-        merged = self._merged_kwargs(kwargs)
-        if text is None:
-            raise ValueError("`text` is missing: give a prompt, or a list with one per row.")
-        texts = [text] if isinstance(text, str) else list(text)
-        if not texts or not all(isinstance(item, str) for item in texts):
-            raise ValueError("`text` must be a string or a non-empty list of strings.")
+        merged = self._merged_kwargs(kwargs, ("height", "width", "aspect_ratio", "generation_mode"))
+        texts = as_texts(text)
         refuse_halves(text=texts, negative_prompt=negative_prompt, prompt_template=prompt_template)
         size = {"height": height, "width": width, "aspect_ratio": aspect_ratio}
         wishes = {**size, "negative_prompt": negative_prompt}
@@ -289,21 +241,6 @@ class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorMixi
         for request in requests:
             grid.check_size(*request.size, self.image_token_size, plain_grid=not self.line_breaks)
         return self._draw(requests, prompt_template, layout, merged, return_labels, source_guidance)
-
-    def _merged_kwargs(self, kwargs: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Sorts keyword arguments by modality, as every processor does, but refuses unknown ones."""
-        known = set(TextKwargs.__annotations__) | set(self.image_processor.valid_kwargs.__annotations__)
-        known |= (
-            set(WallarooProcessorKwargs.__annotations__) | set(ProcessingKwargs.__annotations__) | {"common_kwargs"}
-        )
-        for key in kwargs:
-            if key not in known:
-                close = difflib.get_close_matches(
-                    key, [*known, "height", "width", "aspect_ratio", "generation_mode"], 1
-                )
-                hint = f"; did you mean `{close[0]}`?" if close else "."
-                raise TypeError(f"WallarooProcessor got an unexpected argument `{key}`{hint}")
-        return self._merge_kwargs(WallarooProcessorKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
 
     # --------------------------------------------------------------------------------------------------- and back
 
@@ -371,36 +308,6 @@ class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorMixi
 
     def _decode_text(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
-
-    def fit_back(
-        self, images: Sequence[Image.Image], sources: Sequence[Any], source_fit: str = "crop"
-    ) -> list[Image.Image]:
-        """Brings edited images back to the scale of their sources; see [`WallarooImageProcessor.fit_back`].
-
-        Args:
-            images: edited images, one per source.
-            sources: the images that were edited, as they were given.
-            source_fit: as it was given when the inputs were prepared.
-        """
-        return [
-            self.image_processor.fit_back(image, open_image(source), source_fit)
-            for image, source in zip(images, sources, strict=True)
-        ]
-
-    def post_process_image_text_to_text(
-        self,
-        generated_outputs: Any,
-        skip_special_tokens: bool = True,
-        clean_up_tokenization_spaces: bool = False,
-    ) -> list[str]:
-        """Decodes token ids `(B, T)` into text; image codes (ids beyond the vocabulary) are left out."""
-        rows = generated_outputs.tolist() if hasattr(generated_outputs, "tolist") else generated_outputs
-        known = len(self.tokenizer)
-        return self.tokenizer.batch_decode(
-            [[token for token in row if token < known] for row in rows],
-            skip_special_tokens=skip_special_tokens,
-            clean_up_tokenization_spaces=clean_up_tokenization_spaces,
-        )
 
     @property
     def model_input_names(self) -> list[str]:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ..layout import grid, prompt_texts
 from ..layout.special_tokens import GENERATE_IMAGE_PAD, IMAGE_PAD, VISION_START, indicator_token
-from .batch import RAGGED_KEYS, WallarooBatchFeature
+from .batch import WallarooBatchFeature
 from .drawing_requests import DrawingRequest
 from .image_processor import WallarooImageProcessor, flatten_images
 from .refused_words import refuse_special_tokens, refused_tokens
@@ -193,21 +193,7 @@ class PreparationMixin:
         return {"pixel_values": vision["pixel_values"], "image_grid_thw": grids}, lengths
 
     def _batch(self, data: dict[str, Any], merged: dict[str, dict[str, Any]]) -> WallarooBatchFeature:
-        tensor_type = merged["text_kwargs"].get("return_tensors")
-        ragged = {key: data.pop(key) for key in RAGGED_KEYS if key in data}
-        if tensor_type is None:
-            data = {key: value.tolist() if value.dtype == np.int64 else value for key, value in data.items()}
-        batch = WallarooBatchFeature(data, tensor_type=tensor_type)
-        for key, arrays in ragged.items():
-            batch[key] = (
-                arrays
-                if tensor_type is None
-                else [
-                    None if array is None else WallarooBatchFeature({key: array}, tensor_type=tensor_type)[key]
-                    for array in arrays
-                ]
-            )
-        return batch
+        return WallarooBatchFeature.of_arrays(data, merged["text_kwargs"].get("return_tensors"))
 
 
 def _drawn_spans(starts: Collection[str], text: str) -> list[tuple[int, int]]:

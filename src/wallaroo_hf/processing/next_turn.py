@@ -5,6 +5,8 @@ from typing import Any
 
 from PIL import Image
 
+from ..common.chat_turns import with_next_turn
+
 
 def continue_chat(
     messages: Sequence[dict[str, Any]], pieces: Sequence[str | Image.Image], prompt: str
@@ -25,11 +27,8 @@ def continue_chat(
     Raises:
         ValueError: if the chat does not end with the user's turn.
     """
-    if not messages or messages[-1].get("role") != "user":
-        raise ValueError("The chat does not end with a message of role 'user', so there is nothing that was answered.")
     said = "".join(piece for piece in pieces if isinstance(piece, str))
     drawn = [piece for piece in pieces if isinstance(piece, Image.Image)]
     content: list[dict[str, Any]] = [{"type": "image", "image": drawn[-1]}] if drawn else []
     content.append({"type": "text", "text": prompt})
-    answer = {"role": "assistant", "content": [{"type": "text", "text": said}]}
-    return [*messages, answer, {"role": "user", "content": content}]
+    return with_next_turn(messages, [{"type": "text", "text": said}], content)

@@ -18,13 +18,12 @@ from transformers.modeling_outputs import ModelOutput
 
 from .block_layout import BlockLayout, find_blocks
 from .flow_head import ShowO2FlowHead, ShowO2FlowLayer
+from .sequences import REDUCED_GRID
 from .showo2_configuration import ShowO2Config
 from .time_embedding import ShowO2TimeEmbedding
 from .visual_path import ShowO2VisualPath, VisualFeatures
 
 __all__ = ["REDUCED_GRID", "ShowO2Model", "ShowO2ModelOutput", "ShowO2PreTrainedModel"]
-
-REDUCED_GRID = (14, 14)  # tokens of a frame of a video that is understood (released script)
 
 
 @dataclass

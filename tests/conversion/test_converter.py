@@ -798,7 +798,7 @@ def test_failing_progress_leaves_nothing(workshop):
 
 
 def test_settings_are_checked_before_weights_are_written(workshop, monkeypatch):
-    monkeypatch.setattr(converter, "write_shards", lambda *args: pytest.fail("weights were written first"))
+    monkeypatch.setattr(released_weights, "write_shards", lambda *args: pytest.fail("weights were written first"))
     (workshop.own_base() / "preprocessor_config.json").unlink()
     workshop.refused()
 

@@ -22,7 +22,7 @@ from wallaroo_hf import (
     WallarooProcessor,
     WallarooVQModel,
 )
-from wallaroo_hf.conversion import converter, released_files, shards
+from wallaroo_hf.conversion import converter, released_files, released_weights, shards
 from wallaroo_hf.conversion.converter import convert_checkpoint, convert_vq
 from wallaroo_hf.conversion.key_map import CHECKPOINT_PREFIXES, checkpoint_key, vq_key
 from wallaroo_hf.layout.special_tokens import CONFIG_TOKEN_IDS, DRAWING_TOKENS, added_tokens, indicator_token

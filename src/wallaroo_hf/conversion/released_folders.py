@@ -55,8 +55,8 @@ def find_folder(source: str | Path, what: str) -> Path:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
         raise ValueError(
-            f"The {what} '{source}' is neither a folder here nor to be had from the Hub ({one_line(error)}); check the path "
-            "or the Hub id."
+            f"The {what} '{source}' is neither a folder here nor to be had from the Hub ({one_line(error)}); check the "
+            "path or the Hub id."
         ) from error
 
 
@@ -72,7 +72,9 @@ def load_folder(source: str | Path, what: str) -> ReleasedFolder:
     """
     folder = find_folder(source, what)
     if not (folder / "config.json").is_file():
-        raise ValueError(f"The {what} '{source}' has no config.json; give the folder that its authors released, whole.")
+        raise ValueError(
+            f"The {what} '{source}' has no config.json; give the folder that its authors released, whole."
+        )
     settings = read_json(folder / "config.json")
     files, tensors = [], dict[str, torch.Tensor]()
     for path, listed in _weight_files(folder, what).items():
@@ -122,7 +124,9 @@ def _weight_files(folder: Path, what: str) -> dict[Path, set[str] | None]:
     files: dict[Path, set[str] | None] = {}
     for name in sorted(set(places.values())):
         if Path(name).name != name or not (folder / name).is_file():  # no path may lead out of the folder
-            raise ValueError(f"The {what} '{folder}' lacks the weights {some([name])}, which its index names; download them.")
+            raise ValueError(
+                f"The {what} '{folder}' lacks the weights {some([name])}, which its index names; download them."
+            )
         files[folder / name] = {key for key, file in places.items() if file == name}
     return files
 

@@ -15,8 +15,6 @@ from ...conversion.released_folders import ReleasedFolder, load_folder
 from ...conversion.released_weights import check_complete, renamed, target_dtype, write_checkpoint
 from ...families.loading import some
 from ...files.whole import require_new
-from ..processing.showo2_image_processor import ShowO2ImageProcessor
-from ..processing.showo2_processor import ShowO2Processor
 from ..showo2_abilities import DEFAULT_GUIDANCE_SCALE, DEFAULT_STEPS
 from ..showo2_configuration import ShowO2Config
 from ..showo2_model import ShowO2ForConditionalGeneration
@@ -98,7 +96,7 @@ def convert_showo2(
     check_complete(tensors, expected, "checkpoint", ("its sizes and the base's", "checkpoint, base and SigLIP"))
     settings = [config, _generation_config(config)]
     if tokenizer is not None:
-        settings.append(ShowO2Processor(ShowO2ImageProcessor(), tokenizer))
+        settings.append(_processor(tokenizer))
     dtypes = {name: torch.float32 if name.startswith(CODEC_PREFIX) else final_dtype for name in tensors}
     sources = (*released.files, vae_source)
     write_checkpoint(output, settings, tensors, dtypes, sources, max_shard_size, progress)
@@ -109,8 +107,8 @@ def _tensors(released: ReleasedFolder, checkpoint: str | Path) -> dict[str, torc
     """The released tensors by our names."""
     if not any(key.startswith(tuple(CHECKPOINT_PREFIXES)) for key in released.tensors):
         raise ValueError(
-            f"The checkpoint '{checkpoint}' is no Show-o2 (it has {some(sorted(released.tensors))}); give the folder that its "
-            "authors released."
+            f"The checkpoint '{checkpoint}' is no Show-o2 (it has {some(sorted(released.tensors))}); give the folder that "
+            "its authors released."
         )
     return renamed(released.tensors, checkpoint_key, "checkpoint")
 
@@ -149,6 +147,9 @@ def _config(
     base: str | Path, parts: Mapping[str, Any], tied: bool, dtype: torch.dtype, ids: Mapping[str, int], **sizes: Any
 ) -> ShowO2Config:
     settings = {name: part if isinstance(part, dict) else part.to_dict() for name, part in parts.items()}
+    for key in ("architectures", "transformers_version", "dtype", "_name_or_path"):
+        for part in settings.values():
+            part.pop(key, None)
     settings["text_config"]["tie_word_embeddings"] = tied
     sizes |= _drawing_sizes(sizes, settings["codec_config"])
     names = [ShowO2ForConditionalGeneration.__name__]
@@ -176,3 +177,10 @@ def _generation_config(config: ShowO2Config) -> GenerationConfig:
     generation_config.image_guidance_scale = DEFAULT_GUIDANCE_SCALE
     generation_config.image_num_inference_steps = DEFAULT_STEPS
     return generation_config
+
+
+def _processor(tokenizer: Any) -> Any:
+    from ..processing.showo2_image_processor import ShowO2ImageProcessor
+    from ..processing.showo2_processor import ShowO2Processor
+
+    return ShowO2Processor(ShowO2ImageProcessor(), tokenizer)

@@ -14,7 +14,10 @@ from .trained_sizes import disagreements, text_sizes, vision_sizes
 
 __all__ = ["read_ids", "read_text_config", "read_tokenizer", "read_vision_config"]
 
-_BASE, _VISION = "give the Qwen2.5 that it was trained from, a folder or Hub id", "give the SigLIP that it was trained from"
+_BASE, _VISION = (
+    "give the Qwen2.5 that it was trained from, a folder or Hub id",
+    "give the SigLIP that it was trained from",
+)
 # The authors' names of ids -> entries of `config.json`.
 _RELEASED_IDS = {
     "bos_id": "bos_token_id",
@@ -44,7 +47,9 @@ def read_text_config(base: str | Path, tensors: Mapping[str, torch.Tensor]) -> Q
     with reading_source(base, "base", "configuration", _BASE):
         config = AutoConfig.from_pretrained(base)
     if type(config) is not Qwen2Config:
-        raise ValueError(f"The base '{base}' is a {config.model_type} model, but Show-o2 was trained from Qwen2.5; {_BASE}.")
+        raise ValueError(
+            f"The base '{base}' is a {config.model_type} model, but Show-o2 was trained from Qwen2.5; {_BASE}."
+        )
     sizes = text_sizes(tensors)
     rows = sizes.pop("vocab_size")
     faults = disagreements(sizes, config, sizes)
@@ -80,7 +85,9 @@ def read_vision_config(vision: str | Path, tensors: Mapping[str, torch.Tensor]) 
     if layers not in (config.num_hidden_layers, config.num_hidden_layers - 1):
         faults.append(f"`num_hidden_layers` is {config.num_hidden_layers} there and {layers} in the checkpoint")
     if faults:
-        raise ValueError(f"The SigLIP '{vision}' is not what the checkpoint was trained from: {some(faults)}; {_VISION}.")
+        raise ValueError(
+            f"The SigLIP '{vision}' is not what the checkpoint was trained from: {some(faults)}; {_VISION}."
+        )
     config.num_hidden_layers = layers
     return config
 
@@ -127,5 +134,7 @@ def read_ids(token_ids: Mapping[str, int], rows: int) -> dict[str, int]:
         if not isinstance(token_ids[name], int) or not 0 <= token_ids[name] < rows
     ]
     if wrong:
-        raise ValueError(f"`token_ids` must be from 0 to {rows - 1}, the rows of the checkpoint's table, but {some(wrong)}.")
+        raise ValueError(
+            f"`token_ids` must be from 0 to {rows - 1}, the rows of the checkpoint's table, but {some(wrong)}."
+        )
     return {entry: token_ids[name] for name, entry in _RELEASED_IDS.items()}

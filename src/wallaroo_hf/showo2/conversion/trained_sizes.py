@@ -60,8 +60,8 @@ def flow_sizes(tensors: Tensors) -> dict[str, int]:
     queries, keys = (tensors[f"{first}self_attn.{name}_proj.weight"].shape[0] for name in "qk")
     if queries % head or keys % head:
         raise ValueError(
-            f"The checkpoint's flow head has queries of {queries} and keys of {keys} numbers, which are not made of heads of "
-            f"{head}; give the folder that its authors released, whole."
+            f"The checkpoint's flow head has queries of {queries} and keys of {keys} numbers, not made of heads of {head}; "
+            f"give the folder that its authors released, whole."
         )
     frequencies = tensors["model.time_embedding.linear_1.weight"].shape[1]
     return {
@@ -86,8 +86,8 @@ def patch_sizes(tensors: Tensors) -> dict[str, int]:
 
 
 def position_grid(tensors: Tensors, settings: Mapping[str, Any]) -> list[int]:
-    """Rows and columns of the position table: as the authors' configuration says, or, where that speaks of a grid of another
-    size (the table of a SigLIP is interpolated then), a square.
+    """Rows and columns of the position table: as the authors' configuration says, or a square where that speaks of a
+    grid of another size (the table of a SigLIP is interpolated then).
 
     Args:
         settings: the authors' `config.json`.

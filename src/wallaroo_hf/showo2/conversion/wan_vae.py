@@ -30,7 +30,7 @@ def read_vae(source: Mapping[str, torch.Tensor], channels: int) -> tuple[dict[st
     settings = _sizes(source)
     if settings["z_dim"] != channels:
         raise ValueError(
-            f"The VAE has latents of {settings['z_dim']} channels, but the checkpoint was trained with {channels}; {_REMEDY}."
+            f"The VAE has latents of {settings['z_dim']} channels, but the checkpoint needs {channels}; {_REMEDY}."
         )
     try:
         with torch.device("meta"):
@@ -48,7 +48,7 @@ def read_vae(source: Mapping[str, torch.Tensor], channels: int) -> tuple[dict[st
 
 
 def _sizes(source: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """What the encoder's layers say: residual blocks level by level, each level but the last with a layer that halves it."""
+    """What the encoder's layers say: residual blocks level by level, with a layer that halves behind all but the last."""
     try:
         base = source["encoder.conv1.weight"].shape[0]
         layers: dict[int, set[str]] = {}

@@ -23,11 +23,11 @@ def text_sizes(tensors: Tensors) -> dict[str, int]:
     Raises:
         KeyError: if a tensor is missing.
     """
-    vocab_size, hidden_size = tensors[TABLE].shape
+    table = tensors[TABLE].shape
     first = f"{_TEXT}0."
     return {
-        "vocab_size": vocab_size,
-        "hidden_size": hidden_size,
+        "vocab_size": table[0],
+        "hidden_size": table[1],
         "num_hidden_layers": _count(tensors, _TEXT),
         "intermediate_size": tensors[f"{first}mlp.gate_proj.weight"].shape[0],
         "num_attention_heads * head_dim": tensors[f"{first}self_attn.q_proj.weight"].shape[0],
@@ -81,8 +81,8 @@ def patch_sizes(tensors: Tensors) -> dict[str, int]:
     Raises:
         KeyError: if a tensor is missing.
     """
-    _, channels, edge, _ = tensors["model.visual.semantic_patch.weight"].shape
-    return {"latent_channels": channels, "patch_size": edge}
+    shape = tensors["model.visual.semantic_patch.weight"].shape
+    return {"latent_channels": shape[1], "patch_size": shape[2]}
 
 
 def position_grid(tensors: Tensors, settings: Mapping[str, Any]) -> list[int]:
@@ -97,7 +97,7 @@ def position_grid(tensors: Tensors, settings: Mapping[str, Any]) -> list[int]:
         ValueError: if neither fits.
     """
     rows = tensors["model.visual.position_embedding.weight"].shape[0]
-    named = [settings.get(f"image_latent_{edge}") for edge in ("height", "width")]
+    named: list[Any] = [settings.get(f"image_latent_{edge}") for edge in ("height", "width")]
     if all(isinstance(edge, int) and edge > 0 for edge in named) and math.prod(named) == rows:
         return named
     edge = math.isqrt(rows)
@@ -126,9 +126,9 @@ def disagreements(found: Mapping[str, int], config: Any, names: Iterable[str]) -
 
 
 def _setting(config: Any, name: str) -> int:
-    value = getattr(config, name, None)
+    value: Any = getattr(config, name, None)
     if value is None and name == "head_dim":
-        return int(config.hidden_size // config.num_attention_heads)
+        value = config.hidden_size // config.num_attention_heads
     return int(value)
 
 

@@ -87,9 +87,10 @@ def convert_showo2(
     ids = read_ids(token_ids, rows) if token_ids is not None else config_token_ids(tokenizer)
     if tied:
         tensors.pop(HEAD, None)
-    config = _config(base, parts, tied, final_dtype, ids, position_grid=grid, **patch_sizes(tensors))
-    with torch.device("meta"):
-        expected = ShowO2ForConditionalGeneration(config).state_dict()
+    with _fitting_configurations(base, vision):
+        config = _config(parts, tied, final_dtype, ids, position_grid=grid, **patch_sizes(tensors))
+        with torch.device("meta"):
+            expected = ShowO2ForConditionalGeneration(config).state_dict()
     if tied:
         expected.pop(HEAD)
     tensors |= {CODEC_PREFIX + name: tensor for name, tensor in codec_tensors.items()}
@@ -143,8 +144,20 @@ def _is_tied(tensors: Mapping[str, torch.Tensor], released: ReleasedFolder, text
     return False
 
 
+@contextlib.contextmanager
+def _fitting_configurations(base: str | Path, vision: str | Path) -> Iterator[None]:
+    """Puts it into one sentence that no model can be made of what they say."""
+    try:
+        yield
+    except (ValueError, RuntimeError, ArithmeticError, StrictDataclassError) as error:
+        raise ValueError(
+            f"The configurations of the base '{base}' and of the SigLIP '{vision}' do not fit the checkpoint "
+            f"({one_line(error)}); give those that it was trained from, as they were published."
+        ) from error
+
+
 def _config(
-    base: str | Path, parts: Mapping[str, Any], tied: bool, dtype: torch.dtype, ids: Mapping[str, int], **sizes: Any
+    parts: Mapping[str, Any], tied: bool, dtype: torch.dtype, ids: Mapping[str, int], **sizes: Any
 ) -> ShowO2Config:
     settings = {name: part if isinstance(part, dict) else part.to_dict() for name, part in parts.items()}
     for key in ("architectures", "transformers_version", "dtype", "_name_or_path"):
@@ -153,13 +166,7 @@ def _config(
     settings["text_config"]["tie_word_embeddings"] = tied
     sizes |= _drawing_sizes(sizes, settings["codec_config"])
     names = [ShowO2ForConditionalGeneration.__name__]
-    try:
-        return ShowO2Config(**settings, **sizes, **ids, tie_word_embeddings=tied, architectures=names, dtype=dtype)
-    except (ValueError, StrictDataclassError) as error:
-        raise ValueError(
-            f"The configurations of the base '{base}' and of the SigLIP do not fit the checkpoint ({one_line(error)}); "
-            "correct them, or give those that it was trained from."
-        ) from error
+    return ShowO2Config(**settings, **sizes, **ids, tie_word_embeddings=tied, architectures=names, dtype=dtype)
 
 
 def _drawing_sizes(sizes: Mapping[str, Any], codec: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,13 +11,15 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from transformers import GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig
 
 from released_showo2 import IDS, VISION, Workshop, released_key, released_vae, released_weights, write_json
-from wallaroo_hf.showo2 import ShowO2Config, ShowO2ForConditionalGeneration
+from wallaroo_hf.families.registry import load
+from wallaroo_hf.showo2 import ShowO2Config, ShowO2ForConditionalGeneration, ShowO2Processor
 from wallaroo_hf.showo2.conversion.showo2_key_map import CHECKPOINT_PREFIXES, checkpoint_key
 from wallaroo_hf.showo2.conversion.trained_sizes import flow_sizes, patch_sizes, text_sizes, vision_sizes
 from wallaroo_hf.showo2.conversion.wan_vae import read_vae
+from wallaroo_hf.showo2.showo2_tokens import CONFIG_TOKENS
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "reference_showo2"
 REFERENCE = Path(os.environ.get("WALLAROO_REFERENCE_SHOWO2", SHARED))
@@ -160,6 +162,55 @@ def test_a_grid_of_another_picture_does_not_change_the_table(workshop):
 def test_siglip_may_be_the_vision_model_alone_or_have_as_many_layers(workshop):
     write_json(workshop.vision / "config.json", {"model_type": "siglip_vision_model", **VISION})
     assert ShowO2Config.from_pretrained(workshop.convert()).vision_config.num_hidden_layers == 2
+
+
+# ------------------------------------------------------------------------------------------------------- tokenizer
+
+
+@pytest.fixture
+def spoken(workshop, compact):
+    """A workshop whose base has a tokenizer like Qwen2.5's, and whose checkpoint has a table for it and the four tokens."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(compact.base / name, workshop.base / name)
+    workshop.rows = len(AutoTokenizer.from_pretrained(workshop.base)) + 4
+    workshop.set_base(vocab_size=workshop.rows + 30)
+    workshop.save(released_weights(text={"vocab_size": workshop.rows}))
+    workshop.token_ids = None
+    return workshop
+
+
+def test_the_bases_tokenizer_gets_four_tokens_in_the_released_order(spoken):
+    folder = spoken.convert()
+    processor, config = ShowO2Processor.from_pretrained(folder), ShowO2Config.from_pretrained(folder)
+    ids = processor.tokenizer.convert_tokens_to_ids(["[PAD]", "<image>", "<|vid_start|>", "<|vid_end|>"])
+    assert ids == list(range(spoken.rows - 4, spoken.rows))
+    assert ids == [
+        config.pad_token_id,
+        config.image_placeholder_token_id,
+        config.video_start_token_id,
+        config.video_end_token_id,
+    ]
+    for name, token in CONFIG_TOKENS.items():
+        assert getattr(config, name) == processor.tokenizer.convert_tokens_to_ids(token)
+    assert config.text_config.vocab_size == spoken.rows
+    inputs = processor(text=["a cat"], generation_mode="image", height=32, width=32)
+    assert inputs["input_ids"][0, -1] == config.vision_start_token_id
+    checkpoint = load(folder, "cpu")
+    assert checkpoint.family.title == "Show-o2" and "text-to-image" in checkpoint.abilities.tasks
+
+
+def test_a_vocabulary_that_does_not_fit_the_table_is_refused(spoken):
+    spoken.save(released_weights(text={"vocab_size": spoken.rows - 1}))
+    refused(spoken, "vocabulary", f"up to {spoken.rows - 1}", f"{spoken.rows - 1} rows")
+
+
+def test_a_tokenizer_that_is_no_qwen_or_not_there_is_refused(spoken):
+    path = spoken.base / "tokenizer.json"
+    content = path.read_text(encoding="utf-8")
+    path.write_text(content.replace("<|vision_start|>", "<|something|>"), encoding="utf-8")
+    refused(spoken, "<|vision_start|>", "base")
+    path.unlink()
+    refused(spoken, "No tokenizer could be loaded", "base")
 
 
 # ------------------------------------------------------------------------------------------------------- bad input

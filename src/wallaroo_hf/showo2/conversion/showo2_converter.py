@@ -15,6 +15,7 @@ from ...conversion.released_folders import ReleasedFolder, load_folder
 from ...conversion.released_weights import check_complete, renamed, target_dtype, write_checkpoint
 from ...families.loading import some
 from ...files.whole import require_new
+from ..processing.showo2_processor import ShowO2Processor
 from ..showo2_abilities import DEFAULT_GUIDANCE_SCALE, DEFAULT_STEPS
 from ..showo2_configuration import ShowO2Config
 from ..showo2_model import ShowO2ForConditionalGeneration
@@ -97,7 +98,7 @@ def convert_showo2(
     check_complete(tensors, expected, "checkpoint", ("its sizes and the base's", "checkpoint, base and SigLIP"))
     settings = [config, _generation_config(config)]
     if tokenizer is not None:
-        settings.append(_processor(tokenizer))
+        settings.append(ShowO2Processor.of_config(config, tokenizer))
     dtypes = {name: torch.float32 if name.startswith(CODEC_PREFIX) else final_dtype for name in tensors}
     sources = (*released.files, vae_source)
     write_checkpoint(output, settings, tensors, dtypes, sources, max_shard_size, progress)
@@ -184,10 +185,3 @@ def _generation_config(config: ShowO2Config) -> GenerationConfig:
     generation_config.image_guidance_scale = DEFAULT_GUIDANCE_SCALE
     generation_config.image_num_inference_steps = DEFAULT_STEPS
     return generation_config
-
-
-def _processor(tokenizer: Any) -> Any:
-    from ..processing.showo2_image_processor import ShowO2ImageProcessor
-    from ..processing.showo2_processor import ShowO2Processor
-
-    return ShowO2Processor(ShowO2ImageProcessor(), tokenizer)

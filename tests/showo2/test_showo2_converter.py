@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, GenerationConfig
@@ -95,7 +96,15 @@ def test_the_folder_says_what_it_is(workshop):
     settings = GenerationConfig.from_pretrained(folder)
     assert (settings.eos_token_id, settings.pad_token_id, settings.image_guidance_scale) == (81, 86, 5.0)
     assert str(workshop.folder) not in (folder / "config.json").read_text(encoding="utf-8")
-    assert {path.name for path in folder.iterdir()} == {"config.json", "generation_config.json", "model.safetensors"}
+    files = {"README.md", "config.json", "generation_config.json", "model.safetensors"}
+    assert {path.name for path in folder.iterdir()} == files
+
+
+def test_the_card_says_where_it_is_from_and_how_to_use_it(workshop):
+    card = ModelCard.load(workshop.convert(base=workshop.base) / "README.md")
+    assert card.data.library_name == "transformers" and card.data.tags == ["showo2", "text-to-image", "flow-matching"]
+    assert "https://arxiv.org/abs/2506.15564" in card.text and "pip install wallaroo-hf[showo2]" in card.text
+    assert "32x32" in card.text and str(workshop.folder) not in card.content
 
 
 def test_half_precision_rounds_all_but_the_codec(workshop):
@@ -193,7 +202,7 @@ def test_the_bases_tokenizer_gets_four_tokens_in_the_released_order(spoken):
     for name, token in CONFIG_TOKENS.items():
         assert getattr(config, name) == processor.tokenizer.convert_tokens_to_ids(token)
     assert config.text_config.vocab_size == spoken.rows
-    inputs = processor(text=["a cat"], generation_mode="image", height=32, width=32)
+    inputs = processor(text=["a cat"], generation_mode="image", height=32, width=32, return_tensors="pt")
     assert inputs["input_ids"][0, -1] == config.vision_start_token_id
     checkpoint = load(folder, "cpu")
     assert checkpoint.family.title == "Show-o2" and "text-to-image" in checkpoint.abilities.tasks
@@ -204,12 +213,18 @@ def test_a_vocabulary_that_does_not_fit_the_table_is_refused(spoken):
     refused(spoken, "vocabulary", f"up to {spoken.rows - 1}", f"{spoken.rows - 1} rows")
 
 
+def test_a_table_with_more_rows_than_there_are_tokens_is_told_of(spoken, caplog):
+    spoken.save(released_weights(text={"vocab_size": spoken.rows + 3}))
+    assert ShowO2Config.from_pretrained(spoken.convert()).text_config.vocab_size == spoken.rows + 3
+    assert f"{spoken.rows + 3} rows" in caplog.text and f"up to {spoken.rows - 1} only" in caplog.text
+
+
 def test_a_tokenizer_that_is_no_qwen_or_not_there_is_refused(spoken):
-    path = spoken.base / "tokenizer.json"
-    content = path.read_text(encoding="utf-8")
-    path.write_text(content.replace("<|vision_start|>", "<|something|>"), encoding="utf-8")
+    for path in spoken.base.glob("tokenizer*.json"):
+        content = path.read_text(encoding="utf-8")
+        path.write_text(content.replace("<|vision_start|>", "<|something|>"), encoding="utf-8")
     refused(spoken, "<|vision_start|>", "base")
-    path.unlink()
+    (spoken.base / "tokenizer.json").unlink()
     refused(spoken, "No tokenizer could be loaded", "base")
 
 

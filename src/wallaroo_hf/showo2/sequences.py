@@ -11,7 +11,16 @@ from ..common.chat_form import IM_END, IM_START, SYSTEM_PROMPT
 from .showo2_tokens import SequenceIds
 
 __all__ = [
-    *("FLAG", "IGNORED", "REDUCED_GRID", "ChatMarks", "Row", "block_positions", "caption_row", "chat_pre_training_row"),
+    *(
+        "FLAG",
+        "IGNORED",
+        "REDUCED_GRID",
+        "ChatMarks",
+        "Row",
+        "block_positions",
+        "caption_row",
+        "chat_pre_training_row",
+    ),
     *("chat_tuning_row", "context_length", "cut_prompt", "drawing_prompt", "drawing_row", "image_block"),
     *("interleaved_row", "mixed_prompt", "null_prompt", "understanding_prompt", "video_row"),
 ]

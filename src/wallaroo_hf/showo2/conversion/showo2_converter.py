@@ -20,6 +20,7 @@ from ..showo2_abilities import DEFAULT_GUIDANCE_SCALE, DEFAULT_STEPS
 from ..showo2_configuration import ShowO2Config
 from ..showo2_model import ShowO2ForConditionalGeneration
 from ..showo2_tokens import config_token_ids
+from .showo2_card import card_of
 from .showo2_key_map import CHECKPOINT_PREFIXES, CODEC_PREFIX, HEAD, TABLE, checkpoint_key
 from .trained_from import read_ids, read_text_config, read_tokenizer, read_vision_config
 from .trained_sizes import flow_sizes, patch_sizes, position_grid
@@ -101,7 +102,8 @@ def convert_showo2(
         settings.append(ShowO2Processor.of_config(config, tokenizer))
     dtypes = {name: torch.float32 if name.startswith(CODEC_PREFIX) else final_dtype for name in tensors}
     sources = (*released.files, vae_source)
-    write_checkpoint(output, settings, tensors, dtypes, sources, max_shard_size, progress)
+    texts = {"README.md": card_of(config, base)}
+    write_checkpoint(output, settings, tensors, dtypes, sources, max_shard_size, progress, texts)
     return output
 
 

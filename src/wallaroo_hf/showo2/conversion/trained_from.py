@@ -1,5 +1,6 @@
 """What a Show-o2 was trained from: the configurations of its language model and of its SigLIP, and the tokenizer."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from .trained_sizes import disagreements, text_sizes, vision_sizes
 
 __all__ = ["read_ids", "read_text_config", "read_tokenizer", "read_vision_config"]
 
+logger = logging.getLogger(__name__)
 _BASE, _VISION = (
     "give the Qwen2.5 that it was trained from, a folder or Hub id",
     "give the SigLIP that it was trained from",
@@ -109,6 +111,12 @@ def read_tokenizer(base: str | Path, rows: int) -> Any:
         raise ValueError(
             f"The vocabulary of the base '{base}' is not that of the checkpoint: with Show-o2's tokens its ids go up to "
             f"{highest}, but there are {rows} rows of embeddings; {_BASE}."
+        )
+    if highest < rows - 1:
+        logger.warning(
+            "The checkpoint has %d rows of embeddings, but with Show-o2's tokens the ids of the base '%s' go up to %d "
+            "only; if it was not trained from this base, its added tokens are not where it has them.",
+            *(rows, base, highest),
         )
     return tokenizer
 

@@ -81,9 +81,7 @@ class ShowO2ImageProcessor(PilBackend):
         pixels = [self.to_pixels(image, *self.pick_size(image, sizes), fit) for image in flatten_images(images)]
         return ShowO2BatchFeature.of_arrays({"pixel_values": pixels}, kwargs.get("return_tensors"))
 
-    def pick_size(
-        self, image: Image.Image, sizes: Sequence[tuple[int, int]] | None = None
-    ) -> tuple[int, int]:
+    def pick_size(self, image: Image.Image, sizes: Sequence[tuple[int, int]] | None = None) -> tuple[int, int]:
         """The `(height, width)` that a picture is brought to; `sizes` are other ones than its own."""
         return nearest_bucket(image.height, image.width, self.sizes if sizes is None else sizes)
 

@@ -231,7 +231,9 @@ class ShowO2Processor(RowsMixin, ProcessorBase):
         if generation_mode == "text" and (given or not crops):
             raise ValueError(f"`{[*given, 'source_fit'][0]}` is for drawing; pass generation_mode='image' with it.")
         if generation_mode == "auto" and not crops:
-            raise ValueError("`source_fit` has no effect where the model decides; pass generation_mode='image' with it.")
+            raise ValueError(
+                "`source_fit` has no effect where the model decides; pass generation_mode='image' with it."
+            )
         if generation_mode == "image" and videos is not None:
             raise ValueError("Nothing is drawn from a video; leave `videos` out, or pass generation_mode='text'.")
 
@@ -304,7 +306,9 @@ class ShowO2Processor(RowsMixin, ProcessorBase):
         parts = [part for message in messages for part in message["content"] if isinstance(part, Mapping)]
         # the placeholder of each is among the tokens of the text, and counts for the time
         pictures = [self._one_shown(part["image"], None, may_draw).num_tokens for part in parts if "image" in part]
-        videos = [len(flatten_videos(part["video"])) * VIDEO_FRAMES * FRAME_TOKENS for part in parts if "video" in part]
+        videos = [
+            len(flatten_videos(part["video"])) * VIDEO_FRAMES * FRAME_TOKENS for part in parts if "video" in part
+        ]
         return len(self.tokenizer(text)["input_ids"]) + sum(pictures) + sum(videos)
 
     # --------------------------------------------------------------------------------------------------- and back

@@ -22,7 +22,7 @@ from wallaroo_hf import (
     WallarooProcessor,
     WallarooVQModel,
 )
-from wallaroo_hf.conversion import converter, released_files, shards
+from wallaroo_hf.conversion import converter, released_files, released_weights, shards
 from wallaroo_hf.conversion.converter import convert_checkpoint, convert_vq
 from wallaroo_hf.conversion.key_map import CHECKPOINT_PREFIXES, checkpoint_key, vq_key
 from wallaroo_hf.layout.special_tokens import CONFIG_TOKEN_IDS, DRAWING_TOKENS, added_tokens, indicator_token
@@ -798,7 +798,7 @@ def test_failing_progress_leaves_nothing(workshop):
 
 
 def test_settings_are_checked_before_weights_are_written(workshop, monkeypatch):
-    monkeypatch.setattr(converter, "write_shards", lambda *args: pytest.fail("weights were written first"))
+    monkeypatch.setattr(released_weights, "write_shards", lambda *args: pytest.fail("weights were written first"))
     (workshop.own_base() / "preprocessor_config.json").unlink()
     workshop.refused()
 

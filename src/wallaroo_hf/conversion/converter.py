@@ -3,7 +3,7 @@
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AddedToken, AutoConfig, AutoTokenizer, GenerationConfig, Qwen2_5_VLConfig
-from transformers.utils import cached_file
 
 from ..families.loading import some
-from ..files.whole import new_folder, require_new
+from ..files.whole import require_new
 from ..layout.checkpoint_layout import Layout, paper_layout
 from ..layout.special_tokens import (
     CONFIG_TOKEN_IDS,
@@ -31,16 +30,21 @@ from ..modeling.vq import WallarooVQModel
 from ..processing.image_processor import WallarooImageProcessor
 from ..processing.processor import WallarooProcessor
 from .key_map import EDITING_PREFIXES, VQ_IGNORED, VQ_PREFIX, checkpoint_key, vq_key
-from .released_files import LOADING_ERRORS, find_file, load_tensors, one_line
-from .shards import write_shards
+from .released_files import find_file, load_tensors, one_line
+from .released_weights import (
+    check_complete,
+    optional_file,
+    reading_source,
+    renamed,
+    target_dtype,
+    write_checkpoint,
+)
 
 __all__ = ["convert_checkpoint", "convert_vq"]
 
 logger = logging.getLogger(__name__)
 # What the base tokenizer must bring along.
 QWEN_TOKENS = (PAD, IM_START, IM_END, *(token for token in CONFIG_TOKEN_IDS.values() if token not in DRAWING_TOKENS))
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-_SOURCE_DTYPES = (*DTYPES.values(), torch.float64)
 
 
 def convert_checkpoint(
@@ -77,39 +81,25 @@ def convert_checkpoint(
     """
     output = Path(output)
     require_new(output)
-    target_dtype = _dtype(dtype)
+    final_dtype = target_dtype(dtype)
     source = load_tensors(find_file(checkpoint, "checkpoint"), ("state_dict", "model", "module"), "checkpoint")
     vq_source = load_tensors(find_file(vq, "image tokenizer"), ("model", "state_dict"), "image tokenizer")
     stage, layout = _stage(source, stage)
     vq_config = vq_config_from_tensors(vq_source)
     base_config = _base_config(base)
     tokenizer = _tokenizer(base, layout)
-    config = _config(base, base_config, tokenizer, vq_config, stage, layout, target_dtype)
+    config = _config(base, base_config, tokenizer, vq_config, stage, layout, final_dtype)
     layout = replace(layout, first_code=config.text_config.vocab_size)
-    tensors = _renamed(source, checkpoint_key, "checkpoint")
+    tensors = renamed(source, checkpoint_key, "checkpoint")
     tensors |= {VQ_PREFIX + name: tensor for name, tensor in _vq_tensors(vq_source, vq_config).items()}
     with torch.device("meta"):
         expected = WallarooForConditionalGeneration(config).state_dict()
-    _check_complete(tensors, expected, "checkpoint")
+    check_complete(tensors, expected, "checkpoint")
     processor = _processor(base, tokenizer, config, layout)
     generation_config = _generation_config(base, tokenizer, layout)
-    dtypes = {name: torch.float32 if name.startswith(VQ_PREFIX) else target_dtype for name in tensors}
-    with new_folder(output) as folder:
-        for settings in (processor, config, generation_config):
-            settings.save_pretrained(folder)
-        written = 0
-
-        def report(count: int) -> None:
-            nonlocal written
-            written += count
-            if progress is not None:
-                progress(written, len(tensors))
-
-        def check(tensor: torch.Tensor) -> None:
-            source.checksums.check(tensor)
-            vq_source.checksums.check(tensor)
-
-        write_shards(folder, tensors, dtypes, max_shard_size, report, check)
+    dtypes = {name: torch.float32 if name.startswith(VQ_PREFIX) else final_dtype for name in tensors}
+    settings = (processor, config, generation_config)
+    write_checkpoint(output, settings, tensors, dtypes, (source, vq_source), max_shard_size, progress)
     return output
 
 
@@ -130,10 +120,7 @@ def convert_vq(vq: str | Path, output: str | Path) -> Path:
     config.architectures = [WallarooVQModel.__name__]
     config.dtype = torch.float32
     tensors = _vq_tensors(source, config)
-    with new_folder(output) as folder:
-        config.save_pretrained(folder)
-        dtypes = dict.fromkeys(tensors, torch.float32)
-        write_shards(folder, tensors, dtypes, "5GB", lambda count: None, source.checksums.check)
+    write_checkpoint(output, (config,), tensors, dict.fromkeys(tensors, torch.float32), (source,))
     return output
 
 
@@ -169,14 +156,6 @@ def vq_config_from_tensors(tensors: Mapping[str, torch.Tensor]) -> WallarooVQCon
 # ---------------------------------------------------------------------------------------------------------- weights
 
 
-def _dtype(dtype: str | torch.dtype) -> torch.dtype:
-    if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
-        return dtype
-    if dtype in DTYPES:
-        return DTYPES[str(dtype)]
-    raise ValueError(f"`dtype` is {dtype!r}, but must be one of {', '.join(DTYPES)}.")
-
-
 def _stage(source: Mapping[str, torch.Tensor], stage: str | int | None) -> tuple[str, Layout]:
     """The name of the stage that a checkpoint went through last, and its layout."""
     has_editing = any(key.startswith(EDITING_PREFIXES) for key in source)
@@ -196,56 +175,12 @@ def _stage(source: Mapping[str, torch.Tensor], stage: str | int | None) -> tuple
     return name, layout
 
 
-def _renamed(
-    source: Mapping[str, torch.Tensor], rename: Callable[[str], str | None], what: str
-) -> dict[str, torch.Tensor]:
-    renamed: dict[str, torch.Tensor] = {}
-    unknown = []
-    for key, tensor in source.items():
-        name = rename(key)
-        if name is None or name in renamed:  # two keys of one name would hide a tensor
-            unknown.append(key)
-        else:
-            renamed[name] = tensor
-    if unknown:
-        raise ValueError(
-            f"The {what} has keys that no part of the model takes: {some(unknown)}; is it the right file?"
-        )
-    return renamed
-
-
 def _vq_tensors(source: Mapping[str, torch.Tensor], config: WallarooVQConfig) -> dict[str, torch.Tensor]:
-    tensors = _renamed({k: v for k, v in source.items() if k not in VQ_IGNORED}, vq_key, "image tokenizer")
+    tensors = renamed({k: v for k, v in source.items() if k not in VQ_IGNORED}, vq_key, "image tokenizer")
     with torch.device("meta"):
         expected = WallarooVQModel(config).state_dict()
-    _check_complete(tensors, expected, "image tokenizer")
+    check_complete(tensors, expected, "image tokenizer")
     return tensors
-
-
-def _check_complete(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], what: str) -> None:
-    """Every source tensor used, every target filled, every shape equal."""
-    extra = sorted(set(tensors) - set(expected))
-    missing = sorted(set(expected) - set(tensors))
-    if extra:
-        raise ValueError(
-            f"The {what} has tensors that the model does not take: {some(extra)}; is it the right file (and base)?"
-        )
-    if missing:
-        raise ValueError(
-            f"The {what} lacks tensors that the model needs: {some(missing)}; is it the right file (and base)?"
-        )
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
-            raise ValueError(
-                f"`{name}` has shape {tuple(tensor.shape)}, but the model made from the base configuration and the image "
-                f"tokenizer needs {tuple(expected[name].shape)}; do checkpoint, image tokenizer and base belong together?"
-            )
-    odd = [f"`{name}` is {tensor.dtype}" for name, tensor in tensors.items() if tensor.dtype not in _SOURCE_DTYPES]
-    if odd:
-        raise ValueError(
-            f"The {what} has weights that are no real numbers in 16 to 64 bits: {some(odd)}; give the file that was "
-            "trained, not a quantized or otherwise changed one."
-        )
 
 
 # --------------------------------------------------------------------------------------------------------- settings
@@ -328,10 +263,10 @@ def _processor(base: str | Path, tokenizer: Any, config: WallarooConfig, layout:
 
 def _chat_template(base: str | Path, tokenizer: Any) -> str:
     with _reading(base, "chat template"):
-        path = _optional_file(base, "chat_template.json")
+        path = optional_file(base, "chat_template.json")
         if path is not None:
             return json.loads(path.read_text(encoding="utf-8"))["chat_template"]
-        path = _optional_file(base, "chat_template.jinja")
+        path = optional_file(base, "chat_template.jinja")
         if path is not None:
             return path.read_text(encoding="utf-8")
     if tokenizer.chat_template is None:
@@ -342,7 +277,7 @@ def _chat_template(base: str | Path, tokenizer: Any) -> str:
 def _generation_config(base: str | Path, tokenizer: Any, layout: Layout) -> GenerationConfig:
     generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id)  # where Qwen2.5-VL stops
     with _reading(base, "generation configuration"):
-        if _optional_file(base, "generation_config.json") is not None:
+        if optional_file(base, "generation_config.json") is not None:
             generation_config = GenerationConfig.from_pretrained(base)
     if generation_config.pad_token_id is None:
         generation_config.pad_token_id = tokenizer.convert_tokens_to_ids(PAD)
@@ -351,17 +286,5 @@ def _generation_config(base: str | Path, tokenizer: Any, layout: Layout) -> Gene
     return generation_config
 
 
-def _optional_file(base: str | Path, name: str) -> Path | None:
-    path = cached_file(base, name, _raise_exceptions_for_missing_entries=False)
-    return None if path is None else Path(path)
-
-
-@contextlib.contextmanager
-def _reading(base: str | Path, part: str) -> Iterator[None]:
-    """Puts a failure to load a part of the base into one sentence."""
-    try:
-        yield
-    except (*LOADING_ERRORS, StrictDataclassError) as error:
-        raise ValueError(
-            f"No {part} could be loaded from the base '{base}' ({one_line(error)}); give a Qwen2.5-VL folder or Hub id."
-        ) from error
+def _reading(base: str | Path, part: str) -> contextlib.AbstractContextManager[None]:
+    return reading_source(base, "base", part, "give a Qwen2.5-VL folder or Hub id")

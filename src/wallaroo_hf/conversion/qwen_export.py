@@ -15,7 +15,7 @@ from ..files.checkpoint_files import find_checkpoint, read_json, weight_files
 from ..files.whole import new_folder
 from ..modeling.configuration import WallarooConfig
 from ..processing.processor import WallarooProcessor
-from .converter import DTYPES
+from .released_weights import DTYPES
 from .shards import write_shards
 
 __all__ = ["export_qwen"]

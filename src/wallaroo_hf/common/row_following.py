@@ -58,14 +58,18 @@ class FollowedRow:
         if token in self._ends:
             self.end("stop")
         elif token in self._starts:
-            self._close_words()
-            self.draws = True
-            self.listener.image_begins(self.row)
+            self.begin_picture()
         else:
             self._words.append(token)
             if self.listener.token(self.row, token) is False:
                 self.end("stopped")
         self._check_budget()
+
+    def begin_picture(self) -> None:
+        """A picture comes next."""
+        self._close_words()
+        self.draws = True
+        self.listener.image_begins(self.row)
 
     def draw(self, step: Step) -> bool:
         """The picture that has begun came further; returns whether it goes on."""

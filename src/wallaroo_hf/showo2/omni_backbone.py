@@ -129,7 +129,7 @@ class ShowO2Model(ShowO2PreTrainedModel):
         starts = None
         if attention_mask is None and past == 0 and position_ids.shape[1] > 1:
             starts = position_ids == 0
-        blocks = self._blocks(input_ids, inputs_embeds, starts)
+        blocks = self.find_images(input_ids, inputs_embeds, starts)
         times = None
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
@@ -195,6 +195,27 @@ class ShowO2Model(ShowO2PreTrainedModel):
         if isinstance(latents, torch.Tensor):
             return VisualFeatures(*map(torch.stack, lists))
         return VisualFeatures(*lists)
+
+    def find_images(
+        self,
+        input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None = None,
+        starts: torch.Tensor | None = None,
+    ) -> BlockLayout:
+        """Where images are in ids, or, without these, in embeddings; see [`~ShowO2Model.forward`].
+
+        Args:
+            input_ids: `(B, T)`.
+            inputs_embeds: `(B, T, hidden_size)`.
+            starts: `(B, T)` bool, where several rows stand one after the other.
+        """
+        if input_ids is not None:
+            is_image = (input_ids == self.config.image_token_id) | (input_ids == self.config.video_token_id)
+            return find_blocks(is_image, starts)
+        assert inputs_embeds is not None
+        table = self.get_input_embeddings().weight
+        own = table[[self.config.image_token_id, self.config.video_token_id]].to(inputs_embeds)  # (2, hidden_size)
+        return find_blocks((inputs_embeds[:, :, None] == own).all(-1).any(-1), starts)
 
     def embed_times(self, timesteps: Sequence[float] | torch.Tensor) -> torch.Tensor:
         """Times as vectors `(N, flow width)`."""
@@ -306,17 +327,6 @@ class ShowO2Model(ShowO2PreTrainedModel):
         if attention_mask is None or attention_mask.dim() != 2:
             return torch.arange(past, past + length, device=given.device).expand(given.shape[0], -1)
         return (attention_mask.long().cumsum(1) - 1).clamp(min=0)[:, -length:].to(given.device)
-
-    def _blocks(
-        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None, starts: torch.Tensor | None
-    ) -> BlockLayout:
-        if input_ids is not None:
-            is_image = (input_ids == self.config.image_token_id) | (input_ids == self.config.video_token_id)
-            return find_blocks(is_image, starts)
-        assert inputs_embeds is not None
-        table = self.get_input_embeddings().weight
-        own = table[[self.config.image_token_id, self.config.video_token_id]].to(inputs_embeds)  # (2, hidden_size)
-        return find_blocks((inputs_embeds[:, :, None] == own).all(-1).any(-1), starts)
 
     def _check_images(
         self, blocks: BlockLayout, image_latents: Sequence[torch.Tensor], timesteps: Sequence[float] | torch.Tensor

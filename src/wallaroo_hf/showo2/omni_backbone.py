@@ -268,6 +268,8 @@ class ShowO2Model(ShowO2PreTrainedModel):
             cache: holds what was before.
             blocks: where the images are.
         """
+        if isinstance(attention_mask, dict):  # as transformers prepares it for single tokens and a static cache
+            return attention_mask["full_attention"]
         numbers = None
         if blocks.rows:
             past = 0 if cache is None else int(cache.get_seq_length())

@@ -55,8 +55,8 @@ class MixedRow:
 
     Args:
         model: a [`ShowO2ForConditionalGeneration`].
-        inputs: of one row: `input_ids` `(1, T)` without padding, `image_latents`, `image_size` (height, width in pixels), and
-            where given `negative_input_ids`.
+        inputs: of one row: `input_ids` `(1, T)` without padding, `image_latents`, `image_size` (height, width in pixels),
+            and where given `negative_input_ids`.
         settings: of images. With `published_eval` finished images have the time 0 while text is written, as in the
             released script, and images after the first a guidance of 5.
         generator: of the images' noise.
@@ -142,8 +142,8 @@ class MixedRow:
         longest = config.text_config.max_position_embeddings
         if self.ids.shape[1] + tokens > longest:
             raise ValueError(
-                f"Chat and image together need {self.ids.shape[1] + tokens} positions, but the model has {longest}; ask for "
-                "a smaller image."
+                f"Chat and image together need {self.ids.shape[1] + tokens} positions, but the model has {longest}; ask "
+                "for a smaller image."
             )
         settings = self.settings
         if settings.published_eval and self.drawn:
@@ -215,8 +215,8 @@ def generate_mixed(
         model: a [`ShowO2ForConditionalGeneration`].
         generation_config: as given to `generate`, of text; its `image_` entries are the images' defaults.
         kwargs: the tensors of `processor(..., generation_mode="auto")`; of images `guidance_scale`, `num_inference_steps`,
-            `scheduler`, `published_eval` and `generator` (one, or one per row); and settings of text. `max_new_tokens` counts
-            text tokens.
+            `scheduler`, `published_eval` and `generator` (one, or one per row); and settings of text. `max_new_tokens`
+            counts text tokens.
 
     Returns:
         [`ShowO2MixedOutput`].

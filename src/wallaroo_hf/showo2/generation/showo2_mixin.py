@@ -52,8 +52,8 @@ class ShowO2GenerationMixin(ShowO2DoorsMixin, ShowO2TextInputsMixin):
             kwargs: the processor's tensors, and arguments of transformers or of those. In text mode: `pixel_values` or
                 `image_latents` of the images in the prompts, row by row, and their `timesteps` (default: 1, clean);
                 `published_eval` reads them as the released scripts do: latents are sampled; the block that sees itself lies
-                one token late, from behind the time to what closes the image (of videos it is as long as an image's); and no
-                token is kept out of the answer.
+                one token late, from behind the time to what closes the image (of videos it is as long as an image's); and
+                no token is kept out of the answer.
 
         Returns:
             Text mode: ids `(B * num_return_sequences, T)`, or transformers' output. Image mode: latents, one per image.

@@ -34,7 +34,13 @@ def tiny_showo2(seed: int = 0, attention: str = "sdpa", **changes: Any) -> ShowO
     text = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     text |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048}
     vision = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
-    flow = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 12}
+    flow = {
+        "hidden_size": 48,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "head_dim": 12,
+    }
     flow |= {"num_key_value_heads": 2}
     parts = {"text_config": text, "vision_config": vision, "flow_config": flow, "position_grid": [2, 2]}
     config = ShowO2Config(**{**parts, **IDS, "codec_config": {"type": "linear"}, **changes})

@@ -13,8 +13,8 @@ import pytest
 
 from helpers import picture
 from running_server import data_uri, picture_in, png
+from wallaroo_hf.common.row_following import RowsStreamer
 from wallaroo_hf.generation import ImageStreamer
-from wallaroo_hf.generation.answering import _Rows as RowsStreamer
 from wallaroo_hf.generation.streamers import BaseStreamer
 from wallaroo_hf.web.requests import Text
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache, GenerationConfig, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
 
+from ..common.relaying import Relay, StreamerStopped
 from .branches import Branch, guidance_branches, split_rows, take_branch
 from .drawing import DrawingJob, DrawingSettings
 from .inputs import look_up
 from .plan import plan_drawing
-from .streamers import ImageStreamer, StreamerStopped
+from .streamers import ImageStreamer
 
 DEFAULT_MAX_NEW_TOKENS = 512  # of text; images cost none of them
 _REFUSED = (
@@ -26,27 +26,6 @@ _REFUSED = (
     "position_ids",
     "return_dict_in_generate",
 )
-
-
-class _Relay(BaseStreamer):
-    """Makes one stream of several: the prompt once, all new ids in order, one end."""
-
-    def __init__(self, streamer: BaseStreamer) -> None:
-        self.streamer, self.started = streamer, False
-
-    def put(self, value: torch.Tensor) -> None:
-        """Passes new ids on; prompts (two dimensions) only the first time."""
-        if value.ndim == 1 or not self.started:
-            self.streamer.put(value)
-        self.started = True
-
-    def end(self) -> None:
-        """The end of a segment is not the end."""
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the streamer asks to stop."""
-        return getattr(self.streamer, "stopped", False)
 
 
 def generate_auto(
@@ -94,7 +73,7 @@ def generate_auto(
         raise ValueError("A streamer can follow one row only; generate rows one at a time to stream them.")
     if isinstance(streamer, ImageStreamer):
         streamer.expect([(int(rows), int(cols)) for rows, cols in torch.as_tensor(grids).tolist()])
-    relay = None if streamer is None else _Relay(streamer)
+    relay = None if streamer is None else Relay(streamer)
     if relay is not None:
         criteria = kwargs.get("stopping_criteria") or ()
         kwargs["stopping_criteria"] = StoppingCriteriaList([*criteria, StreamerStopped(relay)])
@@ -148,7 +127,7 @@ class _Story:
         budget: int,
         generation_config: GenerationConfig | None,
         kwargs: dict[str, Any],
-        relay: _Relay | None,
+        relay: Relay | None,
     ) -> torch.Tensor:
         """Ids `(T,)` of the whole row, after at most `budget` new text tokens."""
         starts = self.model.config.image_start_token_ids

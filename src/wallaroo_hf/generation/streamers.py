@@ -5,10 +5,9 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
-__all__ = ["ImageStreamer", "StreamerStopped"]
+__all__ = ["ImageStreamer"]
 
 
 class ImageStreamer(BaseStreamer):
@@ -120,18 +119,3 @@ class ImageStreamer(BaseStreamer):
         if pixels is None:
             return None
         return self.processor.post_process_multimodal_output(pixels[None], generation_mode="image")[0]
-
-
-class StreamerStopped(StoppingCriteria):
-    """Ends text where its streamer asks to stop, by its attribute `stopped`; drawings look at it themselves.
-
-    It is a token late, because `generate` asks its criteria before it shows a token to the streamer.
-    """
-
-    def __init__(self, streamer: BaseStreamer) -> None:
-        self.streamer = streamer
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.BoolTensor:
-        """`(B,)`, all True or all False."""
-        stopped = getattr(self.streamer, "stopped", False)
-        return torch.full((len(input_ids),), stopped, dtype=torch.bool, device=input_ids.device)

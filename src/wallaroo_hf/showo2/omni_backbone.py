@@ -72,6 +72,9 @@ class ShowO2Model(ShowO2PreTrainedModel):
 
     def __init__(self, config: ShowO2Config) -> None:
         super().__init__(config)
+        for part in (config.vision_config, config.flow_config):
+            if part._attn_implementation is None:  # their layers are no models, which would choose for themselves
+                part._attn_implementation = self.config._attn_implementation
         self.language_model = Qwen2Model._from_config(config.text_config)
         self.visual = ShowO2VisualPath(config)
         flow = config.flow_config
@@ -128,7 +131,7 @@ class ShowO2Model(ShowO2PreTrainedModel):
         starts = None
         if attention_mask is None and past == 0 and position_ids.shape[1] > 1:
             starts = position_ids == 0
-        blocks = self._blocks(input_ids, inputs_embeds, starts)
+        blocks = self.find_images(input_ids, inputs_embeds, starts)
         times = None
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
@@ -195,6 +198,27 @@ class ShowO2Model(ShowO2PreTrainedModel):
             return VisualFeatures(*map(torch.stack, lists))
         return VisualFeatures(*lists)
 
+    def find_images(
+        self,
+        input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None = None,
+        starts: torch.Tensor | None = None,
+    ) -> BlockLayout:
+        """Where images are in ids, or, without these, in embeddings; see [`~ShowO2Model.forward`].
+
+        Args:
+            input_ids: `(B, T)`.
+            inputs_embeds: `(B, T, hidden_size)`.
+            starts: `(B, T)` bool, where several rows stand one after the other.
+        """
+        if input_ids is not None:
+            is_image = (input_ids == self.config.image_token_id) | (input_ids == self.config.video_token_id)
+            return find_blocks(is_image, starts)
+        assert inputs_embeds is not None
+        table = self.get_input_embeddings().weight
+        own = table[[self.config.image_token_id, self.config.video_token_id]].to(inputs_embeds)  # (2, hidden_size)
+        return find_blocks((inputs_embeds[:, :, None] == own).all(-1).any(-1), starts)
+
     def embed_times(self, timesteps: Sequence[float] | torch.Tensor) -> torch.Tensor:
         """Times as vectors `(N, flow width)`."""
         device = self.time_embedding.linear_1.weight.device
@@ -246,6 +270,8 @@ class ShowO2Model(ShowO2PreTrainedModel):
             cache: holds what was before.
             blocks: where the images are.
         """
+        if isinstance(attention_mask, dict):  # as transformers prepares it for single tokens and a static cache
+            return attention_mask["full_attention"]
         numbers = None
         if blocks.rows:
             past = 0 if cache is None else int(cache.get_seq_length())
@@ -305,17 +331,6 @@ class ShowO2Model(ShowO2PreTrainedModel):
         if attention_mask is None or attention_mask.dim() != 2:
             return torch.arange(past, past + length, device=given.device).expand(given.shape[0], -1)
         return (attention_mask.long().cumsum(1) - 1).clamp(min=0)[:, -length:].to(given.device)
-
-    def _blocks(
-        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None, starts: torch.Tensor | None
-    ) -> BlockLayout:
-        if input_ids is not None:
-            is_image = (input_ids == self.config.image_token_id) | (input_ids == self.config.video_token_id)
-            return find_blocks(is_image, starts)
-        assert inputs_embeds is not None
-        table = self.get_input_embeddings().weight
-        own = table[[self.config.image_token_id, self.config.video_token_id]].to(inputs_embeds)  # (2, hidden_size)
-        return find_blocks((inputs_embeds[:, :, None] == own).all(-1).any(-1), starts)
 
     def _check_images(
         self, blocks: BlockLayout, image_latents: Sequence[torch.Tensor], timesteps: Sequence[float] | torch.Tensor

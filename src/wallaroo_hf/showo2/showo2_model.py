@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 from transformers.cache_utils import Cache
-from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import TransformersKwargs, can_return_tuple
@@ -17,7 +16,7 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 from .block_layout import BlockLayout
 from .flow_head import ShowO2FlowHead, TimeOfPositions, unpack_latents
 from .flow_losses import flow_loss, named_losses, text_losses, total_loss
-from .generation.showo2_doors import ShowO2DoorsMixin
+from .generation.showo2_mixin import ShowO2GenerationMixin
 from .image_codecs import make_codec
 from .omni_backbone import ShowO2Model, ShowO2PreTrainedModel
 from .showo2_configuration import ShowO2Config
@@ -49,7 +48,7 @@ class ShowO2Output(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-class ShowO2ForConditionalGeneration(ShowO2DoorsMixin, ShowO2PreTrainedModel, GenerationMixin):
+class ShowO2ForConditionalGeneration(ShowO2GenerationMixin, ShowO2PreTrainedModel):
     """Show-o2 (arXiv 2506.15564) with both heads and its image codec.
 
     Args:
@@ -169,11 +168,12 @@ class ShowO2ForConditionalGeneration(ShowO2DoorsMixin, ShowO2PreTrainedModel, Ge
         )
 
     @torch.no_grad()
-    def encode_pixels(self, pixel_values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Latents of pictures to be understood: the codec's means, so that answers repeat (the released script samples).
+    def encode_pixels(self, pixel_values: Sequence[torch.Tensor], sample: bool = False) -> list[torch.Tensor]:
+        """Latents of pictures to be understood: the codec's means, so that answers repeat.
 
         Args:
             pixel_values: pictures `(3, H, W)` in [-1, 1]; frames `(frames, 3, H, W)` of videos are encoded one by one.
+            sample: draw them from the codec's distribution, as the released scripts do.
 
         Returns:
             `(C, h, w)` and `(C, frames, h, w)`.
@@ -181,8 +181,9 @@ class ShowO2ForConditionalGeneration(ShowO2DoorsMixin, ShowO2PreTrainedModel, Ge
         latents = []
         for one in pixel_values:
             frames = one[None] if one.dim() == 3 else one
-            means = torch.cat([self.vae.encode_images(frame[None].to(self.device)).mean for frame in frames])
-            latents.append(means[0] if one.dim() == 3 else means.transpose(0, 1))
+            seen = [self.vae.encode_images(frame[None].to(self.device)) for frame in frames]
+            own = torch.cat([posterior.sample() if sample else posterior.mean for posterior in seen])
+            latents.append(own[0] if one.dim() == 3 else own.transpose(0, 1))
         return latents
 
     @torch.no_grad()

@@ -18,12 +18,27 @@ from ...families.contract import Follow, Step
 from .denoising import Denoiser, FlowSteps
 from .prompt_cache import PromptCache, read_prompt
 
-__all__ = ["FlowGroup", "FlowSession", "FlowSettings", "ShowO2DrawingOutput", "join_rows"]
+__all__ = [
+    "PROMPT_TENSORS",
+    "FlowGroup",
+    "FlowSession",
+    "FlowSettings",
+    "ShowO2DrawingOutput",
+    "check_size",
+    "join_rows",
+]
 
 DEFAULT_GUIDANCE_SCALE = 5.0
 DEFAULT_STEPS = 49  # the authors' "50" are points
 _PROMPT = ("input_ids", "attention_mask")
-_TENSORS = {*_PROMPT, "negative_input_ids", "negative_attention_mask", "image_size", "pixel_values", "image_latents"}
+PROMPT_TENSORS = {
+    *_PROMPT,
+    "negative_input_ids",
+    "negative_attention_mask",
+    "image_size",
+    "pixel_values",
+    "image_latents",
+}
 
 
 @dataclass(frozen=True)
@@ -134,6 +149,8 @@ class FlowGroup:
         settings: how.
         follow: called with each step of each image; False ends the group.
         noise: one `(C, h, w)` per image in the place of generators and sizes.
+        prompts: what was read already, in the place of ids and images: those of the rows, then, with guidance, the null
+            prompts.
 
     Raises:
         ValueError: for tensors that cannot be.
@@ -148,17 +165,22 @@ class FlowGroup:
         settings: FlowSettings,
         follow: Follow | None,
         noise: Sequence[torch.Tensor] | None = None,
+        prompts: PromptCache | None = None,
     ) -> None:
-        unknown = sorted(set(batch) - _TENSORS)
+        unknown = sorted(set(batch) - PROMPT_TENSORS)
         if unknown:
-            raise ValueError(f"`{unknown[0]}` is not what an image is drawn from; give {', '.join(sorted(_TENSORS))}.")
+            raise ValueError(
+                f"`{unknown[0]}` is not what an image is drawn from; give {', '.join(sorted(PROMPT_TENSORS))}."
+            )
         self.model, self.settings, self._follow = model, settings, follow
-        rows = len(batch["input_ids"])
+        rows = len(batch["input_ids" if prompts is None else "image_size"])
         self.count = rows * copies
         self.was_ended = False
-        self._check_prompt(batch["input_ids"])
+        if prompts is None:
+            self._check_prompt(batch["input_ids"])
         noise = self._noise(batch.get("image_size"), copies, generators, noise)
-        prompts = self._read(batch, rows)
+        if prompts is None:
+            prompts = self._read(batch, rows)
         by_size: dict[Any, list[int]] = defaultdict(list)
         for image, one in enumerate(noise):
             by_size[tuple(one.shape[-2:])].append(image)

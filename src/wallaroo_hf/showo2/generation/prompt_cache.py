@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
 from ..block_layout import BlockLayout
 from ..flow_head import TimeOfPositions
 
-__all__ = ["FrozenLayer", "PromptCache", "read_prompt"]
+__all__ = ["FrozenLayer", "PromptCache", "join_prompts", "read_flow", "read_prompt"]
 
 
 class FrozenLayer(DynamicLayer):
@@ -112,6 +113,40 @@ def read_prompt(
     hidden_states, blocks = outputs.last_hidden_state, outputs.blocks
     model.flow_head(hidden_states, _times(model, outputs, blocks), outputs.flow_mask, outputs.position_ids, cache=flow)
     return PromptCache(language, flow, attention_mask, hidden_states[:, -1:])
+
+
+@torch.no_grad()
+def read_flow(model: Any, hidden_states: torch.Tensor, input_ids: torch.Tensor, flow: Cache) -> None:
+    """Reads with the flow head what the language model has read before, of one row without padding.
+
+    Args:
+        model: a [`ShowO2ForConditionalGeneration`].
+        hidden_states: `(1, T, hidden_size)`, the language model's last.
+        input_ids: `(1, T)`, what they are of; images in them are clean.
+        flow: what the flow head has read; it is read on from in place.
+    """
+    past, backbone = flow.get_seq_length(), model.model
+    blocks = backbone.find_images(input_ids)
+    positions = torch.arange(past, past + input_ids.shape[1], device=hidden_states.device)[None]
+    mask = backbone.omni_mask(hidden_states, None, positions, flow, blocks)
+    times = TimeOfPositions(backbone.embed_times([1.0] * len(blocks.rows)), blocks.numbers.to(hidden_states.device))
+    model.flow_head(hidden_states, times, mask, positions, cache=flow)
+
+
+def join_prompts(prompts: Sequence[PromptCache]) -> PromptCache:
+    """Several prompts as one batch, left-padded, that is not kept on with."""
+    widest = max(one.attention_mask.shape[1] for one in prompts)
+    missing = [widest - one.attention_mask.shape[1] for one in prompts]
+    joined = []
+    for caches in ([one.language for one in prompts], [one.flow for one in prompts]):
+        layers = []
+        for each in zip(*(cache.layers for cache in caches), strict=True):
+            keys = [F.pad(layer.keys, (0, 0, more, 0)) for layer, more in zip(each, missing, strict=True)]
+            values = [F.pad(layer.values, (0, 0, more, 0)) for layer, more in zip(each, missing, strict=True)]
+            layers.append(FrozenLayer(torch.cat(keys), torch.cat(values)))
+        joined.append(Cache(layers=layers))
+    masks = [F.pad(one.attention_mask, (more, 0)) for one, more in zip(prompts, missing, strict=True)]
+    return PromptCache(*joined, torch.cat(masks), torch.cat([one.hidden_states for one in prompts]))
 
 
 def _times(model: Any, outputs: Any, blocks: BlockLayout) -> TimeOfPositions:

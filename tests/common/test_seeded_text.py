@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from helpers import generators
-from wallaroo_hf.generation.seeded_text import SeededChoice
+from wallaroo_hf.common.seeded_text import SeededChoice
 
 
 def test_choices_follow_the_filtered_distribution():

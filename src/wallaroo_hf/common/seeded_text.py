@@ -11,6 +11,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+__all__ = ["SeededChoice"]
+
 
 class SeededChoice(LogitsProcessor):
     """Chooses the next token of each row itself and leaves `generate` no other.

@@ -72,9 +72,6 @@ class ShowO2Model(ShowO2PreTrainedModel):
 
     def __init__(self, config: ShowO2Config) -> None:
         super().__init__(config)
-        for part in (config.vision_config, config.flow_config):
-            if part._attn_implementation is None:  # their layers are no models, which would choose for themselves
-                part._attn_implementation = self.config._attn_implementation
         self.language_model = Qwen2Model._from_config(config.text_config)
         self.visual = ShowO2VisualPath(config)
         flow = config.flow_config
@@ -271,7 +268,7 @@ class ShowO2Model(ShowO2PreTrainedModel):
             blocks: where the images are.
         """
         if isinstance(attention_mask, dict):  # as transformers prepares it for single tokens and a static cache
-            return attention_mask["full_attention"]
+            return attention_mask["full_attention"], None
         numbers = None
         if blocks.rows:
             past = 0 if cache is None else int(cache.get_seq_length())

@@ -128,7 +128,7 @@ def read_flow(model: Any, hidden_states: torch.Tensor, input_ids: torch.Tensor, 
     past, backbone = flow.get_seq_length(), model.model
     blocks = backbone.find_images(input_ids)
     positions = torch.arange(past, past + input_ids.shape[1], device=hidden_states.device)[None]
-    mask = backbone.omni_mask(hidden_states, None, positions, flow, blocks)
+    mask = backbone.omni_masks(hidden_states, None, positions, flow, blocks)[1]
     times = TimeOfPositions(backbone.embed_times([1.0] * len(blocks.rows)), blocks.numbers.to(hidden_states.device))
     model.flow_head(hidden_states, times, mask, positions, cache=flow)
 

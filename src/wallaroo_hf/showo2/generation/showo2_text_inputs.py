@@ -142,10 +142,5 @@ class ShowO2TextInputsMixin(GenerationMixin):
                 numbers[places[:, 0], places[:, 1]] = -1
         given = ids if embeds is None else embeds
         like = torch.empty(*given.shape[:2], 0, dtype=self.dtype, device=given.device)
-        return self.model.omni_mask(
-            like,
-            prepared["attention_mask"],
-            prepared["position_ids"],
-            prepared.get("cache"),
-            blocks._replace(numbers=numbers),
-        )
+        shifted, cache = blocks._replace(numbers=numbers), prepared.get("cache")
+        return self.model.omni_masks(like, prepared["attention_mask"], prepared["position_ids"], cache, shifted)[0]

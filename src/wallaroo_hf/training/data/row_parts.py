@@ -20,12 +20,25 @@ class RowParts:
         messages: with every content as a list of parts.
         shown, drawn: pictures, in order; of those that were encoded ahead, what they became.
         latents: of the shown ones, where they were encoded ahead (`source_latents`).
+        posteriors: of all pictures, in order, where they were encoded ahead (`image_latents`); then none was opened.
     """
 
     messages: list[dict[str, Any]]
     shown: list[Any]
     drawn: list[Any]
     latents: list[Any] | None
+    posteriors: list[Any] | None = None
+
+    @property
+    def roles(self) -> list[str]:
+        """Whose turn each picture is in, in order."""
+        return [turn["role"] for turn in self.messages for part in turn["content"] if part["type"] == "image"]
+
+    @property
+    def pictures(self) -> list[Any]:
+        """All of them, in order."""
+        shown, drawn = iter(self.shown), iter(self.drawn)
+        return [next(drawn if role == "assistant" else shown) for role in self.roles]
 
 
 class Numbered(torch.utils.data.Dataset):
@@ -55,7 +68,9 @@ def take_apart(row: Mapping[str, Any]) -> RowParts:
     if not messages:
         raise ValueError("it has no `messages`; see docs/data.md for the form of a row.")
     refuse_media(row)
-    images = [None if image is None else open_picture(image) for image in row.get("images") or []]
+    ahead = row.get("image_latents")
+    posteriors = None if ahead is None or len(ahead) == 0 else list(ahead)
+    images = posteriors or [None if image is None else open_picture(image) for image in row.get("images") or []]
     encoded = list(row.get("image_tokens") or [])
     chat: list[dict[str, Any]] = []
     shown: list[Any] = []
@@ -79,7 +94,8 @@ def take_apart(row: Mapping[str, Any]) -> RowParts:
     if (images and used != len(images)) or any(image is None for image in shown + drawn):
         raise ValueError(f"its messages show {used} images, but it brings {len(images)}; they must match in number.")
     latents = row.get("source_latents")
-    return RowParts(chat, shown, drawn, None if latents is None or len(latents) == 0 else list(latents))
+    sources = None if latents is None or len(latents) == 0 else list(latents)
+    return RowParts(chat, shown, drawn, sources, posteriors)
 
 
 def _plain(content: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -49,6 +49,8 @@ class Family:
         recognises: what lists the beginnings of keys in released files that are its own.
         recipes: settings of published scores, by benchmark.
         built_in: a folder of the package, if a checkpoint of it ships.
+        scenes: `recipe(tiny) -> Recipe` of a small model that is trained on the scenes from nothing, see
+            [`wallaroo_hf.training.scenes.scene_builder`].
         export_language_model: what gives its language model to a family that needs one.
     """
 
@@ -70,6 +72,7 @@ class Family:
     recognises: str | None = None
     recipes: str | None = None
     built_in: str | None = None
+    scenes: str | None = None
     export_language_model: str | None = None
 
     def resolve(self, attribute: str) -> Any:
@@ -125,6 +128,7 @@ _WALLAROO = Family(
     recognises=f"{_ROOT}.conversion.key_map:CHECKPOINT_PREFIXES",
     recipes=f"{_ROOT}.layout.published_recipes:RECIPES",
     built_in="built_in",
+    scenes=f"{_ROOT}.training.scenes.scenes_recipe:scene_recipe",
     export_language_model=f"{_ROOT}.conversion:export_qwen",
 )
 _families: dict[str, Family] = {_WALLAROO.model_type: _WALLAROO}

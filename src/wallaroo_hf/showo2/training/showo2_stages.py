@@ -1,4 +1,4 @@
-"""The recipe of Show-o2 (paper section 4; the authors' configurations of the 1.5B): what each stage trains, and how fast."""
+"""The recipe of Show-o2 (paper section 4; the authors' configurations of the 1.5B): what each stage trains, how fast."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from ...families.training_stages import TrainingStage, find_stage
 from ...training.data.training_rows import TASKS
 
-__all__ = ["PARTS", "STAGES", "UNDERSTANDING_LAYOUTS", "ShowO2Stage", "showo2_stage"]
+__all__ = ["PARTS", "PRE_DISTILLATION", "STAGES", "ShowO2Stage", "showo2_stage"]
 
 # Beginnings of parameter names, without `model.`; and words for several.
 _SEMANTIC = ("visual.semantic_patch.", "visual.position_embedding.", "visual.semantic_layers.")
@@ -22,10 +22,14 @@ PARTS: dict[str, tuple[str, ...]] = {
 }
 # Released code: the time embedding is in none of the optimizer's groups of stage 2, so it stays.
 _SECOND = tuple(part for part in PARTS["all"] if part != "time_embedding.")
-_VISUAL_RATE = {part: 2e-6 for part in (*_SEMANTIC, "visual.projector_patch.")}
+_VISUAL_RATE = dict.fromkeys((*_SEMANTIC, "visual.projector_patch."), 2e-06)
 
-UNDERSTANDING_LAYOUTS = ("caption", "plain", "image", "chat")
-FITS = ("crop", "pad")
+_CHOICES = {
+    "understanding": ("caption", "plain", "image", "chat"),
+    "interleaved": ("chat", "story"),
+    "fit": ("crop", "pad"),
+}
+PRE_DISTILLATION = "pre-distillation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +48,13 @@ class ShowO2Stage(TrainingStage):
         caption_dropout: share of drawing rows without their words, for guidance.
         understanding: how rows about pictures are laid out: "caption" (the picture, then the answer; all of it is learned,
             and the question left out), "image" (the same, only the answer is learned), "plain" (picture, questions and
-            answers without turns), or "chat". Rows of no picture, of several, and captions of several answers are chats in any
-            case.
+            answers without turns), or "chat". Rows of no picture, of several, and captions of several answers are chats
+            in any case.
+        interleaved: how interleaved rows are laid out: "chat", or "story" (texts and pictures without turns, as released).
         fit: how pictures that are looked at are brought to the size: "crop", or "pad" with black.
         clean_rate: share of interleaved rows whose first pictures, one to all but the last, are clean.
         image_sizes: `(height, width)` in pixels that drawn pictures are brought to; None = the checkpoint's.
-        teacher: folder or Hub id of a SigLIP, whose features the semantic layers learn instead of text and flow; None = not.
+        teacher: folder or Hub id of a SigLIP, whose features the semantic layers learn instead of text and flow.
         noise_rate: share of pictures that are noisy before they are compared with the teacher's features of the clean ones.
     """
 
@@ -67,6 +72,7 @@ class ShowO2Stage(TrainingStage):
     text_weight: float = 1.0
     caption_dropout: float = 0.1
     understanding: str = "chat"
+    interleaved: str = "chat"
     fit: str = "pad"
     clean_rate: float = 0.0
     image_sizes: tuple[tuple[int, int], ...] | None = None
@@ -85,7 +91,7 @@ class ShowO2Stage(TrainingStage):
     def __post_init__(self) -> None:
         object.__setattr__(self, "trains", _prefixes("trains", self.trains))
         object.__setattr__(self, "learning_rates", _rates(self.learning_rates))
-        for name, choices in (("understanding", UNDERSTANDING_LAYOUTS), ("fit", FITS)):
+        for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(
                     f"Stage setting `{name}` is {getattr(self, name)!r}, but must be one of {', '.join(choices)}."
@@ -95,6 +101,15 @@ class ShowO2Stage(TrainingStage):
                 raise ValueError(f"Stage setting `{name}` is {getattr(self, name)!r}, but must be in [0, 1].")
         if not self.text_weight >= 0:
             raise ValueError(f"Stage setting `text_weight` is {self.text_weight!r}, but must be at least 0.")
+        if (self.teacher is None) == (self.name == PRE_DISTILLATION):
+            raise ValueError(
+                f"Stage setting `teacher` is {self.teacher!r}, but stage {self.name} "
+                + (
+                    "needs the folder or Hub id of a SigLIP."
+                    if self.teacher is None
+                    else "has no teacher; leave it out."
+                )
+            )
         self.check()
 
     def is_trained(self, parameter_name: str) -> bool:
@@ -170,8 +185,8 @@ def _prefixes(setting: str, given: Any) -> tuple[str, ...]:
             prefixes |= dict.fromkeys(PARTS[item])
         elif "." not in prefix or not prefix.partition(".")[0]:
             raise ValueError(
-                f"Stage setting `{setting}` is {given!r}, but must name beginnings of parameter names with their dots, such "
-                f"as flow_head., or words of {', '.join(PARTS)}."
+                f"Stage setting `{setting}` is {given!r}, but must name beginnings of parameter names with their dots, "
+                f"such as flow_head., or words of {', '.join(PARTS)}."
             )
         elif prefix.startswith(ALWAYS_FROZEN):
             raise ValueError(f"Stage setting `{setting}` is {given!r}, but the image codec is frozen in every stage.")
@@ -200,7 +215,7 @@ def _rates(given: Any) -> dict[str, float]:
 def pre_distillation() -> ShowO2Stage:
     """The semantic layers learn to see in latents what a SigLIP sees in pixels; `teacher` names it."""
     return ShowO2Stage(
-        name="pre-distillation",
+        name=PRE_DISTILLATION,
         follows=(),
         trains=PARTS["semantic_parts"],
         learning_rate=2e-5,
@@ -218,7 +233,7 @@ def stage_1a() -> ShowO2Stage:
     """The flow head and what joins it learn to draw; language model and semantic layers are frozen."""
     return ShowO2Stage(
         name="1a",
-        follows=("pre-distillation",),
+        follows=(PRE_DISTILLATION,),
         trains=PARTS["flow_parts"],
         learning_rate=1e-4,
         warmup_steps=2000,
@@ -286,6 +301,7 @@ def interleaved() -> ShowO2Stage:
         global_batch_size=64,
         task_ratio={"generation": 1, "understanding": 1, "interleaved": 2},
         max_length=4352,
+        interleaved="story",
         clean_rate=0.7,
     )
 

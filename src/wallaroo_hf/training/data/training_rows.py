@@ -10,7 +10,7 @@ A row is a plain dict; entries that are absent or None mean the same.
   messages; "interleaved" agrees with all: the row is then laid out as auto mode lays out a chat.
 - pre-encoded rows: `image_tokens`, one int array `(rows, cols)` per drawn picture, and `source_latents`, one float array
   `(rows, cols, embed_dim)` per image to edit; or, of families whose pictures are latents, `image_latents`, one float array
-  `(2 * channels, h, w)` per picture: means, then log variances.
+  `(values, rows, cols)` per picture, with a column for each token.
 """
 
 import re
@@ -309,8 +309,10 @@ def _check_encoding(row: Mapping[str, Any], task: str, roles: list[str], size_mu
                 f"`{key}` holds {shapes}, but {count} array(s) of {ndim} axes belong there.", "wrong_encoding"
             )
         # latents are finer than tokens, and pictures that are looked at have sizes of their own
-        if key != "image_latents" and row.get("height") and any(
-            (row["height"], row["width"]) != tuple(n * size_multiple for n in s[:2]) for s in shapes
+        if (
+            key != "image_latents"
+            and row.get("height")
+            and any((row["height"], row["width"]) != tuple(n * size_multiple for n in s[:2]) for s in shapes)
         ):
             raise RowError(f"`{key}` holds {shapes}, which is not its height and width.", "wrong_encoding")
     for index, (role, picture) in enumerate(zip(roles, row.get("images") or [])):

@@ -29,7 +29,7 @@ ALLOWED = {
     "modeling": {"files", "families", "common", "layout", "generation"},
     "conversion": _CORE - {"generation"},
     # a sibling of Wallaroo's rooms: it shares what is below them, and training's contract of rows
-    "showo2": {"files", "families", "common", "pictures", "conversion", "training"},
+    "showo2": {"files", "families", "common", "pictures", "conversion", "scenes", "training"},
     "pipelines": _CORE,
     "conversation": {"families"},
     "training": {*_CORE, "_version", "scenes"},

@@ -131,7 +131,22 @@ _WALLAROO = Family(
     scenes=f"{_ROOT}.training.scenes.scenes_recipe:scene_recipe",
     export_language_model=f"{_ROOT}.conversion:export_qwen",
 )
-_families: dict[str, Family] = {_WALLAROO.model_type: _WALLAROO}
+_SHOWO2 = Family(
+    model_type="showo2",
+    title="Show-o2",
+    paper="https://arxiv.org/abs/2506.15564",
+    config=f"{_ROOT}.showo2.showo2_configuration:ShowO2Config",
+    model=f"{_ROOT}.showo2.showo2_model:ShowO2ForConditionalGeneration",
+    processor=f"{_ROOT}.showo2.processing.showo2_processor:ShowO2Processor",
+    image_processor=f"{_ROOT}.showo2.processing.showo2_image_processor:ShowO2ImageProcessor",
+    abilities=f"{_ROOT}.showo2.showo2_abilities:showo2_abilities",
+    description=f"{_ROOT}.showo2.showo2_abilities:describe_showo2",
+    backbone=f"{_ROOT}.showo2.omni_backbone:ShowO2Model",
+    kit=f"{_ROOT}.showo2.training.showo2_kit:KIT",
+    recipes=f"{_ROOT}.showo2.showo2_recipes:RECIPES",
+    scenes=f"{_ROOT}.showo2.training.showo2_scenes:scene_recipe",
+)
+_families: dict[str, Family] = {family.model_type: family for family in (_WALLAROO, _SHOWO2)}
 FAMILIES: Mapping[str, Family] = MappingProxyType(_families)
 
 

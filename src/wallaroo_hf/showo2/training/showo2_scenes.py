@@ -30,10 +30,10 @@ _STEPS: dict[str, dict[str, Any]] = {
     "2c": {"learning_rate": 1.5e-3, "warmup_steps": 0, "lr_scheduler_type": "linear", "text_weight": 1.0},
 }
 _RATIOS: dict[str, dict[str, float]] = {
-    "0": {"generation": 2, "understanding": 1},
+    "0": {"generation": 3, "understanding": 1},
     "1a": {"generation": 3, "understanding": 1},
-    "2b": {"generation": 2, "understanding": 1},
-    "2c": {"generation": 2, "understanding": 1},
+    "2b": {"generation": 3, "understanding": 1},
+    "2c": {"generation": 3, "understanding": 1},
 }
 # By step: where drawn pictures come from, and how often from each.
 _DRAWN: dict[str, dict[str, float]] = {
@@ -98,10 +98,10 @@ class ShowO2SceneRecipe:
     num_flow_layers: int = 3
     semantic_width: int = 96
     num_semantic_layers: int = 2
-    global_batch_size: int = 24
-    per_device_batch_size: int = 12
+    global_batch_size: int = 32
+    per_device_batch_size: int = 8
     steps: Mapping[str, int] = dataclasses.field(
-        default_factory=lambda: {"0": 5000, "1a": 2500, "2b": 5000, "2c": 5000}
+        default_factory=lambda: {"0": 4000, "1a": 2000, "2b": 3500, "2c": 3000}
     )
     previewed: int = 5
     looks: int = 4

@@ -138,6 +138,10 @@ class ToyKit:
         """Rows."""
         return batch["learns"].sum()[None]
 
+    def denominators(self, counts: torch.Tensor, config: Any) -> torch.Tensor:
+        """Its one part has one mean."""
+        return counts
+
     def collator(self, processor: Any, stage: ToyStage, **options: Any) -> ToyCollator:
         """See [`ToyCollator`]."""
         return ToyCollator(processor, stage.max_length, **options)

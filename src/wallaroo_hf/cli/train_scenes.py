@@ -19,6 +19,9 @@ def train_scenes(
             "--output", "-o", help="Folder of the run; the result is in its `checkpoint`.", show_default=False
         ),
     ],
+    family: Annotated[
+        str, typer.Option(help="Family of the model: wallaroo, or another that has a recipe for the scenes.")
+    ] = "wallaroo",
     minutes: Annotated[
         float | None,
         typer.Option(min=0, help="Stop, saved, after so long; the same command goes on.", show_default=False),
@@ -32,24 +35,27 @@ def train_scenes(
     ] = False,
     device: Annotated[str | None, ON_CPU_OR] = None,
 ) -> None:
-    """Train the built-in checkpoint from nothing: image tokenizer, backbone, and the paper's stages on the scenes.
+    """Train a built-in checkpoint from nothing: image codec, backbone, and the paper's stages on the scenes.
 
-    Takes about four hours on one CPU core. Each part has a folder with losses and pictures; run.json has all numbers.
+    Takes hours on one CPU core. Each part has a folder with losses and pictures; run.json has all numbers.
     The same command goes on after a stop.
     """
     require_folder(output)
     from .. import _registration  # noqa: F401  the command line postpones it
-    from ..training.scenes.scenes_recipe import SceneRecipe, tiny_recipe
+    from ..families.registry import FAMILIES
     from ..training.scenes.scenes_run import OutOfTime, SceneRun
     from .progress import TrainingProgress
 
+    with_recipes = [name for name, one in FAMILIES.items() if one.scenes is not None]
+    if family not in with_recipes:
+        raise ValueError(f"--family is '{family}', but must be one of {', '.join(with_recipes)}.")
     quiet()
     progress = TrainingProgress(None)
     try:
         with only_run(output), progress:
             run = SceneRun(
                 output,
-                tiny_recipe() if tiny else SceneRecipe(),
+                FAMILIES[family].resolve("scenes")(tiny),
                 minutes,
                 report=lambda line: typer.echo(line, err=True),
                 callbacks=[progress],

@@ -49,6 +49,8 @@ class Family:
         recognises: what lists the beginnings of keys in released files that are its own.
         recipes: settings of published scores, by benchmark.
         built_in: a folder of the package, if a checkpoint of it ships.
+        scenes: `recipe(tiny) -> Recipe` of a small model that is trained on the scenes from nothing, see
+            [`wallaroo_hf.training.scenes.scene_builder`].
         export_language_model: what gives its language model to a family that needs one.
     """
 
@@ -70,6 +72,7 @@ class Family:
     recognises: str | None = None
     recipes: str | None = None
     built_in: str | None = None
+    scenes: str | None = None
     export_language_model: str | None = None
 
     def resolve(self, attribute: str) -> Any:
@@ -125,9 +128,25 @@ _WALLAROO = Family(
     recognises=f"{_ROOT}.conversion.key_map:CHECKPOINT_PREFIXES",
     recipes=f"{_ROOT}.layout.published_recipes:RECIPES",
     built_in="built_in",
+    scenes=f"{_ROOT}.training.scenes.scenes_recipe:scene_recipe",
     export_language_model=f"{_ROOT}.conversion:export_qwen",
 )
-_families: dict[str, Family] = {_WALLAROO.model_type: _WALLAROO}
+_SHOWO2 = Family(
+    model_type="showo2",
+    title="Show-o2",
+    paper="https://arxiv.org/abs/2506.15564",
+    config=f"{_ROOT}.showo2.showo2_configuration:ShowO2Config",
+    model=f"{_ROOT}.showo2.showo2_model:ShowO2ForConditionalGeneration",
+    processor=f"{_ROOT}.showo2.processing.showo2_processor:ShowO2Processor",
+    image_processor=f"{_ROOT}.showo2.processing.showo2_image_processor:ShowO2ImageProcessor",
+    abilities=f"{_ROOT}.showo2.showo2_abilities:showo2_abilities",
+    description=f"{_ROOT}.showo2.showo2_abilities:describe_showo2",
+    backbone=f"{_ROOT}.showo2.omni_backbone:ShowO2Model",
+    kit=f"{_ROOT}.showo2.training.showo2_kit:KIT",
+    recipes=f"{_ROOT}.showo2.showo2_recipes:RECIPES",
+    scenes=f"{_ROOT}.showo2.training.showo2_scenes:scene_recipe",
+)
+_families: dict[str, Family] = {family.model_type: family for family in (_WALLAROO, _SHOWO2)}
 FAMILIES: Mapping[str, Family] = MappingProxyType(_families)
 
 

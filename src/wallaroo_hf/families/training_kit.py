@@ -132,13 +132,18 @@ class TrainingKit(Protocol):
     def total_loss(
         self, losses: Mapping[str, torch.Tensor], weights: Mapping[str, float] | None, config: Any
     ) -> torch.Tensor:
-        """The sum of the parts that are there, weighted by task."""
+        """The sum of the parts that are there, weighted by task; each was divided by its denominator."""
 
     def guesses(self, config: Any) -> int | None:
         """Among how many codes a picture is guessed; None for a family without any."""
 
     def count(self, batch: Mapping[str, Any], config: Any) -> torch.Tensor:
         """How many labels each part of the loss has in a batch: what its mean is over, in the order of `loss_names`."""
+
+    def denominators(self, counts: torch.Tensor, config: Any) -> torch.Tensor:
+        """What the sum of each part is divided by in the loss, from the labels of all parts: a part's own labels where its
+        mean stands in the loss; the labels of several where one mean is over all of them.
+        """
 
     def collator(self, processor: Any, stage: TrainingStage, **options: Any) -> Any:
         """Rows to batches; `options` are `seed` and `on_error`. It has `measure(row)`, the row's length in tokens."""

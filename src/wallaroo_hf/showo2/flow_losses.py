@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch.nn import functional as F
 
-__all__ = ["FLOW_LOSS", "LOSS_NAMES", "TEXT_LOSSES", "flow_loss", "named_losses", "text_losses", "total_loss"]
+__all__ = [
+    *("FLOW_LOSS", "LOSS_NAMES", "SEMANTIC_LOSS", "TEXT_LOSSES"),
+    *("flow_loss", "named_losses", "semantic_loss", "text_losses", "total_loss"),
+]
 
 TEXT_LOSSES = ("understanding_text", "generation_text")
 FLOW_LOSS = "generation_image"
 LOSS_NAMES = (*TEXT_LOSSES, FLOW_LOSS)
+SEMANTIC_LOSS = "semantic"  # of pre-distillation, which has no other
+_LEAST_COSINE = 0.05
 
 
 def text_losses(
@@ -82,3 +88,30 @@ def total_loss(
 def named_losses(text: Mapping[str, torch.Tensor], flow: torch.Tensor | None) -> dict[str, torch.Tensor]:
     """The parts that are there, by name, in the order of [`LOSS_NAMES`]."""
     return {**text, **({} if flow is None else {FLOW_LOSS: flow})}
+
+
+def semantic_loss(features: Sequence[torch.Tensor], targets: Sequence[torch.Tensor | None]) -> torch.Tensor:
+    """`-log cos` between features and those of a teacher, the mean over all tokens of images that have any, in float32.
+
+    Below a cosine of 0.05 the logarithm goes on as its tangent, so that features that point elsewhere learn too.
+
+    Args:
+        features, targets: `(N, width)` of each image; None = this image is not learned.
+
+    Raises:
+        ValueError: for targets of another size.
+    """
+    found = []
+    for number, (own, target) in enumerate(zip(features, targets, strict=True)):
+        if target is None:
+            continue
+        if own.shape != target.shape:
+            raise ValueError(
+                f"Image {number} has features of {tuple(own.shape)}, but those of the teacher are {tuple(target.shape)}."
+            )
+        found.append(F.cosine_similarity(own.float(), target.to(own.device).float(), dim=-1))
+    if not found:
+        return sum((own.float().sum() for own in features), torch.tensor(0.0)) * 0.0
+    cosine = torch.cat(found)
+    tangent = (_LEAST_COSINE - cosine) / _LEAST_COSINE - math.log(_LEAST_COSINE)
+    return torch.where(cosine > _LEAST_COSINE, -cosine.clamp(min=_LEAST_COSINE).log(), tangent).mean()

@@ -15,7 +15,7 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .block_layout import BlockLayout
 from .flow_head import ShowO2FlowHead, TimeOfPositions, unpack_latents
-from .flow_losses import flow_loss, named_losses, text_losses, total_loss
+from .flow_losses import SEMANTIC_LOSS, flow_loss, named_losses, semantic_loss, text_losses, total_loss
 from .generation.showo2_mixin import ShowO2GenerationMixin
 from .image_codecs import make_codec
 from .omni_backbone import ShowO2Model, ShowO2PreTrainedModel
@@ -79,6 +79,7 @@ class ShowO2ForConditionalGeneration(ShowO2GenerationMixin, ShowO2PreTrainedMode
         timesteps: Sequence[float] | torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         velocity_targets: Sequence[torch.Tensor | None] | None = None,
+        semantic_targets: Sequence[torch.Tensor | None] | None = None,
         pixel_values: Sequence[torch.Tensor] | None = None,
         text_weight: float | None = None,
         use_cache: bool | None = None,
@@ -95,6 +96,8 @@ class ShowO2ForConditionalGeneration(ShowO2GenerationMixin, ShowO2PreTrainedMode
                 [`ShowO2Model.forward`]; `image_latents` are `x_t = t · x_1 + (1 - t) · noise`.
             labels: `(B, T)`, unshifted (the label at p is predicted at p - 1), -100 = ignored.
             velocity_targets: `x_1 - noise`, one per image, None = that image is not learned.
+            semantic_targets: what a teacher sees in the images, one `(N, width)` each, None = that image is not learned.
+                The semantic features are compared with them; nothing else is computed or learned then.
             pixel_values: in the place of `image_latents`: pictures `(3, H, W)` in [-1, 1] and videos `(frames, 3, H, W)`,
                 whose latents are the codec's means.
             text_weight: of the text in the loss; None = the configuration's.
@@ -118,6 +121,10 @@ class ShowO2ForConditionalGeneration(ShowO2GenerationMixin, ShowO2PreTrainedMode
             if image_latents is not None:
                 raise ValueError("Both `pixel_values` and `image_latents` were given; give one of them.")
             image_latents = self.encode_pixels(pixel_values)
+        if semantic_targets is not None:
+            seen = self.model.visual_features(list(image_latents or ())).semantic
+            loss = semantic_loss(list(seen), semantic_targets)
+            return ShowO2Output(loss=loss, losses={SEMANTIC_LOSS: loss})
         if labels is not None and use_cache is None:
             use_cache = False  # nothing continues a training row
         outputs = self.model(

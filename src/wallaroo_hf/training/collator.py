@@ -1,8 +1,6 @@
 """Rows to batches, through the processor: the layouts, sizes and random choices of the released training code."""
 
-import dataclasses
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,27 +11,16 @@ from ..layout.prompt_texts import prompt_language
 from ..processing.processor import WallarooProcessor
 from ..processing.refused_words import refuse_special_tokens, refused_tokens
 from ..processing.token_rows import pad
-from .data.training_rows import ORDINAL, RowError, one_line, refuse_media, row_ordinal
-from .pictures import open_picture
+from .data.row_parts import Numbered, RowParts, only_draws
+from .row_collator import RowCollator
 from .stages import Stage
 
-__all__ = ["WallarooDataCollator"]
+__all__ = ["Numbered", "WallarooDataCollator"]
 
-logger = logging.getLogger(__name__)
 RAGGED = ("source_pixel_values", "source_latents", "source_mask", "target_pixel_values", "target_image_tokens")
 
 
-@dataclasses.dataclass
-class _Parts:
-    """A row taken apart: its chat, the images that are shown and those that the assistant draws."""
-
-    messages: list[dict[str, Any]]
-    shown: list[Any]
-    drawn: list[Any]
-    latents: list[Any] | None
-
-
-class WallarooDataCollator:
+class WallarooDataCollator(RowCollator):
     """Turns rows (docs/data.md) into a batch for `WallarooForConditionalGeneration.forward`.
 
     Understanding rows are chats; a row whose last answer is one image draws it (or edits the image in the user's turn);
@@ -74,18 +61,12 @@ class WallarooDataCollator:
         on_error: str = "raise",
         seed: int = 0,
     ) -> None:
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"`on_error` is {on_error!r}, but must be 'raise' or 'skip'.")
-        self.processor = processor
-        self.max_length = max_length
+        super().__init__(processor, max_length=max_length, on_error=on_error, seed=seed)
         self.unconditional_rate = unconditional_rate
         self.source_mask_rate = source_mask_rate
         self.pixel_limits = None if pixel_limits is None else dict(pixel_limits)
         self.random_templates = random_templates
         self.pad_to_multiple_of = pad_to_multiple_of
-        self.on_error = on_error
-        self.seed = seed
-        self.skipped = 0
 
     @classmethod
     def for_stage(cls, processor: WallarooProcessor, stage: Stage, **kwargs: Any) -> "WallarooDataCollator":
@@ -98,72 +79,15 @@ class WallarooDataCollator:
         }
         return cls(processor, **{**settings, **kwargs})
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """A batch: `input_ids`, `attention_mask`, `mm_token_type_ids`, `labels` `(B, T)`, padded right, the tensors of
-        the images, `row_names` (list of str), and `skipped_rows` (int) where rows were left out, here or by the mixture
-        that the rows are from (their `skipped`).
-
-        Raises:
-            RowError: for a broken or over-long row, unless they are skipped.
-        """
-        encoded, names, skipped = [], [], 0
-        for row in rows:
-            skipped += len(row.get("skipped") or ())
-            try:
-                encoded.append(self.encode(row))
-                names.append(row_name(row))
-            except RowError as error:
-                if self.on_error == "raise":
-                    raise
-                self.skipped += 1
-                skipped += 1
-                logger.warning("Row skipped (%d so far): %s", self.skipped, error)
-        if not encoded:  # the step goes on without these rows
-            end = self.processor.tokenizer.pad_token_id
-            encoded, names = [{"input_ids": [end, end], "labels": [-100, -100]}], [""]
-        # workers have collators of their own, so the number goes with the batch
-        return self._batch(encoded) | {"row_names": names} | ({"skipped_rows": skipped} if skipped else {})
-
-    def measure(self, row: Mapping[str, Any]) -> int:
-        """Length of a row in tokens, with the longest template of its language (without regard to `max_length`).
-
-        Raises:
-            RowError: for a broken row.
-        """
-        return len(self._encode(row, None)["input_ids"])
-
-    def encode(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """One row, unpadded: ids and labels as lists, images as arrays.
-
-        Raises:
-            RowError: for a broken or over-long row.
-        """
-        ordinal = row_ordinal(row)
-        seed = int(torch.randint(2**62, ())) if ordinal is None else ordinal
-        encoded = self._encode(row, np.random.default_rng([self.seed, seed]))
-        length = len(encoded["input_ids"])
-        if self.max_length is not None and length > self.max_length:
-            raise RowError(
-                f"Row {row_name(row)} has {length} tokens, but `max_length` is {self.max_length}; raise it, or take "
-                "smaller images or shorter texts (rows are never cut, it would cut images in two).",
-                "too_long",
-            )
-        return encoded
-
     # ------------------------------------------------------------------------------------------------------- one row
 
-    def _encode(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> dict[str, Any]:
-        """One row; without `rng` as it is longest."""
-        try:
-            parts = _take_apart(row)
-            if not parts.drawn and row.get("task") != "interleaved":
-                return self._answer(parts)
-            if _only_draws(parts) and row.get("task") != "interleaved":
-                return self._drawing(row, parts, rng)
-            return self._interleaved(row, parts, rng)
-        except (ValueError, TypeError, KeyError, OSError) as error:
-            reason = error.reason if isinstance(error, RowError) else "unusable_row"
-            raise RowError(f"Row {row_name(row)} cannot be trained on: {error}", reason) from error
+    def _lay_out(self, row: Mapping[str, Any], parts: RowParts, rng: np.random.Generator | None) -> dict[str, Any]:
+        """One row; without `rng` as it is longest, with the longest template of its language."""
+        if not parts.drawn and row.get("task") != "interleaved":
+            return self._answer(parts)
+        if only_draws(parts) and row.get("task") != "interleaved":
+            return self._drawing(row, parts, rng)
+        return self._interleaved(row, parts, rng)
 
     def _process(self, **kwargs: Any) -> dict[str, Any]:
         if self.pixel_limits is not None:
@@ -172,10 +96,10 @@ class WallarooDataCollator:
         encoded = {name: data[name] for name in data if name in ("pixel_values", "image_grid_thw", *RAGGED)}
         return encoded | {"input_ids": data["input_ids"][0], "labels": data["labels"][0]}
 
-    def _answer(self, parts: _Parts) -> dict[str, Any]:
+    def _answer(self, parts: RowParts) -> dict[str, Any]:
         return self._process(text=[self._render(parts.messages)], images=parts.shown or None, generation_mode="text")
 
-    def _drawing(self, row: Mapping[str, Any], parts: _Parts, rng: np.random.Generator | None) -> dict[str, Any]:
+    def _drawing(self, row: Mapping[str, Any], parts: RowParts, rng: np.random.Generator | None) -> dict[str, Any]:
         request = parts.messages[-2]
         prompt = "".join(item["text"] for item in request["content"] if item["type"] == "text").strip()
         # here already: the processor would take some for a rendered chat
@@ -204,7 +128,7 @@ class WallarooDataCollator:
         )
         return self._with_latents(encoded, latents, rng)
 
-    def _interleaved(self, row: Mapping[str, Any], parts: _Parts, rng: np.random.Generator | None) -> dict[str, Any]:
+    def _interleaved(self, row: Mapping[str, Any], parts: RowParts, rng: np.random.Generator | None) -> dict[str, Any]:
         encoded = self._process(
             text=[self._render(parts.messages)],
             images=parts.shown or None,
@@ -269,84 +193,3 @@ class WallarooDataCollator:
             if any(item is not None for item in items):
                 batch[name] = [None if item is None else torch.from_numpy(np.asarray(item)) for item in items]
         return batch
-
-
-class Numbered(torch.utils.data.Dataset):
-    """A map-style data set whose rows also say their number (`ordinal`), which fixes the collator's random choices."""
-
-    def __init__(self, rows: Any) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self.rows[index], ORDINAL: index}
-
-
-def row_name(row: Mapping[str, Any]) -> str:
-    """What a row is called in messages: its `name`, else its number, else its first words."""
-    for known in (row.get("name"), row_ordinal(row)):
-        if known is not None:
-            return one_line(known)
-    return repr(str(row.get("messages"))[:60])
-
-
-def _take_apart(row: Mapping[str, Any]) -> _Parts:
-    """The chat with every content as a list, and its images by who shows them."""
-    messages = row.get("messages")
-    if not messages:
-        raise ValueError("it has no `messages`; see docs/data.md for the form of a row.")
-    refuse_media(row)
-    images = [None if image is None else open_picture(image) for image in row.get("images") or []]
-    encoded = list(row.get("image_tokens") or [])
-    chat: list[dict[str, Any]] = []
-    shown: list[Any] = []
-    drawn: list[Any] = []
-    used = 0
-    for message in messages:
-        content = message["content"]
-        content = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        chat.append({"role": message["role"], "content": _plain(content)})
-        for item in content:
-            if item["type"] != "image":
-                continue
-            image = images[used] if used < len(images) else None
-            used += 1
-            if message["role"] != "assistant":
-                shown.append(image)
-            elif image is None and len(drawn) < len(encoded):
-                drawn.append(encoded[len(drawn)])
-            else:
-                drawn.append(image)
-    if (images and used != len(images)) or any(image is None for image in shown + drawn):
-        raise ValueError(f"its messages show {used} images, but it brings {len(images)}; they must match in number.")
-    latents = row.get("source_latents")
-    return _Parts(chat, shown, drawn, None if latents is None or len(latents) == 0 else list(latents))
-
-
-def _plain(content: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Content items with the fields of their type only (`datasets` fills others with None)."""
-    items: list[dict[str, Any]] = []
-    for item in content:
-        if item["type"] == "text":
-            items.append({"type": "text", "text": item["text"]})
-        elif item["type"] == "image":
-            items.append({"type": "image"})
-        else:
-            raise ValueError(f"a message holds content of type {item['type']!r}, but only text and image are known.")
-    return items
-
-
-def _only_draws(parts: _Parts) -> bool:
-    """Whether the row is one drawing: the last answer is one image and nothing else, from at most one source."""
-    answer = parts.messages[-1]
-    return (
-        len(parts.messages) >= 2
-        and answer["role"] == "assistant"
-        and [item["type"] for item in answer["content"]] == ["image"]
-        and len(parts.drawn) == 1
-        and len(parts.shown) <= 1
-        and parts.messages[-2]["role"] == "user"
-        and sum(item["type"] == "image" for item in parts.messages[-2]["content"]) == len(parts.shown)
-    )

@@ -165,8 +165,10 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
             self._rows_without_loss += names or ["(unnamed)"]
         if model.training and self.args.loss_reduction == "global":
             # gradients are averaged over processes later
-            shares = processes * counts / self._step_counts.clamp(min=1)
-            losses = {name: loss * shares[self._loss_names.index(name)] for name, loss in losses.items()}
+            shares = self._shares(processes * counts, self._step_counts)
+        else:
+            shares = self._shares(counts, counts)
+        losses = {name: loss * shares[self._loss_names.index(name)] for name, loss in losses.items()}
         loss = self.kit.total_loss(losses, self.args.loss_weights, bare.config)
         if model.training and self.args.loss_reduction == "micro_batch":
             loss = loss / self.current_gradient_accumulation_steps
@@ -176,6 +178,10 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
             # its rows have nothing to do with what is trained, and still take their turn in the step
             loss = loss + 0.0 * sum(part.sum().to(loss) for part in model.parameters() if part.requires_grad)
         return (loss, outputs) if return_outputs else loss
+
+    def _shares(self, counts: torch.Tensor, all_counts: torch.Tensor) -> torch.Tensor:
+        """What each part's mean over `counts` labels is of the loss over `all_counts`."""
+        return counts / self.kit.denominators(all_counts, self.wallaroo.config).clamp(min=1)
 
     def _without_repeated_rows(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """No labels for the rows that accelerate repeats to give every process as many in the last batch of a set."""
@@ -246,7 +252,7 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
             if self._bad_steps_since_log:
                 logs["loss"] = logs["loss"] * steps / counted if counted else math.nan
                 logs["non_finite_steps"] = self.non_finite_steps
-            logs |= {f"loss_{name}": value for name, value in self._drain(self._train_parts).items()}
+            logs |= {f"loss_{name}": value for name, value in self._drain(self._train_parts)[0].items()}
             self._steps_since_log = self._bad_steps_since_log = 0
             skipped = torch.tensor(self._skipped_rows, device=self.args.device)
             skipped = int(self.accelerator.reduce(skipped, "sum"))
@@ -258,24 +264,26 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         """transformers' loop; the losses are means over all labels of the data set, by name."""
         self._eval_parts.zero_()
         output = super().evaluation_loop(*args, **kwargs)
-        means = self._drain(self._eval_parts)
+        means, counts = self._drain(self._eval_parts)
         prefix = kwargs.get("metric_key_prefix", "eval")
         named = {f"{prefix}_loss_{name}": value for name, value in means.items()}
         if means:
-            tensors = {name: torch.tensor(value) for name, value in means.items()}
+            shares = dict(zip(self._loss_names, self._shares(counts, counts).cpu(), strict=True))
+            tensors = {name: torch.tensor(value) * shares[name] for name, value in means.items()}
             total = self.kit.total_loss(tensors, self.args.loss_weights, self.wallaroo.config)
             named[f"{prefix}_loss"] = float(total)
         return output._replace(metrics={**output.metrics, **named})
 
-    def _drain(self, parts: torch.Tensor) -> dict[str, float]:
-        """Means by name over all processes, of the parts that had labels; the sums start anew."""
+    def _drain(self, parts: torch.Tensor) -> tuple[dict[str, float], torch.Tensor]:
+        """Means by name over all processes, of the parts that had labels, and all label counts; the sums start anew."""
         sums, counts = self.accelerator.reduce(parts.clone(), "sum")
         parts.zero_()
-        return {
+        means = {
             name: float(sums[index] / counts[index])
             for index, name in enumerate(self._loss_names)
             if float(counts[index]) > 0
         }
+        return means, counts
 
     # -------------------------------------------------------------------------------------------------------- saving
 

@@ -129,6 +129,10 @@ class WallarooKit:
         """Labels of each part of the loss."""
         return count_labels(batch["input_ids"], batch["labels"], config)
 
+    def denominators(self, counts: torch.Tensor, config: WallarooConfig) -> torch.Tensor:
+        """Each part's own labels: the loss is a sum of means."""
+        return counts
+
     # ------------------------------------------------------------------------------------------------------- batches
 
     def collator(self, processor: WallarooProcessor, stage: Stage, **options: Any) -> WallarooDataCollator:

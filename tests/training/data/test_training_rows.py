@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from helpers import picture
-from wallaroo_hf.training.collator import _only_draws, _take_apart
+from wallaroo_hf.training.data.row_parts import only_draws, take_apart
 from wallaroo_hf.training.data.training_rows import REASONS, RowError, check_row, picture_roles, row_name, row_task
 
 IMAGE = {"type": "image"}
@@ -77,7 +77,7 @@ def test_the_collator_goes_by_the_task(more):
         for before in ([], words, UNDERSTANDING["messages"], GENERATION["messages"]):
             whole = {"messages": before + given["messages"], **more}
             whole["images"] = [picture(1)] * len(picture_roles(whole))
-            drawn = _only_draws(_take_apart(whole)) and not more
+            drawn = only_draws(take_apart(whole)) and not more
             assert (row_task(whole) in ("generation", "editing")) == drawn
 
 

@@ -249,6 +249,21 @@ class SceneRecipe:
             before = f"stage-{name}"
         return steps
 
+    def builder(self, run: Any) -> Any:
+        """What makes image tokenizer, codes and model; see [`wallaroo_hf.training.scenes.scene_builder`]."""
+        from .wallaroo_scenes import WallarooSceneBuilder
+
+        return WallarooSceneBuilder(run, self)
+
+
+def scene_recipe(tiny: bool = False) -> SceneRecipe:
+    """The recipe, or the whole of it in a minute.
+
+    Args:
+        tiny: see [`tiny_recipe`].
+    """
+    return tiny_recipe() if tiny else SceneRecipe()
+
 
 def tiny_recipe() -> SceneRecipe:
     """The whole recipe in a minute, to see that it runs; what comes out draws nothing."""

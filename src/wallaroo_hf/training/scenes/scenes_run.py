@@ -1,4 +1,4 @@
-"""The built-in checkpoint's recipe as one resumable run: image tokenizer, codes, stages, checkpoint."""
+"""A recipe on the scenes as one resumable run: what comes before training, stages, checkpoint; of whatever family."""
 
 import dataclasses
 import json
@@ -14,38 +14,21 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 
 from ..._version import __version__
 from ...families.loading import load_model
+from ...families.registry import FAMILIES
 from ...files.whole import new_file, new_folder
-from ...modeling.model import WallarooForConditionalGeneration
-from ...modeling.vq import WallarooVQModel
-from ...processing.processor import WallarooProcessor
-from ...scenes import SceneDataset
-from ...scenes.known_words import known_words
 from ..arguments import WallarooTrainingArguments
 from ..callbacks import StageCallback
 from ..checkpoints import find_last_complete_checkpoint
-from ..collator import WallarooDataCollator
-from ..data.encoding import encode_rows
 from ..devices import training_device
 from ..muon import computes_in_bf16
-from ..preparation import prepare_for_stage
-from ..previews import Preview, PreviewCallback
+from ..previews import PreviewCallback
 from ..reports import plot_losses
 from ..trainer import WallarooTrainer
-from ..vq.vq_data import scene_canvases
-from ..vq.vq_recipe import scenes_arguments, small_tokenizer_config
-from ..vq.vq_training import VQTrainer, new_tokenizer
-from .scenes_data import LESSONS, Lessons, SceneRows, mixture, text_corpus
-from .scenes_recipe import INDICATOR_SIZES, PROMPT_TEMPLATES, SceneRecipe, SceneStep
-from .small_model import add_layers, install_image_tokenizer, new_small_model, train_tokenizer
+from .scene_builder import OutOfTime, Recipe, Step
 
 __all__ = ["OutOfTime", "SceneRun"]
 
 Report = Callable[[str], None]
-VQ_BATCH_SIZE = 8
-
-
-class OutOfTime(Exception):
-    """The time given is over; everything is saved, and the same call goes on."""
 
 
 class _Deadline(TrainerCallback):
@@ -85,15 +68,15 @@ class _Deadline(TrainerCallback):
 
 
 class SceneRun:
-    """Trains the small model on the scenes, from nothing to a checkpoint, each part in a folder of its own.
+    """Trains a small model on the scenes, from nothing to a checkpoint, each part in a folder of its own.
 
     A part that is finished is not done again; one that was interrupted goes on from its last checkpoint. So the same call,
-    repeated, finishes the run whatever stops it. Folders: `vq`, `rows`, `stage-0` … `stage-4`, `checkpoint`; the
-    numbers of all parts are in `run.json`.
+    repeated, finishes the run whatever stops it. There is a folder for each part, and `checkpoint`; the numbers of all
+    parts are in `run.json`.
 
     Args:
         output: the run's folder.
-        recipe: what to train.
+        recipe: what to train; its family builds what comes before training.
         minutes: stop, saved, after that long; None = no limit.
         save_minutes: minutes between checkpoints.
         report: called with a line for people at every part.
@@ -107,7 +90,7 @@ class SceneRun:
     def __init__(
         self,
         output: str | Path,
-        recipe: SceneRecipe | None = None,
+        recipe: Recipe,
         minutes: float | None = None,
         save_minutes: float = 3.0,
         report: Report = lambda line: None,
@@ -115,13 +98,15 @@ class SceneRun:
         device: str | None = None,
     ) -> None:
         self.output = Path(output)
-        self.recipe = recipe or SceneRecipe()
+        self.recipe = recipe
         self.deadline = None if minutes is None else time.monotonic() + 60 * minutes
         self.save_minutes = save_minutes
         self.report = report
         self.callbacks = callbacks or []
         self.device = training_device(device)
         self.record_path = self.output / "run.json"
+        self.builder = recipe.builder(self)
+        self.family = FAMILIES[self.builder.model_type]
         self._begin()
 
     def _begin(self) -> None:
@@ -142,13 +127,13 @@ class SceneRun:
 
     def parts(self) -> list[str]:
         """The names of all parts, in order."""
-        return ["vq", "rows", *(step.name for step in self.recipe.training()), "checkpoint"]
+        return [*self.builder.parts(), *(step.name for step in self.recipe.training()), "checkpoint"]
 
     def run(self, only: str | None = None) -> Path:
         """Does what is left to do.
 
         Args:
-            only: one part; what it builds on must be there. `stage-0` needs nothing of the others.
+            only: one part; what it builds on must be there.
 
         Returns:
             The folder of the finished checkpoint (or of the part).
@@ -162,92 +147,60 @@ class SceneRun:
         steps = {step.name: step for step in self.recipe.training()}
         names = self.parts() if only is None else [only]
         for name in names:
-            if self._is_done(name):
+            if self.is_done(name):
                 self.report(f"{name}: done")
                 continue
             self.report(f"{name}: begins")
-            if name == "vq":
-                self._train_image_tokenizer()
-            elif name == "rows":
-                self._encode()
-            elif name == "checkpoint":
+            if name == "checkpoint":
                 self._write_checkpoint()
-            else:
+            elif name in steps:
                 self._train(steps[name])
-            if self._is_out_of_time() and name != names[-1]:
+            else:
+                self.builder.make(name)
+            if self.is_out_of_time() and name != names[-1]:
                 raise OutOfTime
-        return self._result(only or "checkpoint")
+        return self.result(only or "checkpoint")
 
-    def _result(self, name: str) -> Path:
-        folder = self.output / name
-        return folder / "final" if name == "vq" or name.startswith("stage") else folder
+    def result(self, name: str) -> Path:
+        """The folder of what a part makes."""
+        if name in self.builder.parts():
+            return self.builder.result(name)
+        return self.output / name if name == "checkpoint" else self.output / name / "final"
 
-    def _is_done(self, name: str) -> bool:
-        if name == "rows":
-            return all((self.output / "rows" / task / "state.json").exists() for task in self.recipe.encoded_rows)
-        return (self._result(name) / "config.json").exists()
+    def is_done(self, name: str) -> bool:
+        """Whether a part is finished."""
+        if name in self.builder.parts():
+            return self.builder.is_done(name)
+        return (self.result(name) / "config.json").exists()
 
-    def _is_out_of_time(self) -> bool:
+    def is_out_of_time(self) -> bool:
+        """Whether the time given is over."""
         return self.deadline is not None and time.monotonic() > self.deadline
 
     # ------------------------------------------------------------------------------------------------------- parts
 
-    def _train_image_tokenizer(self) -> None:
-        arguments = dataclasses.replace(
-            scenes_arguments(self.recipe.vq_steps), seed=self.recipe.seed, save_minutes=self.save_minutes
-        )
-        if self.deadline is not None:
-            left = max(0.0, self.deadline - time.monotonic()) / 60
-            arguments = dataclasses.replace(arguments, max_minutes=left)
-        model = new_tokenizer(small_tokenizer_config(), self.recipe.seed).to(self.device)
-        trainer = VQTrainer(model, arguments, scene_canvases(VQ_BATCH_SIZE), self.output / "vq")
-        if trainer.train(resume=True) is None:
-            raise OutOfTime
-        trainer.plot()
-        self._note("vq", {"steps": trainer.step, "arguments": dataclasses.asdict(arguments)})
-
-    def _encode(self) -> None:
-        """Encodes drawn pictures and sources ahead, so that training need not."""
-        vq_model, processor = self._image_tokenizer(), self._processor_for_encoding()
-        for task, count in self.recipe.encoded_rows.items():
-            seed = self.recipe.seed
-            rows: Any = Lessons(task, count, seed) if task in LESSONS else SceneRows(task, count, seed)
-
-            def show(done: int, task: str = task, count: int = count) -> None:
-                if self._is_out_of_time():
-                    raise OutOfTime
-                if done % 1000 < 32 or done == count:
-                    self.report(f"rows: {task} {done}/{count}")
-
-            words = f"scenes: {task}, {count} rows, seed {self.recipe.seed}"
-            encode_rows(
-                rows, vq_model, processor, self.output / "rows" / task, source=words, batch_size=32, progress=show
-            )
-        self._note("rows", {"rows": dict(self.recipe.encoded_rows)})
-
-    def _train(self, step: SceneStep) -> None:
-        model, processor = self._starting_point(step)
-        folder = self.output / step.name
-        prepare_for_stage(model, processor, step.stage)
+    def _train(self, step: Step) -> None:
+        model, processor = self.builder.starting_point(step)
+        folder, kit = self.output / step.name, self.family.training_kit()
+        kit.prepare_for_stage(model, processor, step.stage)
         if self.device.type == "cpu":
             # for short rows the fastest there, above all its backward in bfloat16
             model.set_attn_implementation("eager")
         arguments = self._arguments(step, folder)
         seed = self.recipe.seed + 1 + self.recipe.training().index(step)
-        rows = self.output / "rows"
-        data = mixture(step.stage, rows, seed, self.recipe.questions, step.question_weights, step.folders)
+        data = self.builder.rows(step, seed)
         checkpoint = find_last_complete_checkpoint(folder)
         before = self._seconds_before(step.name, checkpoint)
         deadline = _Deadline(
             self.deadline, self.save_minutes, lambda seconds: self._note_seconds(step.name, before + seconds)
         )
         every = max(1, step.stage.max_steps // self.recipe.looks)
-        previews = PreviewCallback(processor, self._previews(step), every)
+        previews = PreviewCallback(processor, self.builder.previews(step), every)
         trainer = WallarooTrainer(
             model=model,
             args=arguments,
             train_dataset=data,
-            data_collator=WallarooDataCollator.for_stage(processor, step.stage, seed=self.recipe.seed),
+            data_collator=kit.collator(processor, step.stage, seed=self.recipe.seed),
             processing_class=processor,
             callbacks=[StageCallback(step.stage), deadline, previews, *self.callbacks],
         )
@@ -255,8 +208,8 @@ class SceneRun:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         history = trainer.state.log_history
         if any("loss" in entry for entry in history):  # transformers' closing summary is there in any case
-            plot_losses(history, folder / "losses.png", title=step.name, codebook_size=model.config.codebook_size)
-        self._note(
+            plot_losses(history, folder / "losses.png", title=step.name, codebook_size=kit.guesses(model.config))
+        self.note(
             step.name,
             {
                 "stage": step.stage.to_dict(),
@@ -273,7 +226,7 @@ class SceneRun:
             trainer.wallaroo.save_pretrained(final)
             processor.save_pretrained(final)
 
-    def _arguments(self, step: SceneStep, folder: Path) -> WallarooTrainingArguments:
+    def _arguments(self, step: Step, folder: Path) -> WallarooTrainingArguments:
         return WallarooTrainingArguments.for_stage(
             step.stage,
             str(folder),
@@ -295,75 +248,14 @@ class SceneRun:
         return 0.0 if checkpoint is None else float(self._record()["parts"].get(name, {}).get("process_seconds", 0.0))
 
     def _write_checkpoint(self) -> None:
-        """The last step's weights in bfloat16, the image tokenizer in float32, with the run's numbers beside them."""
-        last = self._result(self.recipe.training()[-1].name)
-        model = load_model(WallarooForConditionalGeneration, last, dtype=torch.bfloat16)
-        processor = WallarooProcessor.from_pretrained(last)
+        """The last step's weights in bfloat16, the image codec in float32, with the run's numbers beside them."""
+        last = self.result(self.recipe.training()[-1].name)
+        model = load_model(self.family.resolve("model"), last, dtype=torch.bfloat16)
+        processor = self.family.resolve("processor").from_pretrained(last)
         with new_folder(self.output / "checkpoint") as folder:
             model.save_pretrained(folder)
             processor.save_pretrained(folder)
             (folder / "run.json").write_text(self.record_path.read_text(encoding="utf-8"), encoding="utf-8")
-
-    # ------------------------------------------------------------------------------------------------------- models
-
-    def _image_tokenizer(self) -> WallarooVQModel:
-        return load_model(WallarooVQModel, self._result("vq"), what="image tokenizer").eval().to(self.device)
-
-    def _processor_for_encoding(self) -> WallarooProcessor:
-        """A processor with the sizes of the last stage."""
-        step = self.recipe.training()[-1]
-        return new_small_model(self._tokenizer(), self._image_tokenizer(), step.stage)[1]
-
-    def _tokenizer(self) -> Any:
-        texts = text_corpus(self.recipe.tokenizer_rows, self.recipe.seed, PROMPT_TEMPLATES)
-        return train_tokenizer(texts, INDICATOR_SIZES, self.recipe.vocabulary)
-
-    def _starting_point(self, step: SceneStep) -> tuple[WallarooForConditionalGeneration, WallarooProcessor]:
-        if step.base is None:
-            # the image tokenizer has no part in understanding; the trained one comes in at stage 1
-            untrained = new_tokenizer(small_tokenizer_config(), self.recipe.seed)
-            return new_small_model(
-                self._tokenizer(),
-                untrained,
-                step.stage,
-                prompt_templates=PROMPT_TEMPLATES,
-                num_hidden_layers=self.recipe.num_hidden_layers // 2,
-                seed=self.recipe.seed,
-                known_words=known_words(),
-            )
-        base = self._result(step.base)
-        if not base.exists():
-            raise ValueError(f"{step.name} starts from {step.base}, which is not finished in '{self.output}'.")
-        model = load_model(WallarooForConditionalGeneration, base)
-        if step.stage.name == "1":
-            install_image_tokenizer(model, self._image_tokenizer())
-        if step.num_hidden_layers is not None:
-            add_layers(model, step.num_hidden_layers)
-        return model, WallarooProcessor.from_pretrained(base)
-
-    def _previews(self, step: SceneStep) -> list[Preview]:
-        """Some validation rows of what the step trains, square ones for the plain grid."""
-        previews: list[Preview] = []
-        layout = step.stage.named_layout()
-        square = not layout.line_breaks
-        for task in ("generation", "editing", "understanding"):
-            if not step.stage.task_ratio.get(task):
-                continue
-            rows = iter(SceneDataset("validation", 1000, self.recipe.seed, [task], balanced=True))
-            chosen = 0
-            while chosen < self.recipe.previewed:
-                row = next(rows)
-                scene = row["scene"] or row["target_scene"]
-                if square and scene["height"] != scene["width"] and task != "understanding":
-                    continue
-                chosen += 1
-                image = row["images"][0] if task != "generation" else None
-                if task == "understanding":
-                    previews.append(Preview(question=row["prompt"], image=image))
-                else:
-                    height, width = layout.buckets[0] if square else (scene["height"], scene["width"])
-                    previews.append(Preview(row["prompt"], None, image, height, width))
-        return previews
 
     # ------------------------------------------------------------------------------------------------------- numbers
 
@@ -380,7 +272,7 @@ class SceneRun:
         record["parts"].setdefault(part, {})["process_seconds"] = round(seconds, 1)
         self._write_record(record)
 
-    def _note(self, part: str, numbers: dict[str, Any]) -> None:
+    def note(self, part: str, numbers: dict[str, Any]) -> None:
         """Writes a part's numbers, and what it ran on."""
         record = self._record()
         record["parts"][part] = numbers | {

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from tokenizers import AddedToken
 from transformers import GenerationConfig, Qwen2Tokenizer
 
 from ...families.vocabulary import KnownWords
@@ -28,10 +27,10 @@ from ...modeling.vq import WallarooVQModel
 from ...processing.image_processor import WallarooImageProcessor
 from ...processing.processor import WallarooProcessor
 from ..stages import Stage
+from .small_tokenizer import learn_tokenizer
 
 # Qwen2.5-VL's special tokens that a chat needs, in its order; Wallaroo's come after them.
 CHAT_TOKENS = (PAD, IM_START, IM_END, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD)
-LONGEST_TOKEN = 12  # bytes: a long English word, or four Chinese characters
 
 # Turns as Qwen2.5-VL's template writes them; written anew for the parts that are used here.
 CHAT_TEMPLATE = (
@@ -52,11 +51,7 @@ def train_tokenizer(texts: Iterable[str], indicator_sizes: Iterable[int], vocab_
         indicator_sizes: edges that get an `<indicator:N>` token.
         vocab_size: tokens before the special ones, at most.
     """
-    trained = Qwen2Tokenizer().train_new_from_iterator(
-        texts, vocab_size=vocab_size, show_progress=False, max_token_length=LONGEST_TOKEN
-    )
-    tokens = [*CHAT_TOKENS, *added_tokens(indicator_sizes)]
-    trained.add_tokens([AddedToken(token, special=True, normalized=False) for token in tokens], special_tokens=True)
+    trained = learn_tokenizer(texts, vocab_size, [*CHAT_TOKENS, *added_tokens(indicator_sizes)])
     trained.eos_token, trained.pad_token = IM_END, PAD
     return trained
 

@@ -1,0 +1,1 @@
+"""How Show-o2 is trained: its stages, its rows, and its side of the contract of training."""

@@ -42,7 +42,7 @@ ALLOWED = {
     "_registration": {*_CORE, "pipelines"},
     "_requirements": set(),
     "_version": set(),
-    "__init__": {*_CORE, "_registration", "_requirements", "_version", "pipelines"},
+    "__init__": {*_CORE, "showo2", "_registration", "_requirements", "_version", "pipelines"},
     "__main__": {"cli"},
 }
 _LIGHT = {"torch", "transformers", "numpy", "PIL", "safetensors"}

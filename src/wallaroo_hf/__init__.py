@@ -1,4 +1,4 @@
-"""Wallaroo for transformers: one autoregressive model that understands, draws and edits images.
+"""Wallaroo and Show-o2 for transformers: models that understand, draw and edit images, behind the same doors.
 
 Importing this package registers its classes with transformers' Auto classes.
 """
@@ -18,9 +18,21 @@ if TYPE_CHECKING:
     from .pipelines import DrawingPipeline, WallarooAnyToAnyPipeline, WallarooPipeline
     from .processing.image_processor import WallarooImageProcessor
     from .processing.processor import WallarooProcessor
+    from .showo2 import (
+        ShowO2Config,
+        ShowO2ForConditionalGeneration,
+        ShowO2ImageProcessor,
+        ShowO2Model,
+        ShowO2Processor,
+    )
 
 _HOMES = {
     "DrawingPipeline": "pipelines",
+    "ShowO2Config": "showo2",
+    "ShowO2ForConditionalGeneration": "showo2",
+    "ShowO2ImageProcessor": "showo2",
+    "ShowO2Model": "showo2",
+    "ShowO2Processor": "showo2",
     "WallarooAnyToAnyPipeline": "pipelines",
     "WallarooConfig": "modeling.configuration",
     "WallarooForConditionalGeneration": "modeling.model",
@@ -35,6 +47,11 @@ _HOMES = {
 
 __all__ = [
     "DrawingPipeline",
+    "ShowO2Config",
+    "ShowO2ForConditionalGeneration",
+    "ShowO2ImageProcessor",
+    "ShowO2Model",
+    "ShowO2Processor",
     "WallarooAnyToAnyPipeline",
     "WallarooConfig",
     "WallarooForConditionalGeneration",

@@ -8,7 +8,7 @@ from typing import Any
 from ..families.abilities import EDITING, GENERATION, UNDERSTANDING, Abilities
 from ..families.settings import Setting
 
-__all__ = ["ShowO2Abilities", "describe_showo2", "showo2_abilities", "token_size"]
+__all__ = ["PARTS", "ShowO2Abilities", "describe_showo2", "showo2_abilities", "token_size"]
 
 # What the released checkpoints do; `config.json` leaves out what is as in them.
 RELEASED_TASKS = (UNDERSTANDING, GENERATION)
@@ -19,6 +19,17 @@ _POSITIONS = 32768  # of Qwen2.5
 _LANGUAGES = ("en", "zh")  # of Qwen2.5, as far as this package's own texts go
 _PATCH_SIZE, _CHANNELS = 2, 16
 _SHOWN = ("image_guidance_scale", "image_num_inference_steps")
+
+
+# What a checkpoint's tensors belong to, by how their names begin.
+PARTS = {
+    "language model": ("model.language_model.", "lm_head."),
+    "semantic path": ("model.visual.semantic_", "model.visual.position_embedding."),
+    "projector and fusion": ("model.visual.projector_", "model.visual.fusion."),
+    "time": ("model.time_",),
+    "flow head": ("flow_head.",),
+    "image codec": ("vae.",),
+}
 
 
 @dataclass(frozen=True)

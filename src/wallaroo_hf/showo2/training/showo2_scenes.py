@@ -150,5 +150,3 @@ def scene_recipe(tiny: bool = False) -> ShowO2SceneRecipe:
         previewed=1,
         looks=1,
     )
-
-

@@ -279,7 +279,10 @@ class ShowO2Processor(RowsMixin, ProcessorBase):
         text = self.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
         parts = [part for message in messages for part in message["content"] if isinstance(part, Mapping)]
         # the placeholder of each is among the tokens of the text, and counts for the time
-        pictures = [self._one_shown(part["image"], None, may_draw).num_tokens for part in parts if "image" in part]
+        sizes = self.image_processor.sizes
+        pictures = [
+            self._one_shown(part["image"], None, sizes, may_draw).num_tokens for part in parts if "image" in part
+        ]
         videos = [
             len(flatten_videos(part["video"])) * VIDEO_FRAMES * FRAME_TOKENS for part in parts if "video" in part
         ]

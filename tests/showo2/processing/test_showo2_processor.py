@@ -394,6 +394,8 @@ def test_a_processor_of_a_configuration():
         ({"text": " \n"}, "The prompt is empty"),
         ({"text": None}, "`text` is missing"),
         ({"text": []}, "non-empty list of strings"),
+        ({"text": 3}, "non-empty list of strings"),
+        ({"published_eval": "yes"}, "`published_eval` is a str, but must be True or False"),
         ({"text": ["A dog.", 3]}, "non-empty list of strings"),
         ({"text": "A \ud83d dog"}, "half of a character"),
         ({"text": "dog " * 6000}, "24,000 characters|23,999 characters"),

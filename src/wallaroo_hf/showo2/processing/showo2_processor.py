@@ -209,6 +209,8 @@ class ShowO2Processor(RowsMixin, ProcessorBase):
         refuse_halves(text=texts, negative_prompt=negative_prompt)
         wishes = SizeWishes(height, width, aspect_ratio, negative_prompt)
         self._check_mode(generation_mode, wishes, source_fit, videos)
+        if not isinstance(published_eval, bool):
+            raise ValueError(f"`published_eval` is a {type(published_eval).__name__}, but must be True or False.")
         if not do_sample_frames:
             raise ValueError("Frames are always sampled; for all of a video pass `num_frames` with their number.")
         frames = VIDEO_FRAMES if num_frames is None else num_frames

@@ -5,9 +5,11 @@ import functools
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
+from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs
 
+from ..files.whole_text import printable
 from ..pictures.fitting import fit_back
 from ..pictures.opening import open_image
 from .special_words import marked_tokens, refuse_in_chats
@@ -75,6 +77,10 @@ class ProcessorBase(ProcessorMixin):
         Args:
             kwargs: as given, without those that the processor names itself.
             also_hinted: names of these, which may have been meant.
+
+        Raises:
+            TypeError: for an argument that there is not.
+            ValueError: for one of another type.
         """
         known = set(TextKwargs.__annotations__) | set(self.image_processor.valid_kwargs.__annotations__)
         known |= set(self.kwargs_class.__annotations__) | set(ProcessingKwargs.__annotations__) | {"common_kwargs"}
@@ -83,7 +89,11 @@ class ProcessorBase(ProcessorMixin):
                 close = difflib.get_close_matches(key, [*known, *also_hinted], 1)
                 hint = f"; did you mean `{close[0]}`?" if close else "."
                 raise TypeError(f"{type(self).__name__} got an unexpected argument `{key}`{hint}")
-        return self._merge_kwargs(self.kwargs_class, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
+        try:
+            return self._merge_kwargs(self.kwargs_class, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
+        except StrictDataclassError as error:  # of several lines
+            reason = printable(str(error).strip().splitlines()[-1].strip(), 200)
+            raise ValueError(f"An argument of {type(self).__name__} cannot be used ({reason}); correct it.") from error
 
     def fit_back(
         self, images: Sequence[Image.Image], sources: Sequence[Any], source_fit: str = "crop"

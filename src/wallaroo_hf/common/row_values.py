@@ -1,6 +1,6 @@
 """What users give once for a batch or once per row, as one value per row."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from PIL import Image
@@ -19,7 +19,7 @@ def as_texts(text: Any) -> list[str]:
     """
     if text is None:
         raise ValueError("`text` is missing: give a prompt, or a list with one per row.")
-    texts = [text] if isinstance(text, str) else list(text)
+    texts = [text] if isinstance(text, str) else list(text) if isinstance(text, Iterable) else []
     if not texts or not all(isinstance(item, str) for item in texts):
         raise ValueError("`text` must be a string or a non-empty list of strings.")
     return texts

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..families.abilities import EDITING, GENERATION, UNDERSTANDING, Abilities
 from ..families.settings import Setting
+from ..files.whole_text import printable
 
 __all__ = ["PARTS", "ShowO2Abilities", "describe_showo2", "showo2_abilities", "token_size"]
 
@@ -49,7 +50,8 @@ class ShowO2Abilities(Abilities):
         for name, value in (("height", height), ("width", width)):
             if not isinstance(value, int) or isinstance(value, bool):
                 raise ValueError(
-                    f"`{name}` is {value!r}, but must be a whole number of pixels, a multiple of {self.size_multiple}."
+                    f"`{name}` is {printable(repr(value), 60)}, but must be a whole number of pixels, a multiple of "
+                    f"{self.size_multiple}."
                 )
         super().check_size(height, width)
 

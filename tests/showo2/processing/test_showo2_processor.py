@@ -6,7 +6,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
+from conftest import REFERENCE
 from helpers import picture, same_picture
 from showo2_words import RECORDED, recorded, words_processor, words_tokenizer
 from wallaroo_hf.showo2 import ShowO2Config, ShowO2ImageProcessor
@@ -132,6 +135,29 @@ def test_plain_text_in_auto_mode_is_that_of_mixed_generation(processor):
         assert batch["image_size"].tolist() == [[64, 64]]
 
 
+@pytest.fixture(scope="module")
+def qwen():
+    """A processor with all of Qwen2.5's words, where another recording has them."""
+    if not (REFERENCE / "tokenizer" / "tokenizer.json").is_file():
+        pytest.skip("no tokenizer of Qwen2.5 is here")
+    told = json.loads((REFERENCE / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))
+    first = ShowO2Config().pad_token_id
+    told["added_tokens"] = [
+        token for token in told["added_tokens"] if token["id"] < first
+    ]  # later ones are Wallaroo's
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(told)), eos_token="<|im_end|>")
+    config = ShowO2Config(position_grid=[2, 4], drawing_sizes=[[64, 64]])
+    return ShowO2Processor.of_config(config, tokenizer)
+
+
+@needs_recordings
+def test_sequences_with_all_of_the_tokenizers_words(qwen):
+    test_rows_to_draw_from_are_the_authors(qwen)
+    test_a_question_as_in_training_and_as_in_the_script(qwen)
+    test_a_chat_is_that_of_tuning(qwen)
+    test_plain_text_in_auto_mode_is_that_of_mixed_generation(qwen)
+
+
 # --------------------------------------------------------------------------------------------------------------- drawing
 
 
@@ -213,6 +239,14 @@ def test_pictures_and_videos_in_the_order_of_their_rows(processor):
     assert torch.equal(batch["pixel_values"][1], batch["pixel_values"][2])
     assert torch.equal(batch["pixel_values"][1][1], processor.to_pixels(frames[2], 32, 64))
     assert batch["attention_mask"][1, 0] == 0 and batch["attention_mask"][:, -1].all()
+
+
+def test_a_call_may_say_other_sizes_and_another_fit(processor):
+    messages = [_chat(_image(), {"type": "video", "video": [picture(2)]}, _text("Why?"))]
+    batch = _prepared(processor, messages, num_frames=1, sizes=[(48, 48)], fit="crop")
+    assert [tuple(one.shape) for one in batch["pixel_values"]] == [(3, 48, 48), (1, 3, 48, 48)]
+    assert seq.block_positions(_rows(batch)[0], processor.ids)[0][1] == 10
+    assert torch.equal(batch["pixel_values"][0], processor.to_pixels(picture(1), 48, 48))
 
 
 def test_a_video_has_32_frames(processor):
@@ -360,6 +394,8 @@ def test_a_processor_of_a_configuration():
         ({"text": " \n"}, "The prompt is empty"),
         ({"text": None}, "`text` is missing"),
         ({"text": []}, "non-empty list of strings"),
+        ({"text": 3}, "non-empty list of strings"),
+        ({"published_eval": "yes"}, "`published_eval` is a str, but must be True or False"),
         ({"text": ["A dog.", 3]}, "non-empty list of strings"),
         ({"text": "A \ud83d dog"}, "half of a character"),
         ({"text": "dog " * 6000}, "24,000 characters|23,999 characters"),
@@ -380,6 +416,10 @@ def test_a_processor_of_a_configuration():
         ({"generation_mode": "video"}, "`generation_mode` is 'video', but must be one of"),
         ({"source_fit": "stretch"}, "`source_fit` is 'stretch'"),
         ({"num_frames": 0}, "`num_frames` is 0"),
+        ({"negative_prompt": 3}, "`negative_prompt` is a int, but must be text"),
+        ({"height": torch.zeros(2, 2), "width": 64}, "`height` is tensor"),
+        ({"fit": 3}, "cannot be used .*'fit' expected str, got int"),
+        ({"do_resize": False}, "`do_resize` changes nothing"),
         ({"do_sample_frames": False}, "Frames are always sampled"),
         ({"truncation": True, "max_length": 4}, "`truncation` would cut"),
         ({"padding_side": "right"}, "`padding_side` must be 'left'"),
@@ -419,6 +459,9 @@ def test_unknown_keywords(processor):
         ({"text": "<|video_pad|>"}, "has <.video_pad.> without the tokens around it"),
         ({"videos": [[picture(1)]]}, "0 placeholders for videos, but 1 were given"),
         ({"videos": 3}, "A video was given as a int"),
+        ({"sizes": 3}, "An argument of ShowO2Processor cannot be used .*'sizes'"),
+        ({"sizes": [3]}, "`sizes` is .3., but must be a list of"),
+        ({"do_rescale": False}, "`do_rescale` changes nothing"),
     ],
 )
 def test_questions_that_cannot_be(processor, given, message):
@@ -441,6 +484,8 @@ def test_a_video_that_is_too_long(processor):
         ValueError, match=r"positions, but the model has 1,000; its video alone takes 6,273.*`num_frames`"
     ):
         _prepared(processor, [_chat(video, _text("Why?"))])
+    with pytest.raises(ValueError, match="its video alone takes"):
+        _prepared(processor, [_chat(video)], num_frames=10**30)
     assert _prepared(processor, [_chat(video, _text("Why?"))], num_frames=4)["pixel_values"][0].shape[0] == 4
     with pytest.raises(ValueError, match="the model has 1,000; shorten it or show fewer pictures"):
         processor(text=" dog" * 1001)

@@ -1,6 +1,6 @@
 """`ShowO2ImageProcessor`: pictures to the pixels that the image codec takes, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from transformers.image_processing_backends import PilBackend
 from transformers.processing_utils import ImagesKwargs
 
 from ...families.sizes import nearest_bucket
+from ...files.whole_text import printable
 from ...pictures.fitting import check_fit, resize_to_fit
 from ...pictures.opening import flatten_images
 from .showo2_batch import ShowO2BatchFeature
@@ -69,17 +70,28 @@ class ShowO2ImageProcessor(PilBackend):
         Raises:
             ValueError: for settings that would change nothing here, or that cannot be.
         """
+        sizes, fit = self.read_settings(kwargs)
+        pixels = [self.to_pixels(image, *self.pick_size(image, sizes), fit) for image in flatten_images(images)]
+        return ShowO2BatchFeature.of_arrays({"pixel_values": pixels}, kwargs.get("return_tensors"))
+
+    def read_settings(self, given: Mapping[str, Any]) -> tuple[list[tuple[int, int]], str]:
+        """The `sizes` and the `fit` of a call; see [`~ShowO2ImageProcessor.preprocess`].
+
+        Args:
+            given: by name; None = its own.
+
+        Raises:
+            ValueError: for settings that would change nothing here, or that cannot be.
+        """
         own = {"sizes", "fit", "return_tensors"}
-        unused = sorted(key for key, value in kwargs.items() if key not in own and value != getattr(self, key, None))
+        unused = sorted(key for key, value in given.items() if key not in own and value != getattr(self, key, None))
         if unused:
             raise ValueError(
                 f"`{unused[0]}` changes nothing for a ShowO2ImageProcessor; it takes `sizes`, `fit` and `return_tensors`."
             )
-        fit, sizes = (getattr(self, name) if kwargs.get(name) is None else kwargs[name] for name in ("fit", "sizes"))
-        sizes = _checked_sizes(sizes)
+        fit = self.fit if given.get("fit") is None else given["fit"]
         check_fit(fit)
-        pixels = [self.to_pixels(image, *self.pick_size(image, sizes), fit) for image in flatten_images(images)]
-        return ShowO2BatchFeature.of_arrays({"pixel_values": pixels}, kwargs.get("return_tensors"))
+        return _checked_sizes(self.sizes if given.get("sizes") is None else given["sizes"]), fit
 
     def pick_size(self, image: Image.Image, sizes: Sequence[tuple[int, int]] | None = None) -> tuple[int, int]:
         """The `(height, width)` that a picture is brought to; `sizes` are other ones than its own."""
@@ -130,5 +142,5 @@ def _checked_sizes(sizes: Any) -> list[tuple[int, int]]:
     pairs = [tuple(size) for size in sizes if isinstance(size, (list, tuple))] if is_listed else []
     whole = [pair for pair in pairs if len(pair) == 2 and all(isinstance(edge, int) and edge > 0 for edge in pair)]
     if not whole or len(whole) != len(sizes):
-        raise ValueError(f"`sizes` is {sizes!r}, but must be a list of (height, width) in pixels.")
+        raise ValueError(f"`sizes` is {printable(repr(sizes), 60)}, but must be a list of (height, width) in pixels.")
     return [(height, width) for height, width in whole]

@@ -209,6 +209,8 @@ class ShowO2Processor(RowsMixin, ProcessorBase):
         refuse_halves(text=texts, negative_prompt=negative_prompt)
         wishes = SizeWishes(height, width, aspect_ratio, negative_prompt)
         self._check_mode(generation_mode, wishes, source_fit, videos)
+        if not isinstance(published_eval, bool):
+            raise ValueError(f"`published_eval` is a {type(published_eval).__name__}, but must be True or False.")
         if not do_sample_frames:
             raise ValueError("Frames are always sampled; for all of a video pass `num_frames` with their number.")
         frames = VIDEO_FRAMES if num_frames is None else num_frames
@@ -279,7 +281,10 @@ class ShowO2Processor(RowsMixin, ProcessorBase):
         text = self.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
         parts = [part for message in messages for part in message["content"] if isinstance(part, Mapping)]
         # the placeholder of each is among the tokens of the text, and counts for the time
-        pictures = [self._one_shown(part["image"], None, may_draw).num_tokens for part in parts if "image" in part]
+        sizes = self.image_processor.sizes
+        pictures = [
+            self._one_shown(part["image"], None, sizes, may_draw).num_tokens for part in parts if "image" in part
+        ]
         videos = [
             len(flatten_videos(part["video"])) * VIDEO_FRAMES * FRAME_TOKENS for part in parts if "video" in part
         ]

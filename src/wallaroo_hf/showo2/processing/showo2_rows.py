@@ -110,9 +110,10 @@ class RowsMixin:
         merged: dict[str, dict[str, Any]],
     ) -> ShowO2BatchFeature:
         """Rows whose text goes on."""
-        shown = self._shown(texts, images, videos, num_frames, keeps_drawn=False)
+        sizes, fit = self.image_processor.read_settings(merged["images_kwargs"])
+        shown = self._shown(texts, images, videos, num_frames, sizes, keeps_drawn=False)
         written = [_published(text) if published_eval else [text] for text in texts]
-        fit = "crop" if published_eval else None
+        fit = "crop" if published_eval else fit
         return self._batch(self._seen(written, shown, fit, merged), merged)
 
     def _answer_or_draw(
@@ -132,21 +133,29 @@ class RowsMixin:
             else:
                 words = text.replace(IMAGE_BLOCK, "\n").replace(VIDEO_BLOCK, "\n")
                 refuse_special_tokens("prompt", words, self.special_words)
-        shown = self._shown(texts, images, videos, num_frames, keeps_drawn=True)
+        seen_sizes, fit = self.image_processor.read_settings(merged["images_kwargs"])
+        shown = self._shown(texts, images, videos, num_frames, seen_sizes, keeps_drawn=True)
         last = [next((one.source for one in reversed(row) if one.frames is None), None) for row in shown]
         sizes = self._sizes(wishes, last if self.abilities.edits else [None] * len(texts))
         written = [[text if IM_START in text else f"{IM_START}{_flagged(text)}"] for text in texts]
-        data = self._seen(written, shown, None, merged)
+        data = self._seen(written, shown, fit, merged)
         data |= self._null_rows(wishes.negative_prompt, len(texts), merged)
         data["image_size"] = np.array(sizes, dtype=np.int64)
         return self._batch(data, merged)
 
     def _shown(
-        self, texts: list[str], images: Any, videos: Any, num_frames: int, keeps_drawn: bool
+        self,
+        texts: list[str],
+        images: Any,
+        videos: Any,
+        num_frames: int,
+        sizes: Sequence[tuple[int, int]],
+        keeps_drawn: bool,
     ) -> list[list[Shown]]:
         """What each row shows, in the order of its placeholders.
 
         Args:
+            sizes: those that pictures are brought to; videos to the first.
             keeps_drawn: whether a picture of a listed size to draw keeps it, as one that was drawn before.
         """
         for text in texts:
@@ -163,41 +172,43 @@ class RowsMixin:
             queues = {IMAGE_PAD: iter(own_pictures), VIDEO_PAD: iter(own_clips)}
             rows.append(
                 [
-                    self._one_shown(next(queues[pad]), None if pad == IMAGE_PAD else num_frames, keeps_drawn)
+                    self._one_shown(next(queues[pad]), None if pad == IMAGE_PAD else num_frames, sizes, keeps_drawn)
                     for pad in _placeholders(text)
                 ]
             )
         return rows
 
-    def _one_shown(self, source: Any, frames: int | None, keeps_drawn: bool) -> Shown:
+    def _one_shown(
+        self, source: Any, frames: int | None, sizes: Sequence[tuple[int, int]], keeps_drawn: bool
+    ) -> Shown:
         if frames is not None:
-            return Shown(source, self.image_processor.sizes[0], frames, frames * FRAME_TOKENS)
+            return Shown(source, sizes[0], frames, frames * FRAME_TOKENS)
         size = source.height, source.width
         if not (keeps_drawn and size in self.abilities.sizes):
-            size = self.image_processor.pick_size(source)
+            size = self.image_processor.pick_size(source, sizes)
         return Shown(source, size, None, self.abilities.image_tokens(*size))
 
     def _seen(
-        self, written: list[list[str]], shown: list[list[Shown]], fit: str | None, merged: dict[str, dict[str, Any]]
+        self, written: list[list[str]], shown: list[list[Shown]], fit: str, merged: dict[str, dict[str, Any]]
     ) -> dict[str, Any]:
         """Padded rows and the pixels of what they show.
 
         Args:
             written: of each row, texts that are tokenized one by one.
             shown: of each row.
-            fit: None = the image processor's.
+            fit: how pictures are brought to their size.
         """
         rows = []
         for texts, own in zip(written, shown, strict=True):
             queue = iter(own)
             ids: list[int] = []
-            for token in self._tokenize(texts, merged["text_kwargs"]):
+            tokens = self._tokenize(texts, merged["text_kwargs"])
+            self._check_length(len(tokens) + sum(one.num_tokens for one in own), own)
+            for token in tokens:
                 is_shown = token in (self.ids.image_token_id, self.ids.video_token_id)
                 ids += [self.ids.image_token_id] * (next(queue).num_tokens + 1) if is_shown else [token]
-            self._check_length(len(ids), own)
             rows.append({"input_ids": ids})
         data: dict[str, Any] = pad_rows(self.tokenizer.pad_token_id, rows, merged["text_kwargs"])
-        fit = fit or merged["images_kwargs"].get("fit") or self.image_processor.fit
         pixels = [self._pixels(one, fit) for own in shown for one in own]
         return data | ({"pixel_values": pixels} if pixels else {})
 
@@ -231,6 +242,7 @@ class RowsMixin:
         merged: dict[str, dict[str, Any]],
     ) -> ShowO2BatchFeature:
         """Rows that end where a picture begins."""
+        self.image_processor.read_settings(merged["images_kwargs"])
         self.abilities.check_task(GENERATION)
         if merged["text_kwargs"].get("padding_side", "left") != "left":
             raise ValueError("Rows to draw from are continued at their end, so `padding_side` must be 'left'.")
@@ -282,6 +294,8 @@ class RowsMixin:
         """What guidance steers away from: no words, or the negative ones."""
         rows: list[TokenRow] = []
         for negative in as_rows(negative_prompt, batch, "negative_prompt"):
+            if not isinstance(negative, (str, type(None))):
+                raise ValueError(f"`negative_prompt` is a {type(negative).__name__}, but must be text.")
             words = (negative or "").strip()
             self.abilities.check_prompt(words, "negative prompt")
             ids = self._tokenize([words], merged["text_kwargs"]) if words else []

@@ -69,7 +69,7 @@ def test_wallaroo_has_no_options_of_others(compact, tmp_path):
 def test_what_is_of_no_family_is_refused(released, tmp_path):
     torch.save({"transformer.wte.weight": torch.zeros(2, 2)}, tmp_path / "gpt.bin")
     out = run(*arguments(released, "--checkpoint"), "--checkpoint", tmp_path / "gpt.bin", code=1).replace("\n", " ")
-    assert "neither Wallaroo nor Show-o2" in out and "transformer.wte.weight" in out
+    assert "is no Wallaroo or Show-o2 as released" in out and "transformer.wte.weight" in out
     out = run(*arguments(released, "--checkpoint"), "--checkpoint", tmp_path / "nowhere", code=1).replace("\n", " ")
     assert "does not exist" in out and not released.left_behind()
 

@@ -26,9 +26,9 @@ def recognise_family(checkpoint: str | Path) -> Family:
             counts[family.model_type] = sum(key.startswith(beginnings) for key in keys)
     best = max(counts, key=lambda name: counts[name])
     if not counts[best]:
-        titles = " nor ".join(FAMILIES[name].title for name in counts)
+        titles = " or ".join(FAMILIES[name].title for name in counts)
         raise ValueError(
-            f"The checkpoint '{checkpoint}' is neither {titles} as released: it has the weights {some(sorted(keys))}; give "
-            "the file or folder that the authors released."
+            f"The checkpoint '{checkpoint}' is no {titles} as released (it has {some(sorted(keys))}); give the file or "
+            "folder that the authors released."
         )
     return FAMILIES[best]

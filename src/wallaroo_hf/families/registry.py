@@ -143,6 +143,8 @@ _SHOWO2 = Family(
     description=f"{_ROOT}.showo2.showo2_abilities:describe_showo2",
     backbone=f"{_ROOT}.showo2.omni_backbone:ShowO2Model",
     kit=f"{_ROOT}.showo2.training.showo2_kit:KIT",
+    converter=f"{_ROOT}.showo2.conversion.showo2_converter:convert_showo2",
+    recognises=f"{_ROOT}.showo2.conversion.showo2_key_map:CHECKPOINT_PREFIXES",
     recipes=f"{_ROOT}.showo2.showo2_recipes:RECIPES",
     scenes=f"{_ROOT}.showo2.training.showo2_scenes:scene_recipe",
 )

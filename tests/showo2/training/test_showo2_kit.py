@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import SiglipVisionConfig, SiglipVisionModel
 from typer.testing import CliRunner
 
+from golden_showo2 import load_tiny, recorded
 from small_showo2 import drawing, edit, new_showo2, picture, question, save_showo2, story
 from wallaroo_hf.cli import app
 from wallaroo_hf.families.registry import kit_of
@@ -90,7 +91,8 @@ def _moved(trainer):
 
 @pytest.mark.parametrize("stage", [name for name in STAGES if name != "pre-distillation"])
 def test_what_a_stage_trains_moves_and_nothing_else(tmp_path, stage):
-    trainer = _trainer([*_rows(), story()], tmp_path, stage, per_device_train_batch_size=5)
+    rates = {"learning_rates": {"visual.": 1e-2}}  # those of the recipe round to nothing in one step
+    trainer = _trainer([*_rows(), story()], tmp_path, stage, changes=rates, per_device_train_batch_size=5)
     codec = copy.deepcopy(trainer.wallaroo.vae.state_dict())
     moved = _moved(trainer)
     chosen = showo2_stage(stage)
@@ -268,7 +270,7 @@ def test_the_codec_alone(folder):
 def test_lora_from_training_to_a_merged_checkpoint(folder, data, tmp_path):
     sources, _ = load_training_data(str(data))
     stage = dataclasses.replace(
-        KIT.fine_tuning(folder, {"generation": 3, "understanding": 2}, lora=True), max_steps=2, global_batch_size=2
+        KIT.fine_tuning(folder, {"generation": 3, "understanding": 2}, lora=True), max_steps=4, global_batch_size=2
     )
     assert stage.learning_rate == 1e-4
     trainer = build_trainer(_options(folder, tmp_path / "run", lora=True, lora_rank=2), stage, sources)
@@ -281,7 +283,7 @@ def test_lora_from_training_to_a_merged_checkpoint(folder, data, tmp_path):
     after = _weights(trainer.model)
     still = {name for name in after if torch.equal(before[name], after[name])}
     assert still == after.keys() - trainable
-    merged = merge_adapter(folder, tmp_path / "run" / "checkpoint-2", tmp_path / "merged")
+    merged = merge_adapter(folder, tmp_path / "run" / "checkpoint-4", tmp_path / "merged")
     model = ShowO2ForConditionalGeneration.from_pretrained(merged).eval()
     batch = KIT.prepare(model, trainer.data_collator([drawing(ordinal=1), question(ordinal=2)]))
     batch.pop("row_names")
@@ -373,3 +375,37 @@ def test_tasks_that_were_learned_are_recorded(tmp_path):
     assert model.config.drawing_sizes == [[48, 48]] and processor.abilities.sizes == ((48, 48),)
     trainer = _trainer([edit()], tmp_path, changes={"task_ratio": {"editing": 1}}, per_device_train_batch_size=1)
     assert any(move.any() for move in _moved(trainer).values())
+
+
+# -------------------------------------------------------------------------------------------- the authors' recordings
+
+
+def test_recorded_losses_through_the_kit(tiny_a_folder):
+    """What the authors' code learns of two pictures and a caption, split into two halves of a step."""
+    batch = recorded("tiny_a/train_t2i_caption")
+    model = load_tiny(tiny_a_folder)
+    inputs = {
+        "input_ids": batch["text_tokens"],
+        "labels": batch["text_labels"],
+        "image_latents": list(batch["noised_latents"]),
+        "velocity_targets": [*batch["velocity_target"][:2], None],
+        "image_learned": [True, True, False],
+        "image_rows": [0, 1, 2],
+        "timesteps": batch["t"].tolist(),
+    }
+    for weight, name in ((0.2, "loss_total_coeff_0p2"), (1.0, "loss_total_coeff_1")):
+        model.config.text_weight = weight
+        counts = KIT.count(inputs, model.config)
+        shares = KIT.denominators(counts, model.config)
+        assert counts.tolist() == [14, 0, 50] and shares.tolist() == [14, 14, 50]
+        parts = [{"rows": slice(0, 1)}, {"rows": slice(1, 3)}]
+        total = 0.0
+        for part in parts:
+            rows = part["rows"]
+            half = {key: value[rows] for key, value in inputs.items()}
+            half["image_rows"] = [row - rows.start for row in half["image_rows"]]
+            output = model(**KIT.arrange(model, half, False, False))
+            own = dict(zip(NAMES, KIT.count(half, model.config) / shares, strict=True))
+            losses = {key: loss * own[key] for key, loss in output.losses.items()}
+            total += float(KIT.total_loss(losses, None, model.config).detach())
+        assert total == pytest.approx(float(batch[name]), rel=2e-6)

@@ -47,8 +47,11 @@ class ShowO2SceneBuilder:
 
     def make(self, part: str) -> None:
         """Fits the codec to pictures of the scenes."""
-        rows = SceneDataset("train", self.recipe.codec_pictures, self.recipe.seed, ["generation"])
-        codec = fit_codec(_pixels(rows[index]["images"][0]) for index in range(len(rows)))
+        count, seed = self.recipe.codec_pictures, self.recipe.seed
+        rows = [
+            row for pair in zip(SceneRows("generation", count, seed), Lessons("lessons", count, seed)) for row in pair
+        ]
+        codec = fit_codec(_pixels(row["images"][0]) for row in rows)
         with new_folder(self.result(part)) as folder:
             save_file(codec.state_dict(), folder / _WEIGHTS)
         self.run.note(part, {"pictures": len(rows)})

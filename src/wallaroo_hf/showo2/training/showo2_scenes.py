@@ -78,7 +78,7 @@ class ShowO2SceneRecipe:
         seed: of data, weights and random choices.
         vocabulary: tokens of the byte-level BPE before the special ones, at most.
         tokenizer_rows: rows of the scenes whose words the BPE learns from.
-        codec_pictures: pictures that the linear codec is fitted to.
+        codec_pictures: rows of the data set, and as many lessons, whose pictures the linear codec is fitted to.
         questions: about one picture in an understanding row, at most.
         width, num_hidden_layers, num_flow_layers, semantic_width, num_semantic_layers: of the model.
         global_batch_size: rows per optimizer step.
@@ -91,7 +91,7 @@ class ShowO2SceneRecipe:
     seed: int = 0
     vocabulary: int = 1000
     tokenizer_rows: int = 6000
-    codec_pictures: int = 3000
+    codec_pictures: int = 2000
     questions: int = 4
     width: int = 192
     num_hidden_layers: int = 6

@@ -95,7 +95,12 @@ DOORS = {
     "web/**/*.py": (),
     "training/**/*.py": (
         *("training/collator.py", "training/stages.py", "training/trained_parts.py", "training/preparation.py"),
-        *("training/wallaroo_kit.py", "training/wallaroo_encoder.py", "training/vq/*.py", "training/scenes/scenes_data.py"),
+        *(
+            "training/wallaroo_kit.py",
+            "training/wallaroo_encoder.py",
+            "training/vq/*.py",
+            "training/scenes/scenes_data.py",
+        ),
         *("training/scenes/scenes_recipe.py", "training/scenes/small_model.py", "training/scenes/wallaroo_scenes.py"),
     ),
     "pipelines/*.py": (),

@@ -148,8 +148,6 @@ _SHOWO2 = Family(
     recognises=f"{_ROOT}.showo2.conversion.showo2_key_map:CHECKPOINT_PREFIXES",
     recipes=f"{_ROOT}.showo2.showo2_recipes:RECIPES",
     scenes=f"{_ROOT}.showo2.training.showo2_scenes:scene_recipe",
-    converter=f"{_ROOT}.showo2.conversion.showo2_converter:convert_showo2",
-    recognises=f"{_ROOT}.showo2.conversion.showo2_key_map:CHECKPOINT_PREFIXES",
 )
 _families: dict[str, Family] = {family.model_type: family for family in (_WALLAROO, _SHOWO2)}
 FAMILIES: Mapping[str, Family] = MappingProxyType(_families)

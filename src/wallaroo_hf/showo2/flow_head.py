@@ -19,9 +19,11 @@ from transformers.models.qwen3.modeling_qwen3 import (
     Qwen3RotaryEmbedding,
 )
 
-from .showo2_configuration import ShowO2FlowConfig
+from .showo2_configuration import ShowO2Config, ShowO2FlowConfig
 
-__all__ = ["ShowO2FlowHead", "ShowO2FlowLayer", "TimeOfPositions", "pack_latents", "unpack_latents"]
+__all__ = [
+    *("ShowO2FlowHead", "ShowO2FlowLayer", "TimeOfPositions", "pack_latents", "read_velocity", "unpack_latents"),
+]
 
 
 class TimeOfPositions(NamedTuple):
@@ -216,3 +218,23 @@ def unpack_latents(tokens: torch.Tensor, size: Sequence[int], channels: int) -> 
         channels: of the latents.
     """
     return tokens.reshape(-1, channels).transpose(0, 1).reshape(channels, *size)
+
+
+def read_velocity(tokens: torch.Tensor, size: Sequence[int], config: ShowO2Config) -> torch.Tensor:
+    """What the flow head says of an image's tokens as the velocity of its latents.
+
+    Args:
+        tokens: `(N, patch_size² · C)`, without that of the time.
+        size: `(h, w)` or `(T, h, w)`.
+        config: the model's, which names the layout.
+
+    Returns:
+        `(C, h, w)` or `(C, T, h, w)`.
+    """
+    channels, patch = config.latent_channels, config.patch_size
+    if config.output_layout == "raster":
+        return unpack_latents(tokens, size, channels)
+    *frames, height, width = size
+    grid = tokens.reshape(-1, height // patch, width // patch, patch * patch * channels)
+    pictures = F.pixel_shuffle(grid.movedim(-1, 1), patch)  # (T, C, h, w)
+    return pictures.transpose(0, 1) if frames else pictures[0]

@@ -79,6 +79,9 @@ class ShowO2Config(PreTrainedConfig):
             are the other entries) or "linear" (see [`wallaroo_hf.showo2.image_codecs.LinearCodec`]).
         latent_channels (`int`, *optional*, defaults to 16): of the codec's latents.
         patch_size (`int`, *optional*, defaults to 2): edge of one image token in latents.
+        output_layout (`str`, *optional*, defaults to `"raster"`): which latents a token of the flow head speaks of: "raster",
+            the next ones in raster order (as released), or "patches", those that it sees itself, which small models learn
+            far sooner.
         position_grid (`list[int]`, *optional*, defaults to `[27, 27]`): rows and columns of the position table of the
             semantic path; other grids interpolate it.
         drawing_sizes (`list[list[int]]`, *optional*): `(height, width)` that are offered; any multiple of a token's edge
@@ -109,6 +112,7 @@ class ShowO2Config(PreTrainedConfig):
     codec_config: dict[str, Any] | None = None
     latent_channels: int = 16
     patch_size: int = 2
+    output_layout: str = "raster"
     position_grid: list[int] | tuple[int, ...] = (27, 27)
     drawing_sizes: list[Any] | tuple[Any, ...] = ((432, 432), (512, 512), (1024, 1024))
     tasks: list[str] | tuple[str, ...] = ("understanding", "text-to-image")
@@ -133,6 +137,8 @@ class ShowO2Config(PreTrainedConfig):
         super().__post_init__(**kwargs)
         if self.codec_config is None:
             self.codec_config = {"type": "wan"}
+        if self.output_layout not in ("raster", "patches"):
+            raise ValueError(f"`output_layout` is {self.output_layout!r}, but must be 'raster' or 'patches'.")
         if len(self.position_grid) != 2 or min(self.position_grid) < 1:
             raise ValueError(
                 f"`position_grid` is {list(self.position_grid)}, but must be two numbers, rows and columns."

@@ -14,7 +14,7 @@ from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .block_layout import BlockLayout
-from .flow_head import ShowO2FlowHead, TimeOfPositions, unpack_latents
+from .flow_head import ShowO2FlowHead, TimeOfPositions, read_velocity
 from .flow_losses import SEMANTIC_LOSS, flow_loss, named_losses, semantic_loss, text_losses, total_loss
 from .generation.showo2_mixin import ShowO2GenerationMixin
 from .image_codecs import make_codec
@@ -208,9 +208,8 @@ class ShowO2ForConditionalGeneration(ShowO2GenerationMixin, ShowO2PreTrainedMode
             outputs.position_ids,
         )
         parts = tokens[index >= 0].split(blocks.lengths)
-        channels = self.config.latent_channels
         return [
-            unpack_latents(part[1:], latents.shape[1:], channels)
+            read_velocity(part[1:], latents.shape[1:], self.config)
             if len(part) - 1 == self.config.image_tokens(latents.shape[1:])
             else None
             for part, latents in zip(parts, image_latents, strict=True)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers.masking_utils import create_bidirectional_mask
 
-from ..flow_head import TimeOfPositions, unpack_latents
+from ..flow_head import TimeOfPositions, read_velocity
 from ..omni_backbone import same_attention
 from .prompt_cache import PromptCache
 
@@ -74,8 +74,7 @@ class Denoiser:
             cache=self._prompts.flow,
             is_causal=False,
         )
-        channels = self.model.config.latent_channels
-        each = torch.stack([unpack_latents(one, self.size, channels) for one in flow[:, 1:].float()])
+        each = torch.stack([read_velocity(one, self.size, self.model.config) for one in flow[:, 1:].float()])
         if self.branches == 1:
             return each
         given, null = each.chunk(2)

@@ -252,7 +252,14 @@ class ShowO2Kit:
     def extend_base(
         self, model: ShowO2ForConditionalGeneration, trained: ShowO2Config, keys: Sequence[str], base: str
     ) -> None:
-        """Settings that training changed; there are no parts that a checkpoint can lack."""
+        """Settings that training changed; there are no parts that a checkpoint can lack.
+
+        Args:
+            model: the base.
+            trained: the adapter's configuration.
+            keys: names of the adapter's weights.
+            base: what the base is called.
+        """
         for config in (model.config, model.model.config):
             for name in ("text_weight", "tasks", "drawing_sizes"):
                 setattr(config, name, getattr(trained, name))

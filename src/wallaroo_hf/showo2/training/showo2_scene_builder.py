@@ -36,7 +36,7 @@ class ShowO2SceneBuilder:
         recipe: the run's.
     """
 
-    model_type = "showo2"
+    family = "showo2"
 
     def __init__(self, run: Run, recipe: ShowO2SceneRecipe) -> None:
         self.run, self.recipe = run, recipe

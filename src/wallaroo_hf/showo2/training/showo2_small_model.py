@@ -102,6 +102,7 @@ def new_small_showo2(
             **heads,
         },
         codec_config=dict(_CODEC),
+        output_layout="patches",
         position_grid=[sizes[0][0] // edge, sizes[0][1] // edge],
         drawing_sizes=[list(size) for size in sizes],
         architectures=[ShowO2ForConditionalGeneration.__name__],

@@ -63,7 +63,14 @@ def row_label(row: Mapping[str, Any]) -> str:
 
 
 def take_apart(row: Mapping[str, Any]) -> RowParts:
-    """The chat with every content as a list, and its images by who shows them."""
+    """The chat with every content as a list, and its images by who shows them.
+
+    Args:
+        row: as it was read, or as it was encoded ahead.
+
+    Raises:
+        ValueError: if it has no messages, or other images than these show.
+    """
     messages = row.get("messages")
     if not messages:
         raise ValueError("it has no `messages`; see docs/data.md for the form of a row.")

@@ -88,10 +88,10 @@ class SceneBuilder(Protocol):
     """What a family has to do beside training its stages.
 
     Attributes:
-        model_type: of the family.
+        family: its name in the registry.
     """
 
-    model_type: str
+    family: str
 
     def parts(self) -> list[str]:
         """What comes before the steps of training, by name, in order."""

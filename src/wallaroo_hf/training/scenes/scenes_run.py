@@ -106,7 +106,7 @@ class SceneRun:
         self.device = training_device(device)
         self.record_path = self.output / "run.json"
         self.builder = recipe.builder(self)
-        self.family = FAMILIES[self.builder.model_type]
+        self.family = FAMILIES[self.builder.family]
         self._begin()
 
     def _begin(self) -> None:

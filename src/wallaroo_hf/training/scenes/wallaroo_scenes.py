@@ -35,7 +35,7 @@ class WallarooSceneBuilder:
         recipe: the run's.
     """
 
-    model_type = "wallaroo"
+    family = "wallaroo"
 
     def __init__(self, run: Run, recipe: SceneRecipe) -> None:
         self.run, self.recipe = run, recipe

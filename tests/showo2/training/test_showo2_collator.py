@@ -1,4 +1,4 @@
-"""Rows of every task become the sequences of the released code, with labels, times and seeds that follow from their numbers."""
+"""Rows of every task become sequences of the released code, with labels, times and seeds that follow from numbers."""
 
 import dataclasses
 
@@ -178,7 +178,7 @@ def test_sizes(processor):
 
 def test_broken_and_long_rows(processor, caplog):
     assert _collator(processor, max_length=9).measure(drawing()) > 9
-    with pytest.raises(RowError, match="Row 4 has .* `max_length` is 9"):
+    with pytest.raises(RowError, match=r"Row 4 has .* `max_length` is 9"):
         _collator(processor, max_length=9)([drawing(ordinal=4)])
     spells = question(answer="<|vision_start|>", name="bad")
     batch = _collator(processor, on_error="skip")([spells, question(ordinal=1)])

@@ -180,9 +180,7 @@ def test_rows_without_images_to_draw_or_without_labels(tmp_path, rows):
     moved = _moved(trainer)
     assert all(torch.isfinite(move).all() for move in moved.values()) and trainer.non_finite_steps == 0
     assert any(move.any() for move in moved.values())
-    assert any(move.any() for name, move in moved.items() if name.startswith("flow_head")) == (
-        not rows[0]["messages"][0]["content"][0]["type"] == "image"
-    )
+    assert any(move.any() for name, move in moved.items() if name.startswith("flow_head")) == (rows == [drawing()])
 
 
 def test_repeated_rows_do_not_count():
@@ -348,7 +346,7 @@ def test_a_teacher_sees_what_the_student_sees(teacher):
     torch.testing.assert_close(prepared["semantic_targets"][0], seen)
     wide = collator([dict(question(), images=[picture(size=(64, 32))], ordinal=1)])
     assert KIT.prepare(model, wide)["semantic_targets"][0].shape == (8, 16)
-    with pytest.raises(ValueError, match="features of the teacher|has 2 layers of width 16"):
+    with pytest.raises(ValueError, match="has 2 layers of width 16"):
         KIT.prepare_for_stage(new_showo2(semantic_width=24)[0], processor, stage)
 
 

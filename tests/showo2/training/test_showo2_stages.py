@@ -129,7 +129,7 @@ def test_words_stand_for_parts():
     assert stage.trains == ("visual.fusion.", "language_model.norm.")
     assert showo2_stage("1a").to_dict()["trains"] == "flow_parts"
     assert stage.override({"trains": "all", "image_sizes": [[32, 64]]}).trains == PARTS["all"]
-    with pytest.raises(ValueError, match="trains flow_tail., but the model has no such parameters"):
+    with pytest.raises(ValueError, match=r"trains flow_tail\., but the model has no such parameters"):
         dataclasses.replace(stage, trains=("flow_tail.",)).check_parts(["flow_head.norm.weight"])
     with pytest.raises(ValueError, match="needs the folder"):
         dataclasses.replace(showo2_stage("pre-distillation"), teacher=None)

@@ -1,4 +1,4 @@
-"""A small Show-o2 from nothing: the classes of the full one with other numbers, a linear codec, and a tokenizer of its own."""
+"""A small Show-o2 from nothing: the full one's classes with other numbers, a linear codec, a tokenizer of its own."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -79,9 +79,9 @@ class ShowO2Config(PreTrainedConfig):
             are the other entries) or "linear" (see [`wallaroo_hf.showo2.image_codecs.LinearCodec`]).
         latent_channels (`int`, *optional*, defaults to 16): of the codec's latents.
         patch_size (`int`, *optional*, defaults to 2): edge of one image token in latents.
-        output_layout (`str`, *optional*, defaults to `"raster"`): which latents a token of the flow head speaks of: "raster",
-            the next ones in raster order (as released), or "patches", those that it sees itself, which small models learn
-            far sooner.
+        output_layout (`str`, *optional*, defaults to `"raster"`): which latents a token of the flow head speaks of:
+            "raster", the next ones in raster order (as released), or "patches", those that it sees itself, which small
+            models learn far sooner.
         position_grid (`list[int]`, *optional*, defaults to `[27, 27]`): rows and columns of the position table of the
             semantic path; other grids interpolate it.
         drawing_sizes (`list[list[int]]`, *optional*): `(height, width)` that are offered; any multiple of a token's edge

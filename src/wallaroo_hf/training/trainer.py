@@ -71,7 +71,7 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
         self.kit.agree(self.wallaroo, self.processing_class)  # the model may have been resized since they were loaded
         self.can_return_loss = True  # also of a batch without `labels`
         if self.args.label_names is None:  # transformers takes every argument of a forward with `label` in it for one
-            self.label_names = [name for name in self.label_names if name == "labels"]
+            self.label_names: list[str] = [name for name in self.label_names if name == "labels"]
         self._is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         device = self.args.device
         if self._is_sharded:

@@ -68,7 +68,7 @@ def _posteriors(
             assert one is not None
             by_size[one.shape].append(index)
     for indices in by_size.values():
-        together = torch.stack([pixels[index] for index in indices]).to(device)  # type: ignore[misc]
+        together = torch.stack([pixels[index] for index in indices]).to(device)
         encoded = model.vae.encode_images(together)
         for index, mean, log_variance in zip(indices, encoded.mean.float(), encoded.log_variance.float(), strict=True):
             found[index] = Posterior(mean, log_variance)

@@ -19,7 +19,7 @@ __all__ = ["fit_codec", "new_small_showo2", "small_tokenizer"]
 
 # Those of Qwen2.5 that a chat needs; the first ends texts there.
 _CHAT_TOKENS = ("<|endoftext|>", IM_START, IM_END, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD)
-_CODEC = {"type": "linear", "channels": 16, "patch": 8}
+_CODEC: dict[str, Any] = {"type": "linear", "channels": 16, "patch": 8}
 _PLAIN_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 
 

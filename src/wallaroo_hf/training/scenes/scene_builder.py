@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 
@@ -46,6 +46,7 @@ class Recipe(Protocol):
         looks: how often each step is looked at.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]
     seed: int
     per_device_batch_size: int
     looks: int

@@ -137,16 +137,19 @@ def join_prompts(prompts: Sequence[PromptCache]) -> PromptCache:
     """Several prompts as one batch, left-padded, that is not kept on with."""
     widest = max(one.attention_mask.shape[1] for one in prompts)
     missing = [widest - one.attention_mask.shape[1] for one in prompts]
-    joined = []
-    for caches in ([one.language for one in prompts], [one.flow for one in prompts]):
-        layers = []
-        for each in zip(*(cache.layers for cache in caches), strict=True):
-            keys = [F.pad(layer.keys, (0, 0, more, 0)) for layer, more in zip(each, missing, strict=True)]
-            values = [F.pad(layer.values, (0, 0, more, 0)) for layer, more in zip(each, missing, strict=True)]
-            layers.append(FrozenLayer(torch.cat(keys), torch.cat(values)))
-        joined.append(Cache(layers=layers))
+    language, flow = (_side_by_side([getattr(one, name) for one in prompts], missing) for name in ("language", "flow"))
     masks = [F.pad(one.attention_mask, (more, 0)) for one, more in zip(prompts, missing, strict=True)]
-    return PromptCache(*joined, torch.cat(masks), torch.cat([one.hidden_states for one in prompts]))
+    return PromptCache(language, flow, torch.cat(masks), torch.cat([one.hidden_states for one in prompts]))
+
+
+def _side_by_side(caches: Sequence[Cache], missing: Sequence[int]) -> Cache:
+    """Caches as rows of one, with so many empty columns before each."""
+    layers = []
+    for each in zip(*(cache.layers for cache in caches), strict=True):
+        keys = [F.pad(layer.keys, (0, 0, more, 0)) for layer, more in zip(each, missing, strict=True)]
+        values = [F.pad(layer.values, (0, 0, more, 0)) for layer, more in zip(each, missing, strict=True)]
+        layers.append(FrozenLayer(torch.cat(keys), torch.cat(values)))
+    return Cache(layers=layers)
 
 
 def _times(model: Any, outputs: Any, blocks: BlockLayout) -> TimeOfPositions:

@@ -105,7 +105,7 @@ class ShowO2TextInputsMixin(GenerationMixin):
         timesteps: Sequence[float],
     ) -> None:
         """Puts in the images of what is read now; those before it are in the cache."""
-        chosen = range(len(image_latents))
+        chosen = list(range(len(image_latents)))
         ids = prepared.get("input_ids")
         if ids is not None and prepared.get("cache") is not None:
             blocks = self.model.find_images(prompt, None)
@@ -140,7 +140,7 @@ class ShowO2TextInputsMixin(GenerationMixin):
             if one.dim() == 4:
                 places = (numbers == number).nonzero()[rows * cols + 1 :]
                 numbers[places[:, 0], places[:, 1]] = -1
-        given = ids if embeds is None else embeds
+        given: Any = ids if embeds is None else embeds
         like = torch.empty(*given.shape[:2], 0, dtype=self.dtype, device=given.device)
         shifted, cache = blocks._replace(numbers=numbers), prepared.get("cache")
         return self.model.omni_masks(like, prepared["attention_mask"], prepared["position_ids"], cache, shifted)[0]

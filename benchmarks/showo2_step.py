@@ -2,8 +2,8 @@
 
     python benchmarks/showo2_step.py --output showo2-step.json
 
-The model has random weights and the proportions of the released 1.5B: all its layers, every width an eighth, heads of the released
-sizes (of 64 in the language model) and fewer of them. CPU seconds, in rounds that take turns; ratios round by round.
+The model has random weights and the proportions of the released 1.5B: all its layers, every width an eighth, heads of the
+released sizes (of 64 in the language model) and fewer of them. CPU seconds, in rounds that take turns; ratios round by round.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,9 @@ class TimeAtEveryPosition(TimeOfPositions):
 
 
 class WholeSequence:
-    """The authors' step in our own words: both branches, every position, a dense mask, padding included. Their projection to
-    the vocabulary, whose result drawing does not use, is left out, so that ratios err against us.
+    """The authors' step in our own words: both branches, every position, a dense mask, padding included.
+
+    Their projection to the vocabulary, whose result drawing does not use, is left out, so that ratios err against us.
 
     Args:
         model: draws.
@@ -183,7 +185,7 @@ def main() -> None:
     result = measured(model, arguments.grid, CONTEXT[arguments.grid], arguments.prompt_tokens, arguments.rounds)
     result["machine"] = {"cpu": platform.processor(), "torch": torch.__version__, "load": os.getloadavg()[0]}
     text = json.dumps(result, indent=2)
-    print(text)
+    sys.stdout.write(text + "\n")
     if arguments.output is not None:
         arguments.output.write_text(text + "\n", encoding="utf-8")
 

@@ -1,8 +1,8 @@
 """Show-o2 against its authors' code, on tiny weights.
 
-Tolerances are those of the recording's README: 3e-5 for logits (their scale is 20; the authors' float32 is 1e-5 from their
-float64), 1e-5 for velocities (scale 3), and, where a guided velocity comes out of cached prompts, 3e-6 times its scale. Worst
-cases seen here: logits 1.2e-5, velocities 3e-6, guided velocities 1.8e-5 of 9.0, latents 1.2e-5.
+Tolerances are those of the recording's README: 3e-5 for logits (their scale is 20; the authors' float32 is 1e-5 from
+their float64), 1e-5 for velocities (scale 3), and, where a guided velocity comes out of cached prompts, 3e-6 times its
+scale. Worst cases seen here: logits 1.2e-5, velocities 3e-6, guided velocities 1.8e-5 of 9.0, latents 1.2e-5.
 """
 
 from __future__ import annotations

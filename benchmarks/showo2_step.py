@@ -3,7 +3,7 @@
     python benchmarks/showo2_step.py --output showo2-step.json
 
 The model has random weights and the proportions of the released 1.5B: all its layers, every width an eighth, heads of the
-released sizes (of 64 in the language model) and fewer of them. CPU seconds, in rounds that take turns; ratios round by round.
+released sizes (of 64 in the language model) and fewer of them. CPU seconds, in rounds that take turns; ratios by round.
 """
 
 from __future__ import annotations

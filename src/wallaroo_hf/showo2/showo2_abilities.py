@@ -19,7 +19,6 @@ DEFAULT_STEPS = 49  # calls of the model: the authors' 50 points
 _POSITIONS = 32768  # of Qwen2.5
 _LANGUAGES = ("en", "zh")  # of Qwen2.5, as far as this package's own texts go
 _PATCH_SIZE, _CHANNELS = 2, 16
-_SHOWN = ("image_guidance_scale", "image_num_inference_steps")
 
 
 # What a checkpoint's tensors belong to, by how their names begin.
@@ -112,7 +111,6 @@ def describe_showo2(
         "image_token_size": edge,
         "latent_channels": channels,
         "codec": codec,
-        "sampling": {key: generation_config[key] for key in _SHOWN if key in generation_config},
     }
     shown = {
         "training stage": config.get("stage") or "not said",
@@ -160,6 +158,7 @@ _DRAWING = (
         sensible=(10, 200),
         tried=(DEFAULT_STEPS,),
     ),
+    Setting("scheduler", object, "draw", None, "One of diffusers' flow schedulers; the released one by default."),
     Setting(
         "published_eval",
         bool,

@@ -213,7 +213,7 @@ class SceneRecipe:
             "4-selection": 2700,
             "4-objects": 3400,
             "4": 3300,
-            "4-chats": 3100,
+            "4-chats": 4950,
         }
     )
     previewed: int = 5

@@ -1,8 +1,8 @@
 """Makes the compact set of Show-o2's recordings (`tests/assets/showo2`) out of the whole one.
 
 The whole set holds what was recorded by running the authors' code on tiny weights; it is too large for a repository. This
-takes a part of it as it is: nothing is computed, rounded or renumbered, and no number in the result is this project's. Logits
-are cut to their last positions, which depend on all those before. Run it where the whole set is at hand:
+takes a part of it as it is: nothing is computed, rounded or renumbered, and no number in the result is this project's.
+Logits are cut to their last positions, which depend on all those before. Run it where the whole set is at hand:
 
     python tests/assets/make_showo2.py --reference ../shared/reference_showo2 --output tests/assets/showo2
 """
@@ -56,7 +56,7 @@ TENSORS: dict[str, tuple[str, ...]] = {
     "tiny_a/text_only": ("input_ids", "logits"),
     "tiny_a/understanding": (
         *("input_ids", "latents", "logits", "v_pred_t1", "script_logits", "script_greedy_tokens"),
-        *("modality_positions", "script_positions"),
+        *("modality_positions", "script_positions", "tokens_before", "tokens_after"),
     ),
     "tiny_a/video": (*ROWS, "latents", "t", "logits", "v_pred", "v_pred_first_frame_fixed"),
     "tiny_a/chat_pre_training": (*ROWS, *CHAT_ROWS, "latents", "logits", "loss_ntp"),
@@ -121,14 +121,14 @@ A part of what was recorded by running the authors' code of Show-o2 (Show-o repo
 
 **Nothing here is ours.** Numbers are as recorded, none was computed, rounded or renumbered:
 
-* `tiny_a/checkpoint/` is what the authors' `save_pretrained` wrote, with the configurations of its language model, its SigLIP
-  and its flow head, and the ids of its tokens;
+* `tiny_a/checkpoint/` is what the authors' `save_pretrained` wrote, with the configurations of its language model, its
+  SigLIP and its flow head, and the ids of its tokens;
 * `*.safetensors.xz` are safetensors files packed with xz (`xz -dk` unpacks them), with the tensors named below. Logits have
   their last {LAST_POSITIONS} positions only, which depend on all those before;
 * `*.json` lost their spaces; those of `keys/` are packed.
 
-Left out are the VAE and its recordings (4.9 MB; tests that need some codec make one with random weights in the released layout), the
-gradients (1.4 MB; their norms are in `train_t2i_caption.json`), and what the table does not name.
+Left out are the VAE and its recordings (4.9 MB; tests that need some codec make one with random weights in the released
+layout), the gradients (1.4 MB; their norms are in `train_t2i_caption.json`), and what the table does not name.
 
 | recording | bytes | tensors | not here |
 |---|---|---|---|

@@ -91,7 +91,7 @@ def test_mixed_generation_draws_behind_its_history(model):
 
 def test_video_frames_are_reduced(model):
     """Questions about videos: 14x14 tokens of each frame."""
-    case = golden("video")
+    case = recorded("tiny_a/video", "frame_latents", "frame_embeds_14x14")
     frames = case["frame_latents"]
     tokens = 14 * 14 * len(frames)
     config = model.config

@@ -315,13 +315,13 @@ def print_pictures(models: dict[str, ShowO2ForConditionalGeneration], codec: Any
             whole, theirs = found["image"] + decoding, found["their image"] + decoding
             parts = (found["step"], found["their step"], decoding, whole, theirs)
             _row(name, f"{size}x{size}", *(f"{one / 1e12:,.1f}" for one in parts), f"{theirs / whole:.2f}")
-    _table("model", "picture", "GB of weights", "prompts", "a step", "decoding", "largest sum")
+    _table("model", "picture", "GB of weights", "prompts", "a step", "decoding", "at most")
     for name, model in models.items():
         model.bfloat16().set_attn_implementation("sdpa")
         for size, edge in edges.items():
             found = memory(model, codec, edge, prompt)
             most = found["weights"] + max(found["prompts"] + found["step"], found["decoding"])
-            _row(name, f"{size}x{size}", *(f"{one / 1e9:,.2f}" for one in (*found.values(), most)))
+            _row(name, f"{size}x{size}", *(f"{one / 1e9:,.3g}" for one in (*found.values(), most)))
 
 
 def main() -> None:

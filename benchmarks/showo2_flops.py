@@ -47,6 +47,7 @@ PROMPTS = {"a picture": (WORDS + GRID * GRID + 3, 1), "a video of 32 frames": (W
 DRAWN = {432: 1024, 512: 1280, 1024: 4352}  # pixels of an edge -> positions of the authors' padded sequence
 BRANCHES = 2  # of guidance
 
+
 def build(name: str, layers: int = 28) -> ShowO2ForConditionalGeneration:
     """A released model's shapes, without memory.
 
@@ -197,9 +198,7 @@ def decode(codec: Any, latents: torch.Tensor) -> None:
     codec.decode(latents.unsqueeze(2))
 
 
-def drawing(
-    model: ShowO2ForConditionalGeneration, edge: int, prompt: int, context: int, steps: int
-) -> dict[str, int]:
+def drawing(model: ShowO2ForConditionalGeneration, edge: int, prompt: int, context: int, steps: int) -> dict[str, int]:
     """FLOPs of a picture before it is decoded, and of a step.
 
     Args:

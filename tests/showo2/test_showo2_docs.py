@@ -15,7 +15,11 @@ from small_showo2 import picture, save_showo2
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = (ROOT / "docs" / "showo2.md").read_text(encoding="utf-8")
-RUN_HERE = ("generate", "ask", "info")  # the other commands need released files or ports, or are tested with data of theirs
+RUN_HERE = (
+    "generate",
+    "ask",
+    "info",
+)  # the other commands need released files or ports, or are tested with data of theirs
 
 
 def _blocks(language):

@@ -7,11 +7,11 @@ matrix products of each forward, those of attention over all that is there inclu
 
 - Answers: the authors run the whole sequence for each token, the projection to the vocabulary at each position; what images
   are read with is counted once for both.
-- Pictures: in each step the authors run both branches of guidance over the whole padded sequence, SigLIP's layers in each of
-  them, and what the time does to the flow head's layers at every position. Their projection to the vocabulary, whose result
-  drawing does not use, is left out, so that factors err against us. Decoding is the same for both and counted for both.
-- Memory: bytes of the tensors that are alive at once, found by following what each operation makes, in bfloat16 (the codec in
-  float32), with an attention that keeps no scores. What allocators and compilers add is not in it.
+- Pictures: in each step the authors run both branches of guidance over the whole padded sequence, SigLIP's layers in each
+  of them, and what the time does to the flow head's layers at every position. Their projection to the vocabulary, whose
+  result drawing does not use, is left out, so that factors err against us. Decoding is counted for both.
+- Memory: bytes of the tensors that are alive at once, found by following what each operation makes, in bfloat16 (the codec
+  in float32), with an attention that keeps no scores. What allocators and compilers add is not in it.
 """
 
 from __future__ import annotations

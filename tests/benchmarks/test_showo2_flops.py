@@ -78,3 +78,14 @@ def test_the_real_sizes_have_the_released_numbers_of_weights(script):
     for name, billions in (("1.5B", 2.83), ("7B", 8.93)):
         weights = sum(one.numel() for key, one in script.build(name).named_parameters() if not key.startswith("vae."))
         assert round(weights / 1e9, 2) == billions
+
+
+@pytest.mark.parametrize("page", ["docs/showo2.md", "benchmarks/RESULTS.md"])
+def test_the_pages_have_what_is_counted(script, page):
+    lines = (SCRIPT.parents[1] / page).read_text(encoding="utf-8").splitlines()
+    row = next(line.split(" | ") for line in lines if line.startswith("| 1.5B | 432x432 |") and line.count("|") == 9)
+    found = script.drawing(script.build("1.5B"), 54, 32, script.DRAWN[432], 49)
+    assert row[2:4] == [f"{found[name] / 1e12:,.1f}" for name in ("step", "their step")]
+    decoding = float(row[4]) * 1e12
+    assert float(row[5]) == pytest.approx((found["image"] + decoding) / 1e12, abs=0.2)
+    assert float(row[6]) == pytest.approx((found["their image"] + decoding) / 1e12, abs=0.2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import lzma
 import os
 import shutil
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 
+from released_showo2 import released_vae
 from wallaroo_hf.showo2 import ShowO2ForConditionalGeneration, convert_showo2
 
 COMPACT = Path(__file__).parent / "assets" / "showo2"
@@ -25,20 +27,51 @@ ROOT = _WHOLE if _WHOLE.is_dir() else COMPACT
 VAE = ROOT / "vae" / "Wan2.1_VAE_tiny.pth"
 
 
-def recorded(path: str) -> dict[str, torch.Tensor]:
-    """Tensors of a file, such as "tiny_a/velocity"; the test is skipped where only the part is at hand that lacks it."""
-    file = ROOT / f"{path}.safetensors"
+def recorded_file(path: str) -> Path:
+    """A file of the recording, such as "preprocess/in0.png"; the test is skipped where only the part at hand lacks it."""
+    file = ROOT / path
     if ROOT == COMPACT and not file.is_file():
         pytest.skip(f"{path} is in the whole recording only")
-    return load_file(file)
+    return file
+
+
+def _content(path: str) -> bytes:
+    """Of a file that the compact set may have packed with xz."""
+    packed = ROOT / f"{path}.xz"
+    return lzma.decompress(packed.read_bytes()) if packed.is_file() else recorded_file(path).read_bytes()
+
+
+def recorded(path: str, *needed: str) -> dict[str, torch.Tensor]:
+    """Tensors of a recording, such as "tiny_a/velocity"; skipped as above, also where only the part lacks one of `needed`.
+
+    The compact set has some of them, and of logits the last positions: compare [`last`] of yours.
+    """
+    tensors = load(_content(f"{path}.safetensors"))
+    lacking = [name for name in needed if name not in tensors]
+    if ROOT == COMPACT and lacking:
+        pytest.skip(f"`{lacking[0]}` of {path} is in the whole recording only")
+    return tensors
 
 
 def details(path: str) -> Any:
     """A json file of the recording; skipped as above."""
-    file = ROOT / f"{path}.json"
-    if ROOT == COMPACT and not file.is_file():
-        pytest.skip(f"{path} is in the whole recording only")
-    return json.loads(file.read_text(encoding="utf-8"))
+    return json.loads(_content(f"{path}.json"))
+
+
+def last(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+    """Of logits `(B, T, vocab_size)` as many of the last positions as were recorded: all in the whole recording."""
+    return ours[:, -theirs.shape[1] :]
+
+
+def vae_file(workspace: Path) -> Path:
+    """The tiny VAE by its released names: the recorded one, or one with random weights where only the part is at hand."""
+    if ROOT != COMPACT:
+        return VAE
+    made = workspace / VAE.name
+    if not made.is_file():
+        workspace.mkdir(parents=True, exist_ok=True)
+        torch.save(released_vae(), made)
+    return made
 
 
 def sources(name: str, workspace: Path) -> dict[str, Any]:
@@ -63,7 +96,8 @@ def sources(name: str, workspace: Path) -> dict[str, Any]:
 @functools.cache
 def converted(workspace: Path, dtype: str = "float32") -> Path:
     """The folder of tiny_a, converted once."""
-    return convert_showo2(vae=VAE, output=workspace / dtype, dtype=dtype, **sources("tiny_a", workspace / "sources"))
+    given = sources("tiny_a", workspace / "sources")
+    return convert_showo2(vae=vae_file(workspace / "sources"), output=workspace / dtype, dtype=dtype, **given)
 
 
 def load_tiny(folder: Path, **options: Any) -> ShowO2ForConditionalGeneration:

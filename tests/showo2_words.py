@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models
@@ -14,16 +11,6 @@ from transformers import AutoImageProcessor, PreTrainedTokenizerFast
 from wallaroo_hf.showo2 import ShowO2Config, ShowO2ImageProcessor
 from wallaroo_hf.showo2.processing.showo2_processor import ShowO2Processor
 
-_SHARED = Path(__file__).resolve().parents[2] / "shared" / "reference_showo2"
-_COMPACT = Path(__file__).resolve().parent / "assets" / "showo2"
-RECORDED = next(
-    (
-        folder
-        for folder in (Path(os.environ.get("WALLAROO_REFERENCE_SHOWO2", _SHARED)), _COMPACT)
-        if (folder / "sequences_qwen2_5.json").is_file()
-    ),
-    None,
-)
 AutoImageProcessor.register(ShowO2Config, image_processor_classes={"pil": ShowO2ImageProcessor}, exist_ok=True)
 
 # Words of the recorded sequences at the ids that Qwen2.5 has for them.
@@ -46,12 +33,6 @@ _PLAIN = (
     *("<|repo_name|>", "<|file_sep|>"),
 )
 _FIRST_SPECIAL = 151643
-
-
-def recorded(path: str) -> Any:
-    """A recorded json file."""
-    assert RECORDED is not None
-    return json.loads((RECORDED / path).read_text(encoding="utf-8"))
 
 
 @functools.cache

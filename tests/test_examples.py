@@ -15,7 +15,9 @@ from PIL import Image
 from transformers import LogitsProcessorList
 
 from helpers import picture
+from small_showo2 import save_showo2
 from test_architecture import SOURCE
+from wallaroo_hf.showo2 import ShowO2Processor
 
 EXAMPLES = SOURCE.parents[1] / "examples"
 
@@ -36,6 +38,19 @@ def run(monkeypatch, compact, capsys):
 def test_draw(run, tmp_path):
     out = run("draw", "a cat", "--height", 160, "--width", 64, "--output", tmp_path / "cat.png")
     assert "cat.png" in out and Image.open(tmp_path / "cat.png").size == (64, 160)
+
+
+def test_showo2(monkeypatch, capsys, tmp_path):
+    """On a tiny Show-o2."""
+    command = ["showo2.py", "a red square", "what colour is it?", "--model", str(save_showo2(tmp_path / "show-o2"))]
+    command += ["--height", "32", "--width", "64", "--steps", "10", "--max-new-tokens", "5"]
+    monkeypatch.setattr(sys, "argv", [*command, "--output", str(tmp_path / "square.png")])
+    made = []
+    pictures = ShowO2Processor.pictures
+    monkeypatch.setattr(ShowO2Processor, "pictures", lambda self, pixels: made.append(1) or pictures(self, pixels))
+    runpy.run_path(str(EXAMPLES / "showo2.py"), run_name="__main__")
+    assert Image.open(tmp_path / "square.png").size == (64, 32) and len(made) == 2  # a preview, and the end
+    assert "Drawn: " in capsys.readouterr().out
 
 
 def test_windows(run, tmp_path):

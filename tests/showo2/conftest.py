@@ -2,15 +2,13 @@
 
 import pytest
 
-from golden_showo2 import VAE, converted, load_tiny
+from golden_showo2 import converted, load_tiny
 
 
 @pytest.fixture(scope="session")
 def tiny_a_folder(tmp_path_factory):
     """tiny_a as a transformers folder."""
     pytest.importorskip("diffusers")
-    if not VAE.is_file():
-        pytest.skip("the VAE is in the whole recording only")
     return converted(tmp_path_factory.mktemp("tiny_a"))
 
 

@@ -1,14 +1,13 @@
 """Sequences in ids, as the authors' code makes them."""
 
 import pytest
-from safetensors.torch import load_file
 
-from showo2_words import RECORDED, recorded, words_tokenizer
+from golden_showo2 import details, recorded
+from showo2_words import words_tokenizer
 from wallaroo_hf.showo2 import sequences
 from wallaroo_hf.showo2.sequences import ChatMarks
 from wallaroo_hf.showo2.showo2_tokens import SequenceIds, add_tokens
 
-needs_recordings = pytest.mark.skipif(RECORDED is None, reason="golden data of Show-o2 are not here")
 TINY = SequenceIds(
     bos_token_id=200,
     eos_token_id=201,
@@ -38,7 +37,7 @@ def ids(tokenizer):
 
 
 def _tiny(name):
-    tensors = load_file(RECORDED / "tiny_a" / f"{name}.safetensors")
+    tensors = recorded(f"tiny_a/{name}")
     return {key: value.tolist() for key, value in tensors.items() if not value.is_floating_point()}
 
 
@@ -46,9 +45,8 @@ def _encode(tokenizer, text):
     return tokenizer(text)["input_ids"]
 
 
-@needs_recordings
 def test_drawing_rows_and_null_rows(tokenizer, ids):
-    golden = recorded("sequences_qwen2_5.json")["t2i"]
+    golden = details("sequences_qwen2_5")["t2i"]
     for index, prompt in enumerate(golden["prompts"]):
         row = sequences.drawing_row(_encode(tokenizer, prompt), N, ids).fitted(48, ids)
         assert row.input_ids == golden["text_tokens"][index] and set(row.labels) == {-100}
@@ -65,9 +63,8 @@ def test_drawing_rows_and_null_rows(tokenizer, ids):
         assert null.input_ids[:2] == sequences.null_prompt(ids)
 
 
-@needs_recordings
 def test_captions(tokenizer, ids):
-    golden = recorded("sequences_qwen2_5.json")["caption_training"]
+    golden = details("sequences_qwen2_5")["caption_training"]
     row = sequences.caption_row(_encode(tokenizer, golden["caption"]), N, ids).fitted(48, ids)
     assert row == (golden["text_tokens"], golden["text_labels"])
 
@@ -76,25 +73,22 @@ def _turns(tokenizer, conversation):
     return [tuple(_encode(tokenizer, words) for words in turn) for turn in conversation]
 
 
-@needs_recordings
 def test_chats_before_tuning(tokenizer, ids):
-    golden = recorded("sequences_qwen2_5.json")["chat_pre-training"]
+    golden = details("sequences_qwen2_5")["chat_pre-training"]
     row = sequences.chat_pre_training_row(_turns(tokenizer, golden["conversation"]), [N], ids).fitted(112, ids)
     assert row == (golden["text_tokens"], golden["text_labels"])
 
 
-@needs_recordings
 def test_chats_of_tuning(tokenizer, ids):
-    golden = recorded("sequences_qwen2_5.json")["chat_tuning"]
+    golden = details("sequences_qwen2_5")["chat_tuning"]
     marks = ChatMarks.of_tokenizer(tokenizer)
     row = sequences.chat_tuning_row(_turns(tokenizer, golden["conversation"]), [N], marks, ids).fitted(112, ids)
     assert row == (golden["text_tokens"], golden["text_labels"])
     assert sequences.block_positions(row.input_ids, ids) == [tuple(golden["modality_positions"][0])]
 
 
-@needs_recordings
 def test_questions_as_in_training_and_as_in_the_script(tokenizer, ids):
-    golden, marks = recorded("sequences_qwen2_5.json")["understanding_inference"], ChatMarks.of_tokenizer(tokenizer)
+    golden, marks = details("sequences_qwen2_5")["understanding_inference"], ChatMarks.of_tokenizer(tokenizer)
     question = _encode(tokenizer, golden["question"])
     prompt = sequences.understanding_prompt(question, [N], marks, ids, published=True)
     image = [ids.image_token_id] * (N + 1)
@@ -104,9 +98,8 @@ def test_questions_as_in_training_and_as_in_the_script(tokenizer, ids):
     assert trained == row.input_ids[:-2]
 
 
-@needs_recordings
 def test_mixed_generation(tokenizer, ids):
-    golden = recorded("sequences_qwen2_5.json")["mixed_first_image"]
+    golden = details("sequences_qwen2_5")["mixed_first_image"]
     prompt = sequences.mixed_prompt([_encode(tokenizer, golden["prompt"])], ids, opens_image=True)
     block = [ids.image_token_id] * (N + 1) + [ids.vision_end_token_id]
     for start, name in ((prompt, "text_tokens"), (sequences.null_prompt(ids), "text_tokens_null")):
@@ -115,7 +108,6 @@ def test_mixed_generation(tokenizer, ids):
     assert golden["prompt"].startswith(sequences.FLAG)
 
 
-@needs_recordings
 def test_tiny_rows_of_training():
     drawing, captions = _tiny("sampling_steps4"), _tiny("train_t2i_caption")
     for rows in (drawing["text_tokens"], captions["text_tokens"][:2]):
@@ -128,10 +120,9 @@ def test_tiny_rows_of_training():
     assert row == (caption, captions["text_labels"][2])
 
 
-@needs_recordings
 @pytest.mark.parametrize("name", ["chat_pre_training", "chat_tuning"])
 def test_tiny_chats(name):
-    golden, said = _tiny(name), recorded(f"tiny_a/{name}.json")
+    golden, said = _tiny(name), details(f"tiny_a/{name}")
     turns = [(asked, answer[:-1]) for asked, answer in zip(said["source_ids"], said["target_ids"], strict=True)]
     tokens = golden["text_tokens"]
     if name == "chat_pre_training":
@@ -153,7 +144,6 @@ def _answer_mark(golden):
     return tokens[end : next(index for index, label in enumerate(golden["text_labels"]) if label != -100)]
 
 
-@needs_recordings
 def test_interleaved_rows():
     golden = _tiny("train_interleaved")
     for tokens, labels in zip(golden["text_tokens"], golden["text_labels"], strict=True):
@@ -172,7 +162,6 @@ def test_interleaved_rows():
         assert ours.labels == [-100 if label == TINY.image_token_id else label for label in labels]
 
 
-@needs_recordings
 def test_history_of_mixed_generation():
     row, null = _tiny("mixed_generation")["text_tokens"]
     first, second = row[1:9], row[37:41]
@@ -182,13 +171,11 @@ def test_history_of_mixed_generation():
     assert _tiny("mixed_text_step")["text_tokens"][0] == sequences.mixed_prompt([first, IMAGE, second], TINY, False)
 
 
-@needs_recordings
 def test_videos_that_are_made():
     golden = _tiny("video")["text_tokens"][0]
     assert sequences.video_row(golden[1:3], 3 * IMAGE, TINY).input_ids == golden
 
 
-@needs_recordings
 def test_tiny_questions():
     golden = _tiny("understanding")
     after = golden["tokens_after"][0]

@@ -2,7 +2,8 @@
 
 import pytest
 
-from showo2_words import RECORDED, recorded, words_tokenizer
+from golden_showo2 import details
+from showo2_words import words_tokenizer
 from wallaroo_hf.showo2 import ShowO2Config
 from wallaroo_hf.showo2.showo2_tokens import SequenceIds, add_tokens, config_token_ids
 
@@ -18,9 +19,8 @@ OTHER_NAMES = {
 }
 
 
-@pytest.mark.skipif(RECORDED is None, reason="golden data of Show-o2 are not here")
 def test_added_tokens_have_the_released_ids():
-    tokenizer, golden = words_tokenizer(), recorded("token_ids_qwen2_5.json")
+    tokenizer, golden = words_tokenizer(), details("token_ids_qwen2_5")
     assert len(tokenizer) == golden["special"]["pad_id"]
     add_tokens(tokenizer)
     assert len(tokenizer) == golden["vocab_len"]

@@ -1,39 +1,31 @@
 """Pictures to pixels as the authors prepare them, and back."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from transformers import AutoImageProcessor
 
+from golden_showo2 import details, recorded, recorded_file
 from helpers import picture, same_picture
-from showo2_words import RECORDED
 from wallaroo_hf.showo2 import ShowO2ImageProcessor
 
-needs_recordings = pytest.mark.skipif(RECORDED is None, reason="golden data of Show-o2 are not here")
 
-
-@needs_recordings
 @pytest.mark.parametrize("fit", ["crop", "pad"])
 @pytest.mark.parametrize("index", [0, 1])
 def test_pixels_are_the_authors(index, fit):
-    folder = RECORDED / "preprocess"
-    side = json.loads((folder / "preprocess.json").read_text(encoding="utf-8"))["resolution"]
-    golden = load_file(folder / "preprocess.safetensors")[f"{index}_{fit}"]
+    side = details("preprocess/preprocess")["resolution"]
+    golden = recorded("preprocess/preprocess")[f"{index}_{fit}"]
     processor = ShowO2ImageProcessor(sizes=[(side, side)], fit=fit)
-    pixels = processor(str(folder / f"in{index}.png"), return_tensors="pt")["pixel_values"]
+    pixels = processor(str(recorded_file(f"preprocess/in{index}.png")), return_tensors="pt")["pixel_values"]
     assert len(pixels) == 1 and torch.equal(pixels[0], golden)
     if fit == "pad":
-        shown = Image.open(folder / f"pad{index}.png").convert("RGB")
+        shown = Image.open(recorded_file(f"preprocess/pad{index}.png")).convert("RGB")
         assert same_picture(processor.to_pictures(pixels)[0], shown)  # which loses what is truncated
 
 
-@needs_recordings
 def test_pixels_become_the_authors_pictures():
-    golden = load_file(RECORDED / "preprocess" / "preprocess.safetensors")
+    golden = recorded("preprocess/preprocess")
     pictures = ShowO2ImageProcessor().to_pictures(golden["denorm_in"])
     assert np.array_equal(np.stack([np.asarray(one) for one in pictures]), golden["denorm_out"].numpy())
 

@@ -10,13 +10,13 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from conftest import REFERENCE
+from golden_showo2 import details
 from helpers import picture, same_picture
-from showo2_words import RECORDED, recorded, words_processor, words_tokenizer
+from showo2_words import words_processor, words_tokenizer
 from wallaroo_hf.showo2 import ShowO2Config, ShowO2ImageProcessor
 from wallaroo_hf.showo2 import sequences as seq
 from wallaroo_hf.showo2.processing.showo2_processor import ShowO2Processor
 
-needs_recordings = pytest.mark.skipif(RECORDED is None, reason="golden data of Show-o2 are not here")
 EDITS = ["understanding", "text-to-image", "image-editing"]
 N = 8  # tokens of a picture that is understood
 
@@ -72,9 +72,8 @@ def _draw(processor, text="A dog.", **more):
 # ------------------------------------------------------------------------------------------------------------ sequences
 
 
-@needs_recordings
 def test_rows_to_draw_from_are_the_authors(processor):
-    golden = recorded("sequences_qwen2_5.json")["t2i"]
+    golden = details("sequences_qwen2_5")["t2i"]
     batch = _draw(processor, golden["prompts"])
     for index, row in enumerate(_rows(batch)):
         begins = golden["modality_positions"][index][0][0]
@@ -86,9 +85,8 @@ def test_rows_to_draw_from_are_the_authors(processor):
     assert set(batch) <= set(processor.model_input_names)
 
 
-@needs_recordings
 def test_a_question_as_in_training_and_as_in_the_script(processor):
-    golden = recorded("sequences_qwen2_5.json")
+    golden = details("sequences_qwen2_5")
     messages = [_chat(_image(), _text(golden["understanding_inference"]["question"]))]
     before, after = golden["understanding_inference"]["before"], golden["understanding_inference"]["after"]
     image = [processor.ids.image_token_id] * (N + 1)
@@ -104,9 +102,8 @@ def test_a_question_as_in_training_and_as_in_the_script(processor):
     assert torch.equal(published["pixel_values"][0], crop) and torch.equal(trained["pixel_values"][0], pad)
 
 
-@needs_recordings
 def test_a_chat_is_that_of_tuning(processor):
-    golden = recorded("sequences_qwen2_5.json")["chat_tuning"]
+    golden = details("sequences_qwen2_5")["chat_tuning"]
     (asked, first), (again, second) = golden["conversation"]
     messages = [
         _chat(_image(), _text(asked.removeprefix("<image>\n"))),
@@ -123,9 +120,8 @@ def test_a_chat_is_that_of_tuning(processor):
     assert prompt == tokens[: len(prompt)] and golden["text_labels"][len(prompt)] == 2132
 
 
-@needs_recordings
 def test_plain_text_in_auto_mode_is_that_of_mixed_generation(processor):
-    golden = recorded("sequences_qwen2_5.json")["mixed_first_image"]
+    golden = details("sequences_qwen2_5")["mixed_first_image"]
     words = golden["prompt"].removeprefix(seq.FLAG).strip()
     start = golden["text_tokens"][0][: golden["modality_positions"][0][0][0] - 1]
     for text in (words, golden["prompt"]):
@@ -150,7 +146,6 @@ def qwen():
     return ShowO2Processor.of_config(config, tokenizer)
 
 
-@needs_recordings
 def test_sequences_with_all_of_the_tokenizers_words(qwen):
     test_rows_to_draw_from_are_the_authors(qwen)
     test_a_question_as_in_training_and_as_in_the_script(qwen)

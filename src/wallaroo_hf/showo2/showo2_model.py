@@ -94,7 +94,7 @@ class ShowO2ForConditionalGeneration(ShowO2GenerationMixin, ShowO2PreTrainedMode
         Args:
             input_ids, attention_mask, position_ids, cache, inputs_embeds, image_latents, timesteps, use_cache: see
                 [`ShowO2Model.forward`]; `image_latents` are `x_t = t · x_1 + (1 - t) · noise`.
-            labels: `(B, T)`, unshifted (the label at p is predicted at p - 1), -100 = ignored.
+            labels: `(B, T)`, unshifted (the label at p is predicted at p - 1), -100 = ignored, as is a row's first.
             velocity_targets: `x_1 - noise`, one per image, None = that image is not learned.
             semantic_targets: what a teacher sees in the images, one `(N, width)` each, None = that image is not learned.
                 The semantic features are compared with them; nothing else is computed or learned then.
@@ -151,7 +151,7 @@ class ShowO2ForConditionalGeneration(ShowO2GenerationMixin, ShowO2PreTrainedMode
         named: dict[str, torch.Tensor] = {}
         text = None
         if labels is not None:
-            logits, named, text = self._text(hidden_states, labels, blocks, velocity_targets, label_logits_only)
+            logits, named, text = self._text(outputs, labels, velocity_targets, label_logits_only)
         else:
             logits = self.lm_head(slice_logits_to_keep(hidden_states, logits_to_keep))
         flow = None
@@ -217,16 +217,22 @@ class ShowO2ForConditionalGeneration(ShowO2GenerationMixin, ShowO2PreTrainedMode
 
     def _text(
         self,
-        hidden_states: torch.Tensor,
+        outputs: Any,
         labels: torch.Tensor,
-        blocks: BlockLayout,
         velocity_targets: Sequence[torch.Tensor | None] | None,
         label_logits_only: bool,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor | None]:
         """Logits, named means and their mean over all labels."""
+        hidden_states, blocks = outputs.last_hidden_state, outputs.blocks
+        if labels.shape != hidden_states.shape[:2]:
+            raise ValueError(
+                f"`labels` are of size {tuple(labels.shape)}, but there are {tuple(hidden_states.shape[:2])} positions; give "
+                "one label for each, -100 where nothing is learned."
+            )
         labels = labels.to(hidden_states.device)
         shifted = labels[:, 1:]
-        chosen = shifted >= 0
+        # what a row begins with follows nothing: padding on its left, or another row
+        chosen = (shifted >= 0) & (outputs.position_ids[:, 1:] > 0)
         targets = [None] * len(blocks.rows) if velocity_targets is None else velocity_targets
         draws = {row for row, target in zip(blocks.rows, targets, strict=True) if target is not None}
         generates = torch.tensor([row in draws for row in range(len(labels))], device=labels.device)

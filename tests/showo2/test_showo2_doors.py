@@ -1,4 +1,4 @@
-"""Show-o2 through the doors: Auto classes, pipelines, conversations and commands; server, page and evaluation have tests beside."""
+"""Show-o2 through the doors: Auto classes, pipelines, conversations and commands."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import json
 
 import pytest
 import torch
-from commands import run
 from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
 from PIL import Image
-from small_showo2 import picture, save_showo2
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -21,6 +19,8 @@ from transformers import (
 )
 
 import wallaroo_hf
+from commands import run
+from small_showo2 import picture, save_showo2
 from wallaroo_hf.conversation import Conversation
 from wallaroo_hf.families.registry import find_family, load
 
@@ -114,7 +114,7 @@ def test_settings_that_it_lacks_are_refused_by_name(pipe):
         with pytest.raises(TypeError, match=f"no setting `{name}`; it has `guidance_scale`, `num_inference_steps`"):
             draw(pipe, **{name: value})
     for scale in (0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="`guidance_scale` is .*, but must be a number above 0"):
+        with pytest.raises(ValueError, match=r"`guidance_scale` is .*, but must be a number above 0"):
             draw(pipe, guidance_scale=scale)
     with pytest.raises(ValueError, match="does not do image-editing"):
         pipe("make it green", image=picture())

@@ -226,8 +226,8 @@ class ShowO2ForConditionalGeneration(ShowO2GenerationMixin, ShowO2PreTrainedMode
         hidden_states, blocks = outputs.last_hidden_state, outputs.blocks
         if labels.shape != hidden_states.shape[:2]:
             raise ValueError(
-                f"`labels` are of size {tuple(labels.shape)}, but there are {tuple(hidden_states.shape[:2])} positions; give "
-                "one label for each, -100 where nothing is learned."
+                f"`labels` are of size {tuple(labels.shape)}, but there are {tuple(hidden_states.shape[:2])} positions; "
+                "give one label for each, -100 where nothing is learned."
             )
         labels = labels.to(hidden_states.device)
         shifted = labels[:, 1:]

@@ -165,3 +165,20 @@ def test_conversation(folder, may_draw):
     second = chat.say("what colour is it?")
     assert all(isinstance(piece, str | Image.Image) for piece in (*first, *second))
     assert [message["role"] for message in chat.messages] == ["user", "assistant", "user"]
+
+
+def test_export_for_the_hub(folder, tmp_path):
+    run("export", "-m", folder, "--to", "hub", "-o", tmp_path / "out")
+    auto_map = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))["auto_map"]
+    assert auto_map["AutoModelForMultimodalLM"] == "wallaroo_remote.ShowO2ForConditionalGeneration"
+    assert auto_map["AutoModel"] == "wallaroo_remote.ShowO2Model"
+    code = (tmp_path / "out" / "wallaroo_remote.py").read_text(encoding="utf-8")
+    assert "import ShowO2Config, ShowO2ForConditionalGeneration, ShowO2Model, ShowO2Processor" in code
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "[Show-o2](https://arxiv.org/abs/2506.15564)" in card and 'pip install "wallaroo-hf[showo2]"' in card
+    assert "- showo2\n- text-to-image\n- autoregressive\n" in card and "not trained to edit" in card
+    assert isinstance(
+        AutoModelForMultimodalLM.from_pretrained(tmp_path / "out"), wallaroo_hf.ShowO2ForConditionalGeneration
+    )
+    refused = run("export", "-m", folder, "--to", "qwen2.5-vl", "-o", tmp_path / "no", code=1)
+    assert "Wallaroo" in refused and not (tmp_path / "no").exists()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from small_showo2 import save_showo2
 from typer.testing import CliRunner
 
+from small_showo2 import save_showo2
 from wallaroo_hf.cli import app
 from wallaroo_hf.evaluation.recipes import find_recipe
 from wallaroo_hf.families.registry import FAMILIES

@@ -1,12 +1,12 @@
-"""Show-o2 behind the server and the page, which know no family; what they can with any is tested in tests/web/test_toy_family.py."""
+"""Show-o2 behind the server and the page, which know no family; see also tests/web/test_toy_family.py."""
 
 from __future__ import annotations
 
 import pytest
+
 from helpers import picture
 from running_server import RunningServer, data_uri, picture_in, png
 from small_showo2 import save_showo2
-
 from wallaroo_hf.families.registry import load
 
 DRAW, CHAT = "/v1/images/generations", "/v1/chat/completions"

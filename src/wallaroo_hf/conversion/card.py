@@ -6,14 +6,15 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from ..families.abilities import EDITING, UNDERSTANDING, Abilities
+from ..families.registry import Family
 from ..files.checkpoint_files import read_json
 
-__all__ = ["card_text", "find_recipe"]
-
-TAGS = ["wallaroo", "text-to-image", "image-editing", "autoregressive"]
+__all__ = ["card_text", "find_recipe", "package_of"]
 
 
 def card_text(
+    family: Family,
     folder: Path,
     present: Path,
     base_model: str | None = None,
@@ -24,6 +25,7 @@ def card_text(
     """The card of the checkpoint in a folder.
 
     Args:
+        family: the checkpoint's.
         folder: the checkpoint's files.
         present: a card that there is already; its text stays as it is, and so do the entries that it has.
         base_model, license: entries of the card.
@@ -33,13 +35,15 @@ def card_text(
     Raises:
         ValueError: if the card that there is cannot be read.
     """
+    abilities = _abilities(family, folder)
+    drawing = [task for task in abilities.tasks if task != UNDERSTANDING]
     data: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "any-to-any",
-        "language": ["en", "zh"],
-        "tags": TAGS,
+        "language": list(abilities.languages),
+        "tags": [family.model_type, *drawing, *family.tags],
     }
-    text = _text(folder, recipe)
+    text = _text(family, abilities, folder, recipe)
     if present.is_file():
         try:
             card = ModelCard.load(present)
@@ -54,21 +58,30 @@ def card_text(
     return f"---\n{ModelCardData(**data).to_yaml()}\n---\n\n{text}\n"
 
 
-def _text(folder: Path, recipe: Path | None) -> str:
+def package_of(family: Family) -> str:
+    """What pip installs for models of a family."""
+    return f"wallaroo-hf[{family.extra}]" if family.extra else "wallaroo-hf"
+
+
+def _abilities(family: Family, folder: Path) -> Abilities:
+    files = (folder / name for name in ("config.json", "generation_config.json", "processor_config.json"))
+    config, generation, processor = (read_json(path) if path.is_file() else {} for path in files)
+    return family.resolve("abilities")(config, generation, processor)
+
+
+def _text(family: Family, abilities: Abilities, folder: Path, recipe: Path | None) -> str:
     config = read_json(folder / "config.json")
-    processor = read_json(folder / "processor_config.json")
-    edits = bool(config.get("has_editing", True))
-    sizes = ", ".join(f"{height}x{width}" for height, width in processor.get("buckets", []))
-    abilities = "It answers questions about images, draws from English and Chinese prompts" + (
-        " and edits images." if edits else "; this checkpoint has no editing parts."
+    sizes = ", ".join(f"{height}x{width}" for height, width in abilities.sizes)
+    can = "It answers questions about images, draws from English and Chinese prompts" + (
+        " and edits images." if EDITING in abilities.tasks else "; it was not trained to edit images."
     )
     stage = f" Its last training stage was {config['stage']}." if config.get("stage") else ""
+    name = f"[{family.title}]({family.paper})" if family.paper else family.title
     sections = [
-        f"# {config.get('_name_or_path') or 'Wallaroo'}",
-        "A [Wallaroo](https://arxiv.org/abs/2603.04980) checkpoint: one autoregressive model that understands, draws and "
-        f"edits images, for transformers with the package `wallaroo-hf`. {abilities}{stage}",
+        f"# {config.get('_name_or_path') or family.title}",
+        f"A {name} checkpoint: {family.summary}, for transformers with the package `wallaroo-hf`. {can}{stage}",
         f"Sizes that were trained (height x width): {sizes}.",
-        _USE,
+        _USE.format(package=f'"{package_of(family)}"' if family.extra else package_of(family)),
         "" if recipe is None else _recipe(recipe),
     ]
     return "\n\n".join(section for section in sections if section)
@@ -105,7 +118,7 @@ def _recipe(path: Path) -> str:
 _USE = """## Use
 
 ```bash
-pip install wallaroo-hf
+pip install {package}
 ```
 
 ```python

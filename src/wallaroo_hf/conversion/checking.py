@@ -5,9 +5,8 @@ from pathlib import Path
 import torch
 
 from ..families.loading import reading_checkpoint, refuse, stored_faults
+from ..families.registry import find_family
 from ..files.checkpoint_files import weight_files
-from ..modeling.configuration import WallarooConfig
-from ..modeling.model import WallarooForConditionalGeneration
 
 __all__ = ["check_stored"]
 
@@ -22,11 +21,11 @@ def check_stored(folder: Path, check_weights: bool = True) -> None:
     Raises:
         ValueError: naming up to five weights that are missing, unexpected, of another shape or not finite.
     """
-    files = weight_files(folder)
+    files, family = weight_files(folder), find_family(folder)
     with reading_checkpoint(folder):
-        config = WallarooConfig.from_pretrained(folder)
+        config = family.resolve("config").from_pretrained(folder)
         with torch.device("meta"):
-            model = WallarooForConditionalGeneration(config)
+            model = family.resolve("model")(config)
         shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         is_plain = getattr(config, "quantization_config", None) is None
         faults = stored_faults(files, shapes if is_plain else None, model.all_tied_weights_keys, check_weights)

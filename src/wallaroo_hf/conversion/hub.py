@@ -4,27 +4,29 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+from ..families.registry import Family, find_family
 from ..files.checkpoint_files import INDEX, SETTINGS, find_checkpoint, read_json, weight_files
 from ..files.whole import new_folder
-from .card import card_text, find_recipe
+from .card import card_text, find_recipe, package_of
 from .checking import check_stored
 
 __all__ = ["REMOTE_MODULE", "CardEntries", "export_hub", "push_to_hub"]
 
 REMOTE_MODULE = "wallaroo_remote"
-AUTO_MAP = {
-    "AutoConfig": "WallarooConfig",
-    "AutoModel": "WallarooModel",
-    "AutoModelForImageTextToText": "WallarooForConditionalGeneration",
-    "AutoModelForMultimodalLM": "WallarooForConditionalGeneration",
-    "AutoProcessor": "WallarooProcessor",
+# Auto classes, and what of a family each stands for
+_AUTO_CLASSES = {
+    "AutoConfig": "config",
+    "AutoModel": "backbone",
+    "AutoModelForImageTextToText": "model",
+    "AutoModelForMultimodalLM": "model",
+    "AutoProcessor": "processor",
 }
 _REMOTE_CODE = '''"""The classes of this checkpoint, which the package wallaroo-hf provides.
 
@@ -32,14 +34,14 @@ transformers reads this file when the checkpoint is loaded with `trust_remote_co
 """
 
 try:
-    from wallaroo_hf import WallarooConfig, WallarooForConditionalGeneration, WallarooModel, WallarooProcessor
+    from wallaroo_hf import {names}
 except ImportError as error:
     raise ImportError(
-        "This checkpoint needs the package wallaroo-hf, which is not installed here; run `pip install wallaroo-hf` and "
+        "This checkpoint needs the package wallaroo-hf, which is not installed here; run `pip install {package}` and "
         "load it again."
     ) from error
 
-__all__ = ["WallarooConfig", "WallarooForConditionalGeneration", "WallarooModel", "WallarooProcessor"]
+__all__ = [{quoted}]
 '''
 
 
@@ -101,7 +103,7 @@ def push_to_hub(
     revision: str | None = None,
     entries: CardEntries | None = None,
     private: bool | None = None,
-    commit_message: str = "Upload Wallaroo checkpoint",
+    commit_message: str | None = None,
     token: str | None = None,
     check_weights: bool = True,
 ) -> str:
@@ -111,7 +113,7 @@ def push_to_hub(
         checkpoint, revision, entries: see [`export_hub`].
         repo_id: where to, such as `org/name`; the repository is made where it is not there.
         private: whether a new repository is private.
-        commit_message: of the upload.
+        commit_message: of the upload. Default: that a checkpoint of its family is uploaded.
         token: of the Hub; default: the one that is logged in.
         check_weights: see [`export_hub`].
 
@@ -127,7 +129,8 @@ def push_to_hub(
         try:
             api = HfApi(token=token)
             repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-            return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message=commit_message).commit_url)
+            message = commit_message or f"Upload {find_family(source).title} checkpoint"
+            return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message).commit_url)
         except (HfHubHTTPError, HFValidationError, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
@@ -146,18 +149,31 @@ def _fill(folder: Path, source: Path, entries: CardEntries, check_weights: bool,
         shutil.copyfile(path, folder / path.name)
     for path in weights:
         _link_or_copy(path, folder / path.name, link)
-    auto_map = {name: f"{REMOTE_MODULE}.{target}" for name, target in AUTO_MAP.items()}
+    family = find_family(source)
+    classes = {name: _class_name(family, what) for name, what in _AUTO_CLASSES.items() if getattr(family, what)}
+    auto_map = {name: f"{REMOTE_MODULE}.{target}" for name, target in classes.items()}
     _add(folder / "config.json", {"auto_map": auto_map})
     _add(folder / "processor_config.json", {"auto_map": {"AutoProcessor": auto_map["AutoProcessor"]}})
-    (folder / f"{REMOTE_MODULE}.py").write_text(_REMOTE_CODE, encoding="utf-8")
+    (folder / f"{REMOTE_MODULE}.py").write_text(_remote_code(family, classes.values()), encoding="utf-8")
     recipe = entries.recipe or find_recipe(source)
     if recipe is not None and recipe.parent != source:
         recipe = Path(shutil.copyfile(recipe, folder / recipe.name))
     if entries.samples is not None:
         shutil.copyfile(entries.samples, folder / "samples.png")
     prompts = list(entries.prompts) if entries.samples is not None else None
-    card = card_text(folder, source / "README.md", entries.base_model, entries.license, recipe, prompts)
+    card = card_text(family, folder, source / "README.md", entries.base_model, entries.license, recipe, prompts)
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _class_name(family: Family, what: str) -> str:
+    """The name, in this package, of a class of a family."""
+    return str(getattr(family, what)).rpartition(":")[2]
+
+
+def _remote_code(family: Family, classes: Iterable[str]) -> str:
+    names = sorted(set(classes))
+    quoted = ", ".join(f'"{name}"' for name in names)
+    return _REMOTE_CODE.format(names=", ".join(names), quoted=quoted, package=package_of(family))
 
 
 def _link_or_copy(source: Path, target: Path, link: bool) -> None:

@@ -38,6 +38,9 @@ class Family:
         model_type: of its `config.json`.
         title: its name for people.
         paper: where its paper is, for model cards.
+        summary: what it is, in half a sentence for model cards.
+        tags: of its model cards, beside its name and tasks.
+        extra: of this package, with what its models need.
         config, model, processor, image_processor: its classes.
         abilities: `abilities(config, generation_config, processor_config) -> Abilities`, from three JSON objects.
         description: `describe(config, processor_config, tensors) -> dict`: facts for `wallaroo info` that only it has.
@@ -61,6 +64,9 @@ class Family:
     processor: str
     abilities: str
     paper: str | None = None
+    summary: str = "a model"
+    tags: tuple[str, ...] = ()
+    extra: str | None = None
     image_processor: str | None = None
     description: str | None = None
     parts: str | None = None
@@ -113,6 +119,8 @@ _WALLAROO = Family(
     model_type="wallaroo",
     title="Wallaroo",
     paper="https://arxiv.org/abs/2603.04980",
+    summary="one autoregressive model that understands, draws and edits images",
+    tags=("autoregressive",),
     config=f"{_ROOT}.modeling.configuration:WallarooConfig",
     model=f"{_ROOT}.modeling.model:WallarooForConditionalGeneration",
     processor=f"{_ROOT}.processing.processor:WallarooProcessor",
@@ -135,6 +143,9 @@ _SHOWO2 = Family(
     model_type="showo2",
     title="Show-o2",
     paper="https://arxiv.org/abs/2506.15564",
+    summary="text by its next token and images by flow matching, in one transformer",
+    tags=("autoregressive", "flow-matching"),
+    extra="showo2",
     config=f"{_ROOT}.showo2.showo2_configuration:ShowO2Config",
     model=f"{_ROOT}.showo2.showo2_model:ShowO2ForConditionalGeneration",
     processor=f"{_ROOT}.showo2.processing.showo2_processor:ShowO2Processor",

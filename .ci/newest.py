@@ -15,7 +15,7 @@ import tomllib
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-EXTRAS = ("train", "test")
+EXTRAS = ("showo2", "train", "test")
 
 
 def main() -> int:
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
         subprocess.run([*pip, "install", *(without_cap(line) for line in wanted.values())], check=True)
     else:
         subprocess.run([*pip, "install", "--editable", f"{REPOSITORY}[{','.join(EXTRAS)}]"], check=True)
-    told = ("torch", "transformers", "pillow", "peft")
+    told = ("torch", "transformers", "diffusers", "pillow", "peft")
     script = "import importlib.metadata, sys; print(*map(importlib.metadata.version, sys.argv[1:]))"
     asked = sorted({*told, *newer})
     found = subprocess.run([python, "-c", script, *asked], check=True, capture_output=True, text=True).stdout.split()

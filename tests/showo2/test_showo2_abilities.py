@@ -103,7 +103,7 @@ def test_sizes_that_cannot_be_drawn(height, width, message):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"guidance_scale": -1}, "`guidance_scale` is -1, but must be a number from 0 to 100"),
+        ({"guidance_scale": -1}, "`guidance_scale` is -1, but must be a number above 0 and at most 100"),
         ({"guidance_scale": float("nan")}, "`guidance_scale` is nan"),
         ({"num_inference_steps": 0}, "`num_inference_steps` is 0, but must be a whole number from 1 to 1000"),
         ({"num_inference_steps": 2.5}, "`num_inference_steps` is 2.5"),

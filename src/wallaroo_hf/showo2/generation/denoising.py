@@ -105,7 +105,7 @@ class FlowSteps:
         device: of the latents.
 
     Raises:
-        ValueError: for a scheduler that is not one of flow matching with a fixed shift.
+        ValueError: for a scheduler that is not one of flow matching, with a fixed shift, from noise to clean.
     """
 
     def __init__(self, scheduler: Any, num_inference_steps: int, device: torch.device) -> None:
@@ -118,16 +118,17 @@ class FlowSteps:
                 f"`scheduler` is a {type(scheduler).__name__}, but Show-o2 draws by flow matching; give one of diffusers' "
                 "FlowMatch schedulers, or one with `use_flow_sigmas=True`."
             )
-        if predicts != "flow_prediction" or options.get("use_dynamic_shifting", False):
-            fault = (
-                "has dynamic shifting"
-                if predicts == "flow_prediction"
-                else f"takes what a model says for {predicts!r}"
-            )
-            raise ValueError(
-                f"The `scheduler`, a {type(scheduler).__name__}, {fault}; Show-o2 needs "
-                "`prediction_type='flow_prediction'` and a fixed shift."
-            )
+        faults = {
+            "has dynamic shifting": options.get("use_dynamic_shifting", False),
+            "goes from clean to noise": options.get("invert_sigmas", False),
+            f"takes what a model says for {predicts!r}": predicts != "flow_prediction",
+        }
+        for fault, is_so in faults.items():
+            if is_so:
+                raise ValueError(
+                    f"The `scheduler`, a {type(scheduler).__name__}, {fault}; Show-o2 needs one of flow prediction with a "
+                    "fixed shift, from noise to clean."
+                )
         # N + 1 points from noise to clean, the last without a call (the authors count the points)
         if "sigmas" in inspect.signature(self._scheduler.set_timesteps).parameters:
             points = torch.linspace(0, 1, num_inference_steps + 1, dtype=torch.float32)[:-1]

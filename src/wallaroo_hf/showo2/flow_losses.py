@@ -76,8 +76,10 @@ def total_loss(
     Args:
         text, flow: means.
         text_weight: 0.2 in stage 1, else 1.
-        like: whose device the loss is on.
+        like: hidden states, which a loss of nothing is 0 times, so that it can be learned from as any other.
     """
+    if text is None and flow is None:
+        return 0.0 * like.float().sum()
     loss = like.new_zeros((), dtype=torch.float32)
     for part, weight in ((text, text_weight), (flow, 1.0)):
         if part is not None:
@@ -99,8 +101,12 @@ def semantic_loss(features: Sequence[torch.Tensor], targets: Sequence[torch.Tens
         features, targets: `(N, width)` of each image; None = this image is not learned.
 
     Raises:
-        ValueError: for targets of another size.
+        ValueError: for targets of another number or size.
     """
+    if len(features) != len(targets):
+        raise ValueError(
+            f"There are {len(features)} images, but {len(targets)} `semantic_targets`; give one per image."
+        )
     found = []
     for number, (own, target) in enumerate(zip(features, targets, strict=True)):
         if target is None:

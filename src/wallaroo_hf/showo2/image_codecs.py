@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["ImageCodec", "LinearCodec", "Posterior", "check_pixels", "make_codec"]
+__all__ = ["ImageCodec", "LinearCodec", "Posterior", "check_codes", "check_pixels", "make_codec"]
 
 _LOWEST_LOG_VARIANCE = -30.0  # as good as none, and finite in every dtype
 
@@ -154,7 +154,12 @@ class LinearCodec(nn.Module):
         return Posterior(mean, torch.full_like(mean, _LOWEST_LOG_VARIANCE))
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
-        """See [`ImageCodec`]."""
+        """See [`ImageCodec`].
+
+        Raises:
+            ValueError: for latents of another shape.
+        """
+        check_codes(latents, self.latent_channels)
         frames = _frames(latents.to(self.basis))
         with torch.autocast(latents.device.type, enabled=False):
             patches = ((frames.movedim(1, -1) * self.scale) @ self.basis.T + self.mean).movedim(-1, 1)
@@ -186,11 +191,31 @@ def check_pixels(pixels: torch.Tensor, factor: int) -> None:
             f"Pixels for the image codec have the shape {tuple(pixels.shape)}; give (B, 3, H, W) for pictures or "
             "(B, 3, F, H, W) for videos."
         )
+    if not pixels.is_floating_point():
+        raise ValueError(
+            f"Pixels for the image codec are of the type {pixels.dtype}, but must be floating-point numbers in [-1, 1]."
+        )
     height, width = pixels.shape[-2:]
     if height % factor or width % factor:
         raise ValueError(
             f"A picture of {height}x{width} pixels (height x width) does not fit the image codec; use multiples of "
             f"{factor}."
+        )
+
+
+def check_codes(latents: torch.Tensor, channels: int) -> None:
+    """Makes sure that a codec can decode a batch of latents.
+
+    Args:
+        channels: that they must have.
+
+    Raises:
+        ValueError: if not.
+    """
+    if latents.dim() not in (4, 5) or latents.shape[1] != channels or not latents.numel():
+        raise ValueError(
+            f"Latents for the image codec have the shape {tuple(latents.shape)}; give (B, {channels}, h, w) for pictures "
+            f"or (B, {channels}, T, h, w) for videos."
         )
 
 

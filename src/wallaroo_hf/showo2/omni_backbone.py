@@ -14,8 +14,10 @@ from transformers import PreTrainedConfig, PreTrainedModel, Qwen2Model
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import ModelOutput
+from transformers.utils.deprecation import deprecate_kwarg
 
 from .block_layout import BlockLayout, find_blocks
+from .checked_inputs import check_images, check_latents, check_rows, read_times
 from .sequences import REDUCED_GRID
 from .showo2_configuration import ShowO2Config
 from .time_embedding import ShowO2TimeEmbedding
@@ -89,6 +91,7 @@ class ShowO2Model(ShowO2PreTrainedModel):
         """Another table of tokens."""
         self.language_model.set_input_embeddings(value)
 
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -120,9 +123,8 @@ class ShowO2Model(ShowO2PreTrainedModel):
         Raises:
             ValueError: if ids, latents and times do not fit each other.
         """
-        if input_ids is None and inputs_embeds is None:
-            raise ValueError("Neither `input_ids` nor `inputs_embeds` were given; give one of them.")
         past = 0 if cache is None else int(cache.get_seq_length())
+        check_rows(input_ids, inputs_embeds, attention_mask, position_ids, past)
         if position_ids is None:
             position_ids = self._positions(input_ids, inputs_embeds, attention_mask, past)
         starts = None
@@ -132,16 +134,13 @@ class ShowO2Model(ShowO2PreTrainedModel):
         times = None
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
-        if image_latents is not None:
-            if timesteps is None:
-                timesteps = [1.0] * len(image_latents)
-            self._check_images(blocks, image_latents, timesteps)
-            times = self.embed_times(timesteps)
-            inputs_embeds = self.place_images(inputs_embeds, blocks, image_latents, times)
-        elif blocks.rows:
-            raise ValueError(
-                f"There are {len(blocks.rows)} images in `input_ids`, but no `image_latents`; give their latents, one each."
-            )
+        images = () if image_latents is None else image_latents
+        if blocks.rows or len(images) or timesteps is not None:
+            check_images(blocks, images, self.config)
+            clocks = read_times(timesteps, len(images))
+            if blocks.rows:
+                times = self.embed_times(clocks)
+                inputs_embeds = self.place_images(inputs_embeds, blocks, images, times)
         mask, flow_mask = self.omni_masks(inputs_embeds, attention_mask, position_ids, cache, blocks)
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
@@ -180,15 +179,16 @@ class ShowO2Model(ShowO2PreTrainedModel):
             Tensors `(B, N, width)` for one tensor, lists of `(N, width)` for a list.
 
         Raises:
-            ValueError: for latents of another number of channels or of sizes that are no whole tokens, and for another
-                number of times than images.
+            ValueError: for latents of another number of channels or of sizes that are no whole tokens, and for times that
+                are none or not one per image.
         """
-        if timesteps is not None and len(timesteps) != len(latents):
-            raise ValueError(f"There are {len(latents)} images, but {len(timesteps)} times; give one per image.")
         for one in latents:
-            self._check_latents(one)
+            check_latents(one, self.config)
+        read_times(timesteps, len(latents))
         if isinstance(latents, torch.Tensor) and latents.dim() == 4:
-            return self.visual(latents)
+            return self.visual(latents.to(self.visual.semantic_patch.weight.device))
+        if not len(latents):
+            return VisualFeatures([], [], [])
         parts = self._features_by_size([_frames(one) for one in latents])
         lists = [[torch.as_tensor(one).flatten(0, 1) for one in of] for of in zip(*parts, strict=True)]
         if isinstance(latents, torch.Tensor):
@@ -242,10 +242,8 @@ class ShowO2Model(ShowO2PreTrainedModel):
         """
         fused = self._fused([_frames(one) for one in image_latents], blocks.lengths)
         tokens = self.time_tokens(times)
-        parts = [part for one in zip(tokens.split(1), fused, strict=True) for part in one]
-        if not parts:
-            return inputs_embeds
-        source = torch.cat(parts).to(inputs_embeds)
+        source = torch.cat([part for one in zip(tokens.split(1), fused, strict=True) for part in one])
+        source = source.to(inputs_embeds)
         return inputs_embeds.masked_scatter(blocks.is_image.to(inputs_embeds.device)[..., None], source)
 
     def omni_masks(
@@ -314,8 +312,6 @@ class ShowO2Model(ShowO2PreTrainedModel):
                 found[index] = VisualFeatures(*parts)
         return [found[index] for index in range(len(frames))]
 
-    # ---------------------------------------------------------------------------------------------------------- checks
-
     def _positions(
         self,
         input_ids: torch.Tensor | None,
@@ -328,34 +324,6 @@ class ShowO2Model(ShowO2PreTrainedModel):
         if attention_mask is None or attention_mask.dim() != 2:
             return torch.arange(past, past + length, device=given.device).expand(given.shape[0], -1)
         return (attention_mask.long().cumsum(1) - 1).clamp(min=0)[:, -length:].to(given.device)
-
-    def _check_images(
-        self, blocks: BlockLayout, image_latents: Sequence[torch.Tensor], timesteps: Sequence[float] | torch.Tensor
-    ) -> None:
-        if len(image_latents) != len(blocks.rows) or len(timesteps) != len(blocks.rows):
-            raise ValueError(
-                f"There are {len(blocks.rows)} images in `input_ids`, but {len(image_latents)} `image_latents` and "
-                f"{len(timesteps)} `timesteps`; give one of each per image, row by row."
-            )
-        for number, (latents, length) in enumerate(zip(image_latents, blocks.lengths, strict=True)):
-            self._check_latents(latents)
-            tokens = self.config.image_tokens(latents.shape[1:])
-            reduced = latents.shape[1] * REDUCED_GRID[0] * REDUCED_GRID[1] if latents.dim() == 4 else tokens
-            if length - 1 not in (tokens, reduced):
-                also = f" (or {reduced} as reduced video)" if reduced != tokens else ""
-                raise ValueError(
-                    f"Image {number} has {length - 1} tokens in `input_ids`, but latents of size "
-                    f"{tuple(latents.shape)} are {tokens} tokens{also}; make them agree."
-                )
-
-    def _check_latents(self, latents: torch.Tensor) -> None:
-        channels, patch = self.config.latent_channels, self.config.patch_size
-        edges = latents.shape[-2:]
-        if latents.dim() not in (3, 4) or latents.shape[0] != channels or any(e < patch or e % patch for e in edges):
-            raise ValueError(
-                f"Latents have the size {tuple(latents.shape)}, but must be ({channels}, h, w) or "
-                f"({channels}, frames, h, w), with edges that are multiples of {patch}."
-            )
 
 
 def same_attention(one: PreTrainedConfig, other: PreTrainedConfig) -> bool:

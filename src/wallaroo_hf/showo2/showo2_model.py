@@ -12,6 +12,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import TransformersKwargs, can_return_tuple
+from transformers.utils.deprecation import deprecate_kwarg
 
 from .block_layout import BlockLayout
 from .flow_head import ShowO2FlowHead, TimeOfPositions, read_velocity
@@ -68,6 +69,7 @@ class ShowO2ForConditionalGeneration(ShowO2GenerationMixin, ShowO2PreTrainedMode
         self.post_init()
 
     @can_return_tuple
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -103,7 +105,8 @@ class ShowO2ForConditionalGeneration(ShowO2GenerationMixin, ShowO2PreTrainedMode
             text_weight: of the text in the loss; None = the configuration's.
             logits_to_keep: positions to compute logits for, as in transformers: the last n (0 = all), or indices.
             label_logits_only: logits at the labels only, which saves memory in training.
-            output_velocities: whether the flow head runs; None = where there are images, unless all their targets are None.
+            output_velocities: whether the flow head runs, which needs whole rows; None = where there are images in whole
+                rows, unless all their targets are None.
             touch_all_parts: every part belongs to the graph, whatever the rows are.
             kwargs: transformers' own, such as `output_hidden_states`.
 
@@ -112,7 +115,7 @@ class ShowO2ForConditionalGeneration(ShowO2GenerationMixin, ShowO2PreTrainedMode
 
         Raises:
             TypeError: for other arguments, a misspelt one for example.
-            ValueError: see [`ShowO2Model.forward`].
+            ValueError: see [`ShowO2Model.forward`]; and for targets or labels that do not fit the rows.
         """
         unknown = kwargs.keys() - TransformersKwargs.__optional_keys__
         if unknown:
@@ -122,7 +125,7 @@ class ShowO2ForConditionalGeneration(ShowO2GenerationMixin, ShowO2PreTrainedMode
                 raise ValueError("Both `pixel_values` and `image_latents` were given; give one of them.")
             image_latents = self.encode_pixels(pixel_values)
         if semantic_targets is not None:
-            seen = self.model.visual_features(list(image_latents or ())).semantic
+            seen = self.model.visual_features([] if image_latents is None else list(image_latents)).semantic
             loss = semantic_loss(list(seen), semantic_targets)
             return ShowO2Output(loss=loss, losses={SEMANTIC_LOSS: loss})
         if labels is not None and use_cache is None:
@@ -144,9 +147,8 @@ class ShowO2ForConditionalGeneration(ShowO2GenerationMixin, ShowO2PreTrainedMode
                 f"There are {len(blocks.rows)} images, but {len(velocity_targets)} `velocity_targets`; give one per image, "
                 "None for one that is not learned."
             )
-        wants = velocity_targets is None or any(target is not None for target in velocity_targets)
         velocities = None
-        if image_latents is not None and (wants if output_velocities is None else output_velocities):
+        if image_latents is not None and self._wants_velocities(output_velocities, velocity_targets, outputs):
             velocities = self._velocities(outputs, image_latents)
         named: dict[str, torch.Tensor] = {}
         text = None
@@ -184,9 +186,17 @@ class ShowO2ForConditionalGeneration(ShowO2GenerationMixin, ShowO2PreTrainedMode
 
         Returns:
             `(C, h, w)` and `(C, frames, h, w)`.
+
+        Raises:
+            ValueError: for pixels of another shape, or that are no floating-point numbers.
         """
         latents = []
         for one in pixel_values:
+            if not isinstance(one, torch.Tensor) or one.dim() not in (3, 4):
+                had = f"a tensor {tuple(one.shape)}" if isinstance(one, torch.Tensor) else f"a {type(one).__name__}"
+                raise ValueError(
+                    f"`pixel_values` hold {had}, but a picture is a tensor (3, H, W) and a video (frames, 3, H, W)."
+                )
             frames = one[None] if one.dim() == 3 else one
             seen = [self.vae.encode_images(frame[None].to(self.device)) for frame in frames]
             own = torch.cat([posterior.sample() if sample else posterior.mean for posterior in seen])
@@ -198,8 +208,25 @@ class ShowO2ForConditionalGeneration(ShowO2GenerationMixin, ShowO2PreTrainedMode
         """Pixels `(3, H, W)` in [-1, 1] of one image's latents `(C, h, w)`."""
         return self.vae.decode_latents(latents[None].to(self.device))[0]
 
+    def _wants_velocities(
+        self, asked: bool | None, targets: Sequence[torch.Tensor | None] | None, outputs: Any
+    ) -> bool:
+        """Whether the flow head runs; the language model's cache knows nothing of what it made of earlier positions."""
+        learned = targets is not None and any(target is not None for target in targets)
+        length = outputs.blocks.numbers.shape[1]
+        is_whole = outputs.cache is None or int(outputs.cache.get_seq_length()) == length
+        if learned and asked is False:
+            raise ValueError("There are `velocity_targets`, but `output_velocities` is False; leave one of them out.")
+        if (learned or asked) and not is_whole:
+            raise ValueError("Velocities need whole rows, but a part of them is in `cache`; give them without it.")
+        if asked is not None:
+            return asked
+        return learned or (targets is None and is_whole)
+
     def _velocities(self, outputs: Any, image_latents: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
         blocks: BlockLayout = outputs.blocks
+        if not blocks.rows:
+            return []
         index = blocks.numbers.to(outputs.last_hidden_state.device)
         tokens = self.flow_head(
             outputs.last_hidden_state,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLWan
 
-from .image_codecs import Posterior, check_pixels
+from .image_codecs import Posterior, check_codes, check_pixels
 
 __all__ = ["SETTINGS", "WanCodec"]
 
@@ -86,7 +86,12 @@ class WanCodec(AutoencoderKLWan):
         return Posterior(mean, log_variance) if is_video else Posterior(mean.squeeze(2), log_variance.squeeze(2))
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
-        """See [`ImageCodec`]."""
+        """See [`ImageCodec`].
+
+        Raises:
+            ValueError: for latents of another shape.
+        """
+        check_codes(latents, self.latent_channels)
         is_video = latents.dim() == 5
         frames = (latents if is_video else latents.unsqueeze(2)).to(self.quant_conv.weight)
         center, spread = self._normalisation(frames)

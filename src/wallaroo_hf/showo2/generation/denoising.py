@@ -101,28 +101,38 @@ class FlowSteps:
 
     Args:
         scheduler: used as it is, on a copy; None = the released settings.
-        num_inference_steps: calls of the model, as far as the scheduler has one per step.
+        num_inference_steps: at least 1; calls of the model, as far as the scheduler has one per step.
         device: of the latents.
 
     Raises:
-        ValueError: for a scheduler that is not one of flow matching, or fewer than 1 step.
+        ValueError: for a scheduler that is not one of flow matching, with a fixed shift, from noise to clean.
     """
 
     def __init__(self, scheduler: Any, num_inference_steps: int, device: torch.device) -> None:
-        if num_inference_steps < 1:
-            raise ValueError(f"`num_inference_steps` is {num_inference_steps}, but must be at least 1.")
         self._scheduler = copy.deepcopy(scheduler) if scheduler is not None else default_scheduler()
         options = getattr(self._scheduler, "config", {})
         is_flow = "FlowMatch" in type(self._scheduler).__name__ or options.get("use_flow_sigmas", False)
+        predicts = options.get("prediction_type", "flow_prediction")
         if not is_flow or not hasattr(self._scheduler, "set_timesteps"):
             raise ValueError(
                 f"`scheduler` is a {type(scheduler).__name__}, but Show-o2 draws by flow matching; give one of diffusers' "
                 "FlowMatch schedulers, or one with `use_flow_sigmas=True`."
             )
+        faults = {
+            "has dynamic shifting": options.get("use_dynamic_shifting", False),
+            "goes from clean to noise": options.get("invert_sigmas", False),
+            f"takes what a model says for {predicts!r}": predicts != "flow_prediction",
+        }
+        for fault, is_so in faults.items():
+            if is_so:
+                raise ValueError(
+                    f"The `scheduler`, a {type(scheduler).__name__}, {fault}; Show-o2 needs one of flow prediction with a "
+                    "fixed shift, from noise to clean."
+                )
         # N + 1 points from noise to clean, the last without a call (the authors count the points)
         if "sigmas" in inspect.signature(self._scheduler.set_timesteps).parameters:
             points = torch.linspace(0, 1, num_inference_steps + 1, dtype=torch.float32)[:-1]
-            self._scheduler.set_timesteps(sigmas=(1 - points).tolist(), device=device)
+            self._scheduler.set_timesteps(sigmas=(1 - points).double().numpy(), device=device)
         else:
             self._scheduler.set_timesteps(num_inference_steps, device=device)
         self.total = len(self._scheduler.timesteps)

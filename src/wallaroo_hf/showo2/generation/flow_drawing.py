@@ -16,6 +16,7 @@ from transformers.modeling_outputs import ModelOutput
 from ...common.drawing_sessions import GroupedSession
 from ...families.contract import Follow, Step
 from .denoising import Denoiser, FlowSteps
+from .drawing_inputs import check_prompts, draw_noise, read_count, read_noise, read_number, read_sizes
 from .prompt_cache import PromptCache, read_prompt
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "FlowSession",
     "FlowSettings",
     "ShowO2DrawingOutput",
-    "check_size",
     "join_rows",
 ]
 
@@ -61,15 +61,16 @@ class FlowSettings:
     scheduler: Any = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if not 0 < self.guidance_scale < float("inf"):
+        scale = read_number("guidance_scale", self.guidance_scale)
+        if not 0 < scale < float("inf"):
             raise ValueError(
-                f"`guidance_scale` is {self.guidance_scale:g}, but must be above 0 (1 draws without guidance); at 0 the "
-                "prompt would not count."
+                f"`guidance_scale` is {scale:g}, but must be above 0 (1 draws without guidance); at 0 the prompt would not "
+                "count."
             )
-        if self.num_inference_steps < 1 or self.num_inference_steps != int(self.num_inference_steps):
-            raise ValueError(
-                f"`num_inference_steps` is {self.num_inference_steps}, but must be a whole number from 1 on."
-            )
+        object.__setattr__(self, "guidance_scale", scale)
+        object.__setattr__(self, "num_inference_steps", read_count("num_inference_steps", self.num_inference_steps))
+        if not isinstance(self.published_eval, bool):
+            raise ValueError(f"`published_eval` is {self.published_eval!r}, but must be True or False.")
 
     @classmethod
     def read(cls, given: Mapping[str, Any], generation_config: Any) -> FlowSettings:
@@ -174,11 +175,11 @@ class FlowGroup:
             )
         self.model, self.settings, self._follow = model, settings, follow
         rows = len(batch["input_ids" if prompts is None else "image_size"])
-        self.count = rows * copies
+        self.count = rows * read_count("num_return_sequences", copies)
         self.was_ended = False
         if prompts is None:
-            self._check_prompt(batch["input_ids"])
-        noise = self._noise(batch.get("image_size"), copies, generators, noise)
+            check_prompts(batch, model.config.vision_start_token_id)
+        noise = self._noise(batch.get("image_size"), rows, generators, noise)
         if prompts is None:
             prompts = self._read(batch, rows)
         by_size: dict[Any, list[int]] = defaultdict(list)
@@ -188,9 +189,10 @@ class FlowGroup:
         for size, images in by_size.items():
             given = [image // copies for image in images]
             both = given if settings.guidance_scale == 1 else [*given, *(rows + row for row in given)]
+            self._check_room(prompts, given, size)
             denoiser = Denoiser(model, prompts.select(both), size, settings.guidance_scale)
             steps = FlowSteps(settings.scheduler, settings.num_inference_steps, model.device)
-            start = torch.stack([noise[image] for image in images]).to(model.device)
+            start = torch.stack([noise[image].to(model.device) for image in images])
             self._sizes.append(_SameSize(images, denoiser, steps, start))
         self.done, self.total = 0, max(one.steps.total for one in self._sizes)
 
@@ -249,56 +251,27 @@ class FlowGroup:
             if self._follow(Step(image, self.done, self.total, preview)) is False:
                 self.end()
 
-    def _check_prompt(self, input_ids: torch.Tensor, name: str = "input_ids") -> None:
-        start = self.model.config.vision_start_token_id
-        if not bool((input_ids[:, -1] == start).all()):
+    def _check_room(self, prompts: PromptCache, rows: Sequence[int], size: Sequence[int]) -> None:
+        config = self.model.config
+        longest = config.text_config.max_position_embeddings
+        needed = int(prompts.attention_mask[rows].sum(1).max()) + config.image_tokens(size) + 1
+        if needed > longest:
             raise ValueError(
-                f"Rows of `{name}` must be left-padded and end with the token that opens an image (id {start}); prepare "
-                'them with `processor(..., generation_mode="image")`.'
+                f"Prompt and image together need {needed} positions, but the model has {longest}; shorten the prompt or "
+                "ask for a smaller image."
             )
 
-    def _noise(
-        self,
-        image_size: torch.Tensor | None,
-        copies: int,
-        generators: Sequence[torch.Generator] | torch.Generator | None,
-        given: Sequence[torch.Tensor] | None,
-    ) -> list[torch.Tensor]:
+    def _noise(self, image_size: Any, rows: int, generators: Any, given: Any) -> list[torch.Tensor]:
         """One `(C, h, w)` float32 per image, drawn in their order."""
-        config = self.model.config
         if given is not None:
-            self._check_noise(given)
-            noise = [one.float() for one in given]
+            noise = read_noise(given, self.count, self.model.config)
+        elif image_size is None:
+            raise ValueError("Neither `image_size` nor `noise` were given; say how large the images are.")
         else:
-            if image_size is None:
-                raise ValueError("Neither `image_size` nor `noise` were given; say how large the images are.")
-            if isinstance(generators, Sequence) and len(generators) != self.count:
-                raise ValueError(
-                    f"There are {self.count} images, but {len(generators)} generators; give one, or one each."
-                )
-            own = list(generators) if isinstance(generators, Sequence) else [generators] * self.count
-            edge = self.model.vae.spatial_factor
-            sizes = [tuple(size) for size in image_size.tolist() for _ in range(copies)]
-            for size in sizes:
-                check_size(size, edge * config.patch_size)
-            noise = [_draw(config.latent_channels, size, edge, one) for size, one in zip(sizes, own, strict=True)]
-        if self.settings.published_eval:
-            noise = [one.bfloat16().float() for one in noise]
-        return noise
-
-    def _check_noise(self, noise: Sequence[torch.Tensor]) -> None:
-        config = self.model.config
-        if len(noise) != self.count:
-            raise ValueError(
-                f"There are {self.count} images, but {len(noise)} tensors in `noise`; give one per image."
-            )
-        for one in noise:
-            edges = one.shape[-2:]
-            if one.dim() != 3 or one.shape[0] != config.latent_channels or any(e % config.patch_size for e in edges):
-                raise ValueError(
-                    f"`noise` holds a tensor of size {tuple(one.shape)}, but images are ({config.latent_channels}, h, w) "
-                    f"with edges that are multiples of {config.patch_size}."
-                )
+            sizes = read_sizes(image_size, rows, self.model.vae.spatial_factor * self.model.config.patch_size)
+            copies = self.count // rows
+            noise = draw_noise([size for size in sizes for _ in range(copies)], generators, self.model)
+        return [one.bfloat16().float() for one in noise] if self.settings.published_eval else noise
 
     def _read(self, batch: Mapping[str, Any], rows: int) -> PromptCache:
         """Keys and values of all prompts, then of all null prompts, read at once."""
@@ -308,7 +281,6 @@ class FlowGroup:
             if null is None:
                 config = self.model.config
                 null = ids[0].new_tensor([[config.bos_token_id, config.vision_start_token_id]]).expand(rows, -1)
-            self._check_prompt(null, "negative_input_ids")
             ids.append(null)
             masks.append(batch.get("negative_attention_mask"))
         images = batch.get("image_latents")
@@ -320,27 +292,6 @@ class FlowGroup:
         seen = [F.pad(mask, (widest - mask.shape[1], 0)) for mask in whole]
         device = self.model.device
         return read_prompt(self.model, torch.cat(padded).to(device), torch.cat(seen).to(device), images)
-
-
-def check_size(size: Sequence[int], multiple: int) -> None:
-    """Refuses a size in pixels that is not one of whole tokens.
-
-    Args:
-        size: height and width.
-        multiple: edge of a token in pixels.
-
-    Raises:
-        ValueError: for such a size.
-    """
-    if any(edge < multiple or edge % multiple for edge in size):
-        raise ValueError(
-            f"An image of {size[0]}x{size[1]} was asked for, but edges must be multiples of {multiple} pixels."
-        )
-
-
-def _draw(channels: int, size: Sequence[int], edge: int, generator: torch.Generator | None) -> torch.Tensor:
-    device = "cpu" if generator is None else generator.device
-    return torch.randn(channels, size[0] // edge, size[1] // edge, generator=generator, device=device).cpu()
 
 
 class FlowSession(GroupedSession):

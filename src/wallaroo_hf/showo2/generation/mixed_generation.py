@@ -15,7 +15,8 @@ from transformers.modeling_outputs import ModelOutput
 
 from ...common.relaying import Relay, StreamerStopped
 from ...families.contract import Follow
-from .flow_drawing import FlowGroup, FlowSettings, check_size
+from .drawing_inputs import check_prompts, read_count, read_sizes
+from .flow_drawing import FlowGroup, FlowSettings
 from .prompt_cache import PromptCache, join_prompts, read_flow, read_prompt
 
 __all__ = ["MixedRow", "ShowO2MixedOutput", "generate_mixed", "split_rows"]
@@ -25,7 +26,7 @@ _PUBLISHED_LATER_GUIDANCE = 5.0  # of all images but the first, whatever is aske
 _REFUSED = (
     *("cache", "cache_implementation", "inputs_embeds", "num_return_sequences", "output_attentions", "output_logits"),
     *("output_hidden_states", "output_scores", "position_ids", "return_dict_in_generate", "assistant_model", "noise"),
-    *("prompt_lookup_num_tokens", "timesteps", "prefill_chunk_size"),
+    *("prompt_lookup_num_tokens", "timesteps", "prefill_chunk_size", "max_length"),
 )
 _TENSORS = (
     *("input_ids", "attention_mask", "pixel_values", "image_latents", "image_size"),
@@ -226,7 +227,9 @@ def generate_mixed(
     """
     told = {name: value for name, value in kwargs.items() if value is not None}
     for name in _REFUSED:
-        if told.pop(name, None):
+        value = told.pop(name, None)
+        is_default = value is None or value is False or (name == "num_return_sequences" and value == 1)
+        if not is_default:
             raise ValueError(f"`{name}` cannot be used with generation_mode='auto'; leave it out.")
     if told.get("num_beams", 1) != 1 or told.get("use_cache", True) is False:
         raise ValueError("generation_mode='auto' needs `num_beams=1` and the cache; leave both out.")
@@ -249,10 +252,11 @@ def generate_mixed(
     budget = told.pop("max_new_tokens", None)
     for config in (generation_config, model.generation_config):
         budget = getattr(config, "max_new_tokens", None) if budget is None else budget
+    budget = DEFAULT_MAX_NEW_TOKENS if budget is None else read_count("max_new_tokens", budget)
     answered, latents = [], []
     for inputs, own in zip(rows, generators, strict=True):
         row = MixedRow(model, inputs, settings, own)
-        row.tell(DEFAULT_MAX_NEW_TOKENS if budget is None else budget, generation_config, told, streamer)
+        row.tell(budget, generation_config, told, streamer)
         answered.append(row.ids[0, inputs["input_ids"].shape[1] :])
         latents.append(row.drawn)
     if streamer is not None:
@@ -275,22 +279,21 @@ def split_rows(model: Any, batch: Mapping[str, Any], settings: FlowSettings) -> 
         ValueError: for a batch that was prepared for something else.
     """
     ids, sizes, latents = (batch.get(name) for name in ("input_ids", "image_size", "image_latents"))
-    if ids is None or sizes is None or len(sizes) != len(ids):
+    if ids is None or sizes is None:
         raise ValueError(
             'The inputs were not prepared for generation_mode="auto" (`image_size`, one per row, is missing); pass '
             'generation_mode="auto" to the processor too.'
         )
+    check_prompts(batch, model.config.vision_start_token_id, may_answer=True)
+    sizes = read_sizes(sizes, len(ids), model.vae.spatial_factor * model.config.patch_size)
+    negative = batch.get("negative_input_ids")
     if batch.get("pixel_values") is not None:
         latents = model.encode_pixels(batch["pixel_values"], sample=settings.published_eval)
-    latents = list(latents or ())
+    latents = [] if latents is None else list(latents)
     of = model.model.find_images(ids, None).rows
     if len(of) != len(latents):
         raise ValueError(f"There are {len(of)} images in `input_ids`, but {len(latents)} were given; give one each.")
-    edge = model.vae.spatial_factor * model.config.patch_size
-    negative = batch.get("negative_input_ids")
-    for row in range(len(ids)):
-        size = [int(one) for one in sizes[row].tolist()]
-        check_size(size, edge)
+    for row, size in enumerate(sizes):
         yield {
             "input_ids": _unpadded(ids, batch.get("attention_mask"), row).to(model.device),
             "image_latents": [one for number, one in zip(of, latents, strict=True) if number == row],

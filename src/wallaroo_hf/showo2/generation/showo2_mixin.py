@@ -10,6 +10,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from transformers.utils.deprecation import deprecate_kwarg
 
 from ...families.contract import Answer, Listener, TextSettings
+from ..checked_inputs import read_times
 from .flow_drawing import PROMPT_TENSORS
 from .mixed_generation import generate_mixed
 from .showo2_answering import converse
@@ -136,10 +137,7 @@ class ShowO2GenerationMixin(ShowO2DoorsMixin, ShowO2TextInputsMixin):
             latents = self.encode_pixels(pixels, sample=published)
         if latents is None:
             return {}
-        times = [1.0] * len(latents) if times is None else torch.as_tensor(times).tolist()
-        if len(times) != len(latents):
-            raise ValueError(f"There are {len(latents)} images, but {len(times)} `timesteps`; give one per image.")
-        return {"image_latents": list(latents), "timesteps": times}
+        return {"image_latents": list(latents), "timesteps": read_times(times, len(latents)).tolist()}
 
     def converse(
         self,

@@ -117,7 +117,7 @@ class TestSchedulers:
         latents, times = start, [float(steps.time(step)) for step in range(steps.total)]
         for step in range(steps.total):
             latents = steps.advance(step, end - start, latents)
-        assert len(times) == calls and times == sorted(times) and times[0] < 1e-5
+        assert len(times) == calls and times == sorted(times) and times[0] < 1e-3
         torch.testing.assert_close(latents, end, rtol=0, atol=5e-3)
 
     @pytest.mark.parametrize(

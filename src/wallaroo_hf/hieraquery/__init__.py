@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .hieraquery_configuration import HieraQueryConfig
+    from .hieraquery_model import HieraQueryForConditionalGeneration
 
-_HOMES = {"HieraQueryConfig": "hieraquery_configuration"}
+_HOMES = {
+    "HieraQueryConfig": "hieraquery_configuration",
+    "HieraQueryForConditionalGeneration": "hieraquery_model",
+}
 
-__all__ = ["HieraQueryConfig"]
+__all__ = ["HieraQueryConfig", "HieraQueryForConditionalGeneration"]
 
 
 def __getattr__(name: str) -> Any:

@@ -44,6 +44,9 @@ class HieraQueryConfig(PreTrainedConfig):
         alignment_layer (`int`, *optional*): block of the diffusion transformer whose states are aligned with what the
             vision encoder sees, from 0; None = at a third of its depth.
         alignment_weight (`float`, *optional*, defaults to 0.5): of the alignment in the loss; 0 = there is no such part.
+        alignment_width (`int`, *optional*, defaults to 2048): of the hidden layers of the alignment's head.
+        query_std (`float`, *optional*, defaults to 0.02): standard deviation of fresh queries; that of the language model's
+            table of words is right.
         condition_dropout (`float`, *optional*, defaults to 0.1): share of training rows without condition.
         size (`list[int]`, *optional*, defaults to `[512, 512]`): height and width of pictures where none is asked for.
         tasks (`list[str]`, *optional*): what the weights were trained to do, by the words of
@@ -70,7 +73,9 @@ class HieraQueryConfig(PreTrainedConfig):
     query_positions: str = "text"
     alignment_layer: int | None = None
     alignment_weight: float | int = 0.5
+    alignment_width: int = 2048
     condition_dropout: float | int = 0.1
+    query_std: float = 0.02
     size: list[int] | tuple[int, ...] = (512, 512)
     tasks: list[str] | tuple[str, ...] = ("understanding", "text-to-image", "image-editing")
     stage: str | None = None
@@ -125,7 +130,7 @@ def _checked_scale(number: int, scale: Any) -> dict[str, Any]:
     grid, factor, weight = list(scale["query_grid"]), float(scale["factor"]), float(scale.get("loss_weight", 1.0))
     if len(grid) != 2 or min(grid) < 1 or not 0 < factor <= 1 or weight < 0:
         raise ValueError(
-            f"Scale {number} is {dict(scale)}; `query_grid` must be two numbers of at least 1, `factor` above 0 and at most "
-            "1, and `loss_weight` at least 0."
+            f"Scale {number} is {dict(scale)}; `query_grid` must be two numbers of at least 1, `factor` above 0 and at "
+            "most 1, and `loss_weight` at least 0."
         )
     return {"query_grid": grid, "factor": factor, "loss_weight": weight}

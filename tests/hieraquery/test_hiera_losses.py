@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_hieraquery import SD3, tiny_batch, tiny_model
 
+from tiny_hieraquery import SD3, tiny_batch, tiny_model
 from wallaroo_hf.hieraquery.alignment import resize_features
 from wallaroo_hf.hieraquery.hiera_losses import alignment_loss, flow_loss, loss_names, noised, total_loss
 

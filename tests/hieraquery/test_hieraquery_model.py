@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from tiny_hieraquery import IMAGE_TOKEN, SANA, SD3, tiny_batch, tiny_model
 
+from tiny_hieraquery import IMAGE_TOKEN, SANA, SD3, tiny_batch, tiny_model
 from wallaroo_hf.hieraquery import HieraQueryForConditionalGeneration
 
 TARGETS = [torch.linspace(-1, 1, 3 * 16 * 16).view(3, 16, 16), torch.linspace(1, -1, 3 * 16 * 16).view(3, 16, 16)]

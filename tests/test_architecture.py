@@ -28,8 +28,9 @@ ALLOWED = {
     "generation": {"families", "common", "layout"},
     "modeling": {"files", "families", "common", "layout", "generation"},
     "conversion": _CORE - {"generation"},
-    # a sibling of Wallaroo's rooms: it shares what is below them, and training's contract of rows
+    # siblings of Wallaroo's rooms: they share what is below them, and training's contract of rows
     "showo2": {"files", "families", "common", "pictures", "conversion", "scenes", "training"},
+    "hieraquery": {"files", "families", "common", "pictures", "conversion", "scenes", "training"},
     "pipelines": _CORE,
     "conversation": {"families"},
     "training": {*_CORE, "_version", "scenes"},
@@ -42,7 +43,7 @@ ALLOWED = {
     "_registration": {*_CORE, "pipelines"},
     "_requirements": set(),
     "_version": set(),
-    "__init__": {*_CORE, "showo2", "_registration", "_requirements", "_version", "pipelines"},
+    "__init__": {*_CORE, "showo2", "hieraquery", "_registration", "_requirements", "_version", "pipelines"},
     "__main__": {"cli"},
 }
 _LIGHT = {"torch", "transformers", "numpy", "PIL", "safetensors"}
@@ -109,7 +110,7 @@ DOORS = {
     "cli/*.py": ("cli/convert.py", "cli/export.py", "cli/train_vq.py"),
     "evaluation/**/*.py": ("evaluation/ablations/*.py",),  # of Wallaroo's paper
 }
-FAMILY_ROOMS = {"layout", "processing", "modeling", "generation", "conversion", "showo2"}
+FAMILY_ROOMS = {"layout", "processing", "modeling", "generation", "conversion", "showo2", "hieraquery"}
 OF_FAMILIES = (
     *("showo2", "hieraquery", "has_editing", "line_breaks", "vq_model", "image_token_size", "target_grid_hw"),
     *(r"\.buckets", "first_image_token_id", "generate_start_token_id", r"isinstance\((self\.)?model", "model_type"),

@@ -5,6 +5,7 @@ import contextlib
 import pytest
 
 from fuzz_kinds import KINDS, make_kind
+from wallaroo_hf.common import processor_base
 from wallaroo_hf.conversion import archives
 from wallaroo_hf.processing import processor, row_preparation
 
@@ -35,7 +36,7 @@ def _finds(kind, rounds):
 
 
 def test_it_would_find_words_that_are_tokens(compact, tmp_path, monkeypatch):
-    monkeypatch.setattr(processor, "refuse_in_chats", lambda *_: None)
+    monkeypatch.setattr(processor_base, "refuse_in_chats", lambda *_: None)
     monkeypatch.setattr(processor, "refuse_in_rendered", lambda *_: None)
     monkeypatch.setattr(row_preparation, "refuse_special_tokens", lambda *_: None)
     _finds(make_kind("chats", compact, tmp_path), MORE)

@@ -16,11 +16,11 @@ def train_scenes(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help="Folder of the run; the result is in its `checkpoint`.", show_default=False
+            "--output", "-o", help="Folder of the run; see its `checkpoint`.", show_default=False
         ),
     ],
     family: Annotated[
-        str, typer.Option(help="Family of the model: wallaroo, or another that has a recipe for the scenes.")
+        str, typer.Option(help="Family whose recipe it is.")
     ] = "wallaroo",
     minutes: Annotated[
         float | None,
@@ -37,8 +37,8 @@ def train_scenes(
 ) -> None:
     """Train a built-in checkpoint from nothing: image codec, backbone, and the paper's stages on the scenes.
 
-    Takes hours on one CPU core. Each part has a folder with losses and pictures; run.json has all numbers.
-    The same command goes on after a stop.
+    Takes hours on one CPU core; the same command goes on after a stop.
+    Each part has a folder with losses and pictures; run.json has all numbers.
     """
     require_folder(output)
     from .. import _registration  # noqa: F401  the command line postpones it

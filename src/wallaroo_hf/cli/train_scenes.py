@@ -15,13 +15,9 @@ from .options import ON_CPU_OR, quiet
 def train_scenes(
     output: Annotated[
         Path,
-        typer.Option(
-            "--output", "-o", help="Folder of the run; see its `checkpoint`.", show_default=False
-        ),
+        typer.Option("--output", "-o", help="Folder of the run; see its `checkpoint`.", show_default=False),
     ],
-    family: Annotated[
-        str, typer.Option(help="Family whose recipe it is.")
-    ] = "wallaroo",
+    family: Annotated[str, typer.Option(help="Family whose recipe it is.")] = "wallaroo",
     minutes: Annotated[
         float | None,
         typer.Option(min=0, help="Stop, saved, after so long; the same command goes on.", show_default=False),

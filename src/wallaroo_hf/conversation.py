@@ -93,7 +93,7 @@ class Conversation:
             return_dict=True,
             return_tensors="pt",
             add_generation_prompt=True,
-            processor_kwargs={"generation_mode": mode, **size},
+            processor_kwargs={"generation_mode": mode, **size, **self.abilities.for_answers(self.settings)},
         ).to(self.model.device, dtype=self.model.dtype)
         listener = _ChatListener(self.processor, on_text, on_row)
         answer = self.model.converse(

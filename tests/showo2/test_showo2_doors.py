@@ -94,6 +94,8 @@ def test_schedulers_of_diffusers(pipe):
     assert not hasattr(euler, "num_inference_steps")  # it was not touched
     other = draw(pipe, scheduler=FlowMatchHeunDiscreteScheduler())[0]
     assert other.isfinite().all() and not torch.equal(draw(pipe)[0], other)
+    with pytest.raises(ValueError, match="is the class FlowMatchHeunDiscreteScheduler, but must be an object"):
+        draw(pipe, scheduler=FlowMatchHeunDiscreteScheduler)
     with pytest.raises(ValueError, match="`scheduler` is a str, but Show-o2 draws by flow matching"):
         draw(pipe, scheduler="ddim")
 

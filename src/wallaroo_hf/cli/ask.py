@@ -1,17 +1,25 @@
 """`wallaroo ask`: answers a question about pictures. torch is imported when the command runs."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from . import options
-from .given import require_words
+from .given import names_a_video, require_words
+from .setting_options import parse_settings, read_checkpoint_abilities, takes_settings
 
 
+@takes_settings(of_answers=True)
 def ask(
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE... QUESTION", help="Images, then the question.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="IMAGE... QUESTION",
+            help="Images, then the question. A video is its file, or a folder of frames, where the checkpoint's family "
+            "understands videos.",
+            show_default=False,
+        ),
     ],
     model: options.Model = options.BUILT_IN,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 512,
@@ -28,10 +36,16 @@ def ask(
             min=0, max=2**62, help="With --sample: repeats an answer. Default: a random one, which is printed."
         ),
     ] = None,
+    num_frames: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="How many frames of a video are seen. Default: the family's."),
+    ] = None,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
     check_weights: options.CheckWeights = True,
     as_json: options.AsJson = False,
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """Ask a question about images."""
     for name, value in (("--temperature", temperature), ("--seed", seed)):
@@ -39,12 +53,26 @@ def ask(
             raise ValueError(f"{name} is for --sample; add it, or leave {name} out.")
     *paths, question = images
     require_words(question, "the question", "wallaroo ask picture.png 'What is it?'")
+    videos = any(names_a_video(path) for path in paths)
+    if num_frames is not None and not videos:
+        raise ValueError("--num-frames is for videos; give one, or leave --num-frames out.")
     from . import running
 
     options.quiet()
+    abilities = read_checkpoint_abilities(model)
+    given = abilities.check_answers(parse_settings(settings, abilities), videos)
     checkpoint = running.load_checkpoint(model, device, dtype, check_weights)
     sampling = running.Sampling.choose(temperature, seed) if sample else None
-    said = running.answer(checkpoint, paths, question, max_new_tokens, sampling, show=not as_json)
+    said = running.answer(
+        checkpoint,
+        paths,
+        question,
+        max_new_tokens,
+        sampling,
+        show=not as_json,
+        settings=given,
+        num_frames=num_frames,
+    )
     used = None if sampling is None else sampling.seed
     if as_json:
         record = {"images": paths, "question": question, "answer": said, "seed": used}

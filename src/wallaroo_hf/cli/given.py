@@ -8,12 +8,23 @@ from pathlib import Path
 
 from ..files.whole import has_file_name, require_folder
 
-__all__ = ["is_picture_file", "names_a_picture", "require_picture_output", "require_prompt", "require_words", "shown"]
+__all__ = [
+    "frames_in",
+    "is_folder",
+    "is_picture_file",
+    "names_a_picture",
+    "names_a_video",
+    "require_picture_output",
+    "require_prompt",
+    "require_words",
+    "shown",
+]
 
 PICTURES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".jxl", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
     *(".avif", ".heic", ".heif", ".ico", ".tga", ".svg", ".ppm"),
 )
+VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ogv", ".wmv", ".flv")
 _SUFFIX = re.compile(r"\.[a-z]{3,4}")  # what else ends the name of a file
 _SHOWN = 80  # characters of what was given, in messages
 
@@ -55,6 +66,34 @@ def names_a_picture(text: str) -> bool:
     if any(character.isspace() for character in text):
         return _suffix(text) in PICTURES and _is_file(text)
     return _suffix(text.partition("?")[0]) in PICTURES or text.startswith(("http://", "https://", "file://"))
+
+
+def names_a_video(text: str) -> bool:
+    """Whether a text is the path or URL of a video's file, or a folder of frames."""
+    return _suffix(text.strip().partition("?")[0]) in VIDEOS or is_folder(text)
+
+
+def is_folder(text: str) -> bool:
+    """Whether a text is the path of a folder."""
+    try:
+        return Path(text).is_dir()
+    except OSError:  # too long for a name, such as a picture in a URI
+        return False
+
+
+def frames_in(folder: str) -> list[str]:
+    """The pictures in a folder, in the order of their names; numbers in these count as numbers.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    names = [path for path in Path(folder).iterdir() if path.suffix.lower() in PICTURES]
+    if not names:
+        raise ValueError(
+            f"The folder {shown(folder)} holds no pictures; give one with the frames of a video, or a file."
+        )
+    parts = {path: [(not part.isdigit(), part.zfill(20)) for part in re.split(r"(\d+)", path.name)] for path in names}
+    return [str(path) for path in sorted(names, key=parts.__getitem__)]
 
 
 def _suffix(text: str) -> str:

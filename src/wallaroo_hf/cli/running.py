@@ -21,7 +21,7 @@ from ..families.registry import Checkpoint
 from ..families.registry import load as load_checkpoint  # noqa: F401  for the commands
 from ..files.saved_pictures import save_png, slug
 from ..pipelines import DrawingPipeline
-from .given import is_picture_file
+from .given import frames_in, is_folder, is_picture_file, names_a_video
 from .setting_options import parse_settings, read_checkpoint_abilities
 
 
@@ -222,23 +222,34 @@ def answer(
     max_new_tokens: int,
     sampling: Sampling | None = None,
     show: bool = True,
+    settings: Mapping[str, Any] | None = None,
+    num_frames: int | None = None,
 ) -> str:
-    """Answers a question about images, printing as it goes (unless not to `show`).
+    """Answers a question about images and videos, printing as it goes (unless not to `show`).
 
     Args:
         checkpoint: who answers.
-        images: paths or URLs.
+        images: paths or URLs; a video is a file of one, or a folder of frames.
         question: about them.
         max_new_tokens: of the longest answer.
         sampling: None takes the likeliest words. torch's random numbers go on afterwards as if nothing had been sampled.
         show: whether to print.
+        settings: of the checkpoint's family, checked; see [`wallaroo_hf.families.abilities.Abilities.check_answers`].
+        num_frames: how many of each video are seen; default: the processor's.
 
     Returns:
         The whole answer.
     """
-    content = [{"type": "image"} for _ in images] + [{"type": "text", "text": question}]
+    pictures = [path for path in images if not names_a_video(path)]
+    videos = [frames_in(path) if is_folder(path) else path for path in images if names_a_video(path)]
+    content = [{"type": "video" if names_a_video(path) else "image"} for path in images]
+    content.append({"type": "text", "text": question})
+    abilities, given = checkpoint.abilities, dict(settings or {})
+    shown = ({"videos": videos} if videos else {}) | ({} if num_frames is None else {"num_frames": num_frames})
     text = checkpoint.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    inputs = checkpoint.processor(text=[text], images=list(images) or None, return_tensors="pt")
+    inputs = checkpoint.processor(
+        text=[text], images=pictures or None, return_tensors="pt", **shown, **abilities.for_stage(given, "prepare")
+    )
     model = checkpoint.model
     streamer = TextStreamer(checkpoint.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
     devices = range(torch.accelerator.device_count())  # all, as seeding does
@@ -248,6 +259,7 @@ def answer(
         tokens = model.generate(
             **inputs.to(model.device, dtype=model.dtype),
             **({"do_sample": False} if sampling is None else sampling.generate_arguments()),
+            **abilities.for_stage(given, "draw"),
             generation_mode="text",
             max_new_tokens=max_new_tokens,
             streamer=streamer if show else None,

@@ -18,27 +18,31 @@ __all__ = ["family_settings", "parse_settings", "read_checkpoint_abilities", "re
 _FURTHER = "further"  # the parameter behind --set
 
 
-def family_settings(stages: Sequence[str] = ("prepare", "draw", "both")) -> dict[str, Setting]:
-    """The settings of all families that an option can stand for, by name."""
+def family_settings(
+    stages: Sequence[str] = ("prepare", "draw", "both"), of_answers: bool = False
+) -> dict[str, Setting]:
+    """The settings of all families that an option can stand for, by name; or those of answers alone."""
     found: dict[str, Setting] = {}
     for family in FAMILIES.values():
         for setting in family.resolve("abilities")({}, {}, {}).settings:
-            if setting.is_offered and setting.stage in stages:
+            if setting.is_offered and setting.stage in stages and (setting.of_answers or not of_answers):
                 found.setdefault(setting.name, setting)
     return found
 
 
-def takes_settings(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def takes_settings(*without: str, of_answers: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Gives a command an option for each setting of a family, and --set for those of others.
 
     The command takes them as one keyword, `settings`: by name what was given, not yet checked against a checkpoint.
 
     Args:
         without: names of settings that make no sense for the command.
+        of_answers: only those that change answers.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        settings = {name: one for name, one in family_settings().items() if name not in without}
+        offered = family_settings(of_answers=of_answers)
+        settings = {name: one for name, one in offered.items() if name not in without}
         own = inspect.signature(command).parameters
         hints = get_type_hints(command, include_extras=True)
         own_parameters = [
@@ -136,6 +140,8 @@ def parse_settings(given: Mapping[str, Any], abilities: Abilities) -> dict[str, 
         setting = abilities.setting(name)
         if setting is None and value == _defaults().get(name):
             continue  # an option that this family lacks, and that was not given
+        if setting is not None and setting.type is object:
+            raise ValueError(f"`{name}` cannot be told as text, so only Python takes it; leave it out.")
         if setting is not None and isinstance(value, str):
             value = setting.parse(value)
         parsed[name] = value

@@ -23,7 +23,7 @@ from ..files.whole import new_file
 from ..pictures.opening import open_image
 from .answers import Piece, answer
 from .drawing_runs import draw_pictures
-from .recipes import check_recipe, find_recipe
+from .recipes import check_recipe, find_recipe, recipes_of
 
 MODES = ("understanding", "drawing")
 IMAGE_MARK = "<image>"  # where a task's words have their pictures
@@ -51,7 +51,7 @@ class WallarooLmmsEval(lmms):
         seed: of drawings; document k gets `seed + k`.
         guidance_scale, top_k, top_p, temperature, template, published_eval, source_fit, guidance_min_p: of drawings, not
             those of the family's recipe for ImgEdit; see [`Recipe`]. The sampling settings of tasks are about text and not
-            used for them.
+            used for them. Answers have those that say something of them too, such as Show-o2's `published_eval`.
         check_weights: whether to look for weights that are not finite.
 
     Raises:
@@ -162,7 +162,8 @@ class WallarooLmmsEval(lmms):
     def _answer(self, batch: Sequence[Sequence[Any]]) -> list[str]:
         settings = batch[0][1]
         questions = [_interleave(request[0], self._visuals(request)) for request in batch]
-        answers = answer(self.model, self.processor, questions, **self._answering(settings))
+        told = abilities_of(self.model, self.processor).for_answers(self.recipe.given())
+        answers = answer(self.model, self.processor, questions, told, **self._answering(settings))
         stops = settings.get("until") or []
         stops = [stops] if isinstance(stops, str) else stops
         return [_cut(text, [stop for stop in stops if stop and stop != _DEFAULT_STOP]) for text in answers]
@@ -218,7 +219,7 @@ def _read_recipe(pretrained: str, mode: str, changes: Mapping[str, Any]) -> Reci
         ValueError: for settings that cannot be, or a family that has no recipe to draw with.
     """
     family = find_family(pretrained)
-    if mode == "understanding" and family.recipes is None:
+    if mode == "understanding" and "imgedit" not in recipes_of(family):
         recipe = Recipe("own", {})
     else:
         recipe = find_recipe(family, "imgedit", "paper")

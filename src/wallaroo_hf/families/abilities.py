@@ -31,6 +31,7 @@ class Abilities:
         languages: of prompts, such as ("en", "zh").
         settings: its knobs.
         negative_prompt: whether it takes one.
+        videos: whether it understands them; its processor takes `videos`, and `num_frames` of each.
         progress_unit: what a drawing's progress is counted in: "row" or "step".
         special_tokens: tokens that users' words must not spell, known where a tokenizer is at hand.
         known_words: the only words that it learned, see [`wallaroo_hf.families.vocabulary`]; empty = any.
@@ -47,6 +48,7 @@ class Abilities:
     languages: tuple[str, ...]
     settings: tuple[Setting, ...]
     negative_prompt: bool = True
+    videos: bool = False
     progress_unit: str = "step"
     special_tokens: tuple[str, ...] = ()
     known_words: KnownWords = dataclasses.field(default_factory=dict)
@@ -184,6 +186,31 @@ class Abilities:
         """Those of some checked settings that the processor (`"prepare"`) or the model (`"draw"`) takes."""
         stages = {setting.name: setting.stage for setting in self.settings}
         return {name: value for name, value in given.items() if stages[name] in (stage, "both")}
+
+    def for_answers(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of some checked settings that processor and model take of questions as well."""
+        return {name: value for name, value in given.items() if (one := self.setting(name)) and one.of_answers}
+
+    def check_answers(self, given: Mapping[str, Any], videos: bool = False) -> dict[str, Any]:
+        """Settings of an answer, without what is None.
+
+        Args:
+            given: by name; None and False = not given.
+            videos: whether videos are asked about.
+
+        Raises:
+            ValueError: for a setting that there is not, or that says nothing of answers; for videos where none are
+                understood.
+        """
+        checked = {name: value for name, value in self.check_settings(given).items() if value is not False}
+        of_drawings = sorted(checked.keys() - self.for_answers(checked))
+        if of_drawings:
+            raise ValueError(f"`{of_drawings[0]}` is a setting of what is drawn, not of answers; leave it out.")
+        if videos and not self.videos:
+            raise ValueError(
+                f"This {self.family} checkpoint does not understand videos; show pictures, such as its frames."
+            )
+        return checked
 
     def own_settings(self) -> dict[str, Any]:
         """The settings that an evaluation writes down in any case, as the checkpoint has them."""

@@ -37,6 +37,7 @@ class Setting:
         sensible: between what a number does well; doors warn outside of it.
         python_only: no door but Python offers it, such as one that another setting says as well.
         tried: what a sweep tries unless it is told otherwise; () = it leaves the setting alone.
+        of_answers: it changes how questions are read as well, so doors that answer offer it.
         needs_guidance: it says nothing where `guidance_scale` is 1 or less.
     """
 
@@ -52,6 +53,7 @@ class Setting:
     sensible: tuple[float, float] | None = None
     python_only: bool = False
     tried: tuple[Any, ...] = ()
+    of_answers: bool = False
     needs_guidance: bool = False
 
     @property

@@ -88,6 +88,7 @@ def showo2_abilities(
         languages=tuple(processor_config.get("languages") or _LANGUAGES),
         settings=_settings(generation_config, EDITING in tasks),
         negative_prompt=True,
+        videos=UNDERSTANDING in tasks,
         progress_unit="step",
         known_words=processor_config.get("known_words") or {},
     )
@@ -165,6 +166,7 @@ _DRAWING = (
         "both",
         False,
         "Sequences, noise and cut prompts of the authors' scripts, where these differ from training.",
+        of_answers=True,
     ),
 )
 _SOURCE_FIT = Setting(

@@ -109,6 +109,8 @@ class FlowSteps:
     """
 
     def __init__(self, scheduler: Any, num_inference_steps: int, device: torch.device) -> None:
+        if isinstance(scheduler, type):
+            raise ValueError(f"`scheduler` is the class {scheduler.__name__}, but must be an object; make one of it.")
         self._scheduler = copy.deepcopy(scheduler) if scheduler is not None else default_scheduler()
         options = getattr(self._scheduler, "config", {})
         is_flow = "FlowMatch" in type(self._scheduler).__name__ or options.get("use_flow_sigmas", False)

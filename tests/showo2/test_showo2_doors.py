@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import pytest
 import torch
@@ -157,6 +158,18 @@ def test_commands(folder, tmp_path):
     facts = json.loads(run("info", folder, "--json"))
     assert facts["family"] == "Show-o2" and {"language model", "flow head", "image codec"} <= set(facts["parameters"])
     assert facts["sampling"]["num_inference_steps"] == 49 and facts["sampling"]["guidance_scale"] == 5.0
+
+
+def test_a_file_of_prompts_gives_its_notice_once(folder, tmp_path):
+    """As a note on the terminal, not as a warning of Python's."""
+    prompts = tmp_path / "p.txt"
+    prompts.write_text("a red square\nblue\n", encoding="utf-8")
+    given = ("--prompts", prompts, "-m", folder, "-o", tmp_path / "out", "--num-inference-steps", 2, "--batch-size", 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        out = run("generate", *given)
+    assert out.count("Note: `num_inference_steps` is 2; this checkpoint does well between") == 1
+    assert len(list((tmp_path / "out").glob("*.png"))) == 2
 
 
 @pytest.mark.parametrize("may_draw", [False, True])

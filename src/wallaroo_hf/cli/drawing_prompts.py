@@ -1,11 +1,13 @@
 """`wallaroo generate --prompts`: many prompts, in one process or several, with resume."""
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import typer
 
 from ..files.saved_pictures import save_png
 from ..files.whole import require_folder
@@ -69,16 +71,23 @@ def draw_prompts(
     checkpoint = load_checkpoint(model, device, dtype, check_weights)
     for batch in mine:
         _check(checkpoint, batch, options, path)
+    prompts = [job.prompt for batch in mine for job in batch]
+    for notice in dict.fromkeys(
+        notice for prompt in prompts for notice in checkpoint.abilities.notices(options.settings, prompt)
+    ):
+        typer.echo(f"Note: {notice}", err=True)
     pipe = DrawingPipeline(model=checkpoint.model, processor=checkpoint.processor, device=checkpoint.model.device)
     name = "Drawing" if world == 1 else f"Drawing, process {rank + 1} of {world}"
     with progress_bar(disable=rank > 0) as progress:
         task = progress.add_task(name, total=sum(map(len, mine)))
         for batch in mine:
-            images = pipe(
-                [job.prompt for job in batch],
-                generator=[torch.Generator().manual_seed(job.seed) for job in batch],
-                **_arguments(batch, options),
-            ).images
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # notices were given before
+                images = pipe(
+                    [job.prompt for job in batch],
+                    generator=[torch.Generator().manual_seed(job.seed) for job in batch],
+                    **_arguments(batch, options),
+                ).images
             for job, image in zip(batch, images, strict=True):
                 metadata = {"model": checkpoint.name, **options.record(), **job.settings}
                 saved = save_png(image, output / job.file, job.prompt, job.seed, metadata, replace=True)

@@ -143,6 +143,45 @@ def test_other_pipelines_of_transformers(folder):
     assert isinstance(ask(text=chat, max_new_tokens=3, return_full_text=False)[0]["generated_text"], str)
 
 
+def test_batches_of_pipelines(folder):
+    """transformers puts what rows have into lists of lists."""
+    ask = pipeline("image-text-to-text", model=str(folder), dtype="float32")
+    chats = [
+        [{"role": "user", "content": [*shown, {"type": "text", "text": "what colour is it?"}]}]
+        for shown in (
+            [{"type": "image", "image": picture()}],
+            [{"type": "image", "image": picture((0, 200, 0))}, {"type": "image", "image": picture((0, 0, 200))}],
+        )
+    ]
+    options = {"max_new_tokens": 4, "return_full_text": False, "generate_kwargs": {"do_sample": False}}
+    alone = [ask(text=chat, **options)[0]["generated_text"] for chat in chats]
+    together = ask(text=chats, batch_size=2, **options)
+    assert [answers[0]["generated_text"] for answers in together] == alone
+
+
+def test_any_to_any(folder, pipe):
+    both = pipeline(
+        "any-to-any", model=str(folder), dtype="float32", pipeline_class=wallaroo_hf.WallarooAnyToAnyPipeline
+    )
+    told = {"num_inference_steps": 2, "generator": torch.Generator().manual_seed(1)}
+    drawn = both(
+        text="a red square",
+        generation_mode="image",
+        processor_kwargs={"height": 32, "width": 64},
+        generate_kwargs=told,
+    )[0]["generated_image"]
+    options = {"height": 32, "width": 64, "output_type": "pil", "num_inference_steps": 2}
+    assert drawn.size == (64, 32) and drawn.tobytes() == draw(pipe, **options)[0].tobytes()
+    two = both(
+        text="red", generation_mode="image", generate_kwargs={"num_inference_steps": 2, "num_return_sequences": 2}
+    )
+    assert [one["input_text"] for one in two] == ["red"] * 2
+    with pytest.raises(ValueError, match="no drawing setting `temperature`"):
+        both(text="red", generation_mode="image", generate_kwargs={"temperature": 2.0})
+    chat = [{"role": "user", "content": [{"type": "image", "image": picture()}, {"type": "text", "text": "red"}]}]
+    assert isinstance(both(text=chat, max_new_tokens=3, return_full_text=False)[0]["generated_text"], str)
+
+
 def test_commands(folder, tmp_path):
     steps = ("--set", "num_inference_steps=10")
     drawn = json.loads(

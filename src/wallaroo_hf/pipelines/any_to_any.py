@@ -12,15 +12,17 @@ __all__ = ["WallarooAnyToAnyPipeline"]
 
 
 class WallarooAnyToAnyPipeline(WholeCheckpointMixin, AnyToAnyPipeline):
-    r"""transformers' any-to-any pipeline, with two differences: it needs no torchvision (our processor never does), and
-    `generation_mode="image"` reaches the processor, so that drawing needs no `processor_kwargs`.
+    r"""transformers' any-to-any pipeline, with three differences: it needs no torchvision (our processors never do),
+    `generation_mode="image"` reaches the processor, so that drawing needs no `processor_kwargs`, and models draw
+    whose images are no tokens.
 
     ```python
     pipe = pipeline("any-to-any", model=folder, pipeline_class=WallarooAnyToAnyPipeline)
     pipe(text="a red circle", generation_mode="image")[0]["generated_image"]
     ```
 
-    The stock pipeline, where torchvision works, wants `processor_kwargs={"generation_mode": "image"}` beside it.
+    The stock pipeline, where torchvision works, wants `processor_kwargs={"generation_mode": "image"}` beside it, and draws
+    with Wallaroo only.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -50,3 +52,16 @@ class WallarooAnyToAnyPipeline(WholeCheckpointMixin, AnyToAnyPipeline):
         if kwargs.get("processor_kwargs") is not None:
             kwargs["processor_kwargs"] = dict(kwargs["processor_kwargs"])  # `apply_chat_template` writes into it
         return super().preprocess(inputs, **kwargs)
+
+    def _forward(self, model_inputs: Any, generate_kwargs: dict[str, Any] | None = None) -> dict[str, Any]:
+        given = {name: value for name, value in (generate_kwargs or {}).items() if value is not None}
+        if given.get("generation_mode") != "image" or hasattr(self.model, "decode_image_tokens"):
+            return super()._forward(model_inputs, generate_kwargs)
+        del given["generation_mode"]
+        copies, generators = given.pop("num_return_sequences", 1), given.pop("generator", None)
+        batch = dict(model_inputs)
+        prompts = batch.pop("text")
+        drawn = self.model.draw(batch, copies=copies, generators=generators, **given)
+        if copies > 1:
+            prompts = [one for one in (prompts if isinstance(prompts, list) else [prompts]) for _ in range(copies)]
+        return {"generated_sequence": drawn.pixels, "prompt_text": prompts, "input_ids": batch["input_ids"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,7 @@ class ShowO2ForConditionalGeneration(ShowO2GenerationMixin, ShowO2PreTrainedMode
         config: the model's.
     """
 
+    output_modalities = ("image", "text")
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
 
     def __init__(self, config: ShowO2Config) -> None:
@@ -182,6 +184,7 @@ class ShowO2ForConditionalGeneration(ShowO2GenerationMixin, ShowO2PreTrainedMode
 
         Args:
             pixel_values: pictures `(3, H, W)` in [-1, 1]; frames `(frames, 3, H, W)` of videos are encoded one by one.
+                Lists of these, one per row, are what the batches of transformers' pipelines have.
             sample: draw them from the codec's distribution, as the released scripts do.
 
         Returns:
@@ -191,7 +194,8 @@ class ShowO2ForConditionalGeneration(ShowO2GenerationMixin, ShowO2PreTrainedMode
             ValueError: for pixels of another shape, or that are no floating-point numbers.
         """
         latents = []
-        for one in pixel_values:
+        rows = ([*one] if isinstance(one, (list, tuple)) else [one] for one in pixel_values)
+        for one in itertools.chain.from_iterable(rows):
             if not isinstance(one, torch.Tensor) or one.dim() not in (3, 4):
                 had = f"a tensor {tuple(one.shape)}" if isinstance(one, torch.Tensor) else f"a {type(one).__name__}"
                 raise ValueError(

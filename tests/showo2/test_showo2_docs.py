@@ -49,7 +49,11 @@ def test_python_runs_in_the_order_of_the_page(folder, capsys):
 
 
 def test_commands_run(folder):
-    commands = [shlex.split(line) for block in _blocks("bash") for line in block.replace("\\\n", " ").splitlines()]
+    commands = [
+        shlex.split(line, comments=True)
+        for block in _blocks("bash")
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
     tried = [words[1:] for words in commands if words[:1] == ["wallaroo"] and words[1] in RUN_HERE]
     assert {words[0] for words in tried} >= {"generate", "ask"}
     for words in tried:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,21 @@ def test_chat_command(toy, tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", answer)
     assert "ok" in run("chat", "-m", toy, "-o", tmp_path)
     assert is_flat(Image.open(next(Path(tmp_path).glob("*.png"))).convert("RGB"))
+
+
+def test_commands_hide_their_own_notices_only(toy, tmp_path, monkeypatch):
+    draw = ToyModel.draw
+
+    def warn_and_draw(*arguments, **settings):
+        warnings.warn("the device is slow", UserWarning, stacklevel=1)
+        return draw(*arguments, **settings)
+
+    monkeypatch.setattr(ToyModel, "draw", warn_and_draw)
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("red\nblue\n", encoding="utf-8")
+    for asked in (["red"], ["--prompts", prompts]):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            out = run("generate", *asked, "-m", toy, "-o", tmp_path / "out", "--guidance-scale", 9)
+        assert out.count("Note: `guidance_scale` is 9") == 1
+        assert {str(one.message) for one in caught if one.category is not ResourceWarning} == {"the device is slow"}

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import typer
 
+from ..families.settings import Notice
 from ..files.saved_pictures import save_png
 from ..files.whole import require_folder
 from ..pipelines import DrawingPipeline
@@ -82,7 +83,7 @@ def draw_prompts(
         task = progress.add_task(name, total=sum(map(len, mine)))
         for batch in mine:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # notices were given before
+                warnings.simplefilter("ignore", Notice)  # they were given before
                 images = pipe(
                     [job.prompt for job in batch],
                     generator=[torch.Generator().manual_seed(job.seed) for job in batch],

@@ -19,6 +19,7 @@ from .. import _registration  # noqa: F401  the command line postpones it
 from ..families.abilities import EDITING, GENERATION
 from ..families.registry import Checkpoint
 from ..families.registry import load as load_checkpoint  # noqa: F401  for the commands
+from ..families.settings import Notice
 from ..files.saved_pictures import save_png, slug
 from ..pipelines import DrawingPipeline
 from .given import frames_in, is_folder, is_picture_file, names_a_video
@@ -146,7 +147,7 @@ def draw_images(
     for start in range(0, total, batch_size):
         batch = jobs[start : start + batch_size]
         with warnings.catch_warnings(), progress_bar() as progress:
-            warnings.simplefilter("ignore", UserWarning)  # notices were given before
+            warnings.simplefilter("ignore", Notice)  # they were given before
             images, complete = _draw_batch(checkpoint, batch, source, options, progress)
         for (prompt, image_seed), image in zip(batch, images, strict=True):
             path = output if is_picture_file(output) else output / f"{slug(prompt)}-{image_seed}.png"

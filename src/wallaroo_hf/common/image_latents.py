@@ -42,6 +42,10 @@ class Posterior:
         for row, generator in zip(noise, generators, strict=True):
             device = row.device if generator is None else generator.device
             row.copy_(torch.randn(row.shape, generator=generator, device=device, dtype=row.dtype))
+        return self.at(noise)
+
+    def at(self, noise: torch.Tensor) -> torch.Tensor:
+        """The latents that standard normal noise of the same shape stands for."""
         return self.mean + torch.exp(self.log_variance / 2) * noise
 
 

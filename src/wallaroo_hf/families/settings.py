@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
+    "Notice",
     "Setting",
     "SettingsAsAttributes",
     "UnknownSettingError",
@@ -15,6 +16,10 @@ __all__ = [
     "sensible_notices",
     "unknown_setting",
 ]
+
+
+class Notice(UserWarning):
+    """What somebody should know who asks for this, though it is done; see [`Abilities.notices`]."""
 
 
 class UnknownSettingError(ValueError):

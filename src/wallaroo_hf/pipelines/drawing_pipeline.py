@@ -12,7 +12,7 @@ from PIL import Image
 from ..families.abilities import EDITING, Abilities
 from ..families.contract import DrawnImages, Step
 from ..families.registry import abilities_of
-from ..families.settings import UnknownSettingError
+from ..families.settings import Notice, UnknownSettingError
 from ..pictures.opening import open_image
 from .pipeline_model import RefusingMixin
 from .saving import WholeCheckpointMixin
@@ -188,7 +188,7 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
 
     def _notify(self, notice: str) -> None:
         """Says what whoever called should know; doors that say it elsewhere override it."""
-        warnings.warn(notice, stacklevel=5)
+        warnings.warn(notice, Notice, stacklevel=5)
 
     def _forward(
         self,

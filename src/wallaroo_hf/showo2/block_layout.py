@@ -23,6 +23,11 @@ class BlockLayout(NamedTuple):
     rows: list[int]
     lengths: list[int]
 
+    @classmethod
+    def empty(cls, rows: int, length: int, device: torch.device) -> BlockLayout:
+        """That of text only, told without a look at it, which would wait for the device."""
+        return cls(torch.full((rows, length), -1, device=device), [], [])
+
     @property
     def is_image(self) -> torch.Tensor:
         """`(B, T)` bool: positions of blocks."""

@@ -130,11 +130,16 @@ class ShowO2Model(ShowO2PreTrainedModel):
         starts = None
         if attention_mask is None and past == 0 and position_ids.shape[1] > 1:
             starts = position_ids == 0
-        blocks = self.find_images(input_ids, inputs_embeds, starts)
+        images = () if image_latents is None else image_latents
+        given: Any = input_ids if input_ids is not None else inputs_embeds
+        rows, length = given.shape[:2]
+        if past and length == 1 and not len(images):  # a step of an answer; an image has two positions at least
+            blocks = BlockLayout.empty(rows, length, given.device)
+        else:
+            blocks = self.find_images(input_ids, inputs_embeds, starts)
         times = None
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
-        images = () if image_latents is None else image_latents
         if blocks.rows or len(images) or timesteps is not None:
             check_images(blocks, images, self.config)
             clocks = read_times(timesteps, len(images))

@@ -32,6 +32,7 @@ def drawn(model, **changes):
         {"negative_input_ids": NULL.expand(2, -1)},
         {"attention_mask": PROMPTS["attention_mask"].bool()},
         {"noise": [one.double() for one in NOISE]},
+        {"num_return_sequences": 1.0},
     ],
 )
 def test_every_form_is_the_same(model, same):
@@ -61,6 +62,7 @@ def test_sizes_as_a_list(model):
         ({"noise": [None, NOISE[0]]}, "are a NoneType"),
         ({"noise": [torch.zeros(16, 0, 4)] * 2}, r"size \(16, 0, 4\)"),
         ({"noise": [torch.zeros(16, 2, 4, 4)] * 2}, "but an image's is"),
+        ({"noise": [NOISE[0], NOISE[1] / 0]}, "`noise` holds numbers that are not finite"),
         ({"noise": None, "image_size": SIZES[:1]}, r"the shape \(1, 2\), but must be whole numbers of shape \(2, 2\)"),
         ({"noise": None, "image_size": SIZES.float()}, "type torch.float32"),
         ({"noise": None, "image_size": SIZES + 1}, "edges must be multiples of 16"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import TextStreamer
+from transformers import DynamicCache, TextStreamer
 
 from showo2.tiny_showo2 import BOS, END, IMAGE, VIDEO, image_ids, left_padded, tiny_showo2
 
@@ -46,6 +47,30 @@ def test_a_prompt_is_read_once(model, monkeypatch):
     new, lengths = counted(model, lambda: answer(model, ONE, [PICTURE], max_new_tokens=6))
     hook.remove()
     assert len(new[0]) == 6 and lengths == [len(ONE), 1, 1, 1, 1, 1] and seen == [1]
+
+
+class HostReads(TorchDispatchMode):
+    """Counts what would make the host wait for the device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func.name() in ("aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero")
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_of_an_answer_waits_no_more_than_its_language_model(model):
+    """No look at the token for images, which cannot be in it."""
+    counts = []
+    for part in (model, model.model.language_model):
+        cache = DynamicCache()
+        with torch.no_grad():
+            model(torch.tensor([WORDS]), cache=cache, use_cache=True)
+            mask, positions = torch.ones(1, len(WORDS) + 1, dtype=torch.long), torch.tensor([[len(WORDS)]])
+            with HostReads() as reads:
+                part(torch.tensor([[7]]), cache=cache, attention_mask=mask, position_ids=positions)
+        counts.append(reads.count)
+    assert counts[0] == counts[1]
 
 
 def test_cache_changes_no_token_and_saves_tenfold(model):

@@ -150,6 +150,8 @@ def read_noise(noise: Any, count: int, config: Any) -> list[torch.Tensor]:
             raise ValueError(
                 f"`noise` holds a tensor of size {tuple(one.shape)}, but an image's is ({config.latent_channels}, h, w)."
             )
+        if not bool(one.isfinite().all()):
+            raise ValueError("`noise` holds numbers that are not finite; draw it anew, such as by `torch.randn`.")
     return [one.float() for one in noise]
 
 

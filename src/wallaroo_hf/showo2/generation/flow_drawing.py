@@ -175,7 +175,8 @@ class FlowGroup:
             )
         self.model, self.settings, self._follow = model, settings, follow
         rows = len(batch["input_ids" if prompts is None else "image_size"])
-        self.count = rows * read_count("num_return_sequences", copies)
+        copies = read_count("num_return_sequences", copies)
+        self.count = rows * copies
         self.was_ended = False
         if prompts is None:
             check_prompts(batch, model.config.vision_start_token_id)

@@ -42,8 +42,7 @@ def noisy_batch(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
         found, seeds, prepared["timesteps"], prepared["image_learned"], strict=True
     ):
         sampled, noise = (one.to(device) for one in image_noise(posterior.mean.shape, seed))
-        image = posterior.mean + torch.exp(posterior.log_variance / 2) * sampled
-        made = noisy(image, noise, time)
+        made = noisy(posterior.at(sampled), noise, time)
         latents.append(made.latents)
         targets.append(made.velocity if is_learned else None)
     prepared["image_latents"], prepared["velocity_targets"] = latents, targets

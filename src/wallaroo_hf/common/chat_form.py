@@ -7,7 +7,7 @@ from ..files.whole_text import printable
 
 __all__ = [
     *("IMAGE_BLOCK", "IMAGE_PAD", "IM_END", "IM_START", "SYSTEM_PROMPT", "TURN", "VIDEO_BLOCK", "VIDEO_PAD"),
-    *("VISION_END", "VISION_START", "answer_spans", "said", "split_chat"),
+    *("VISION_END", "VISION_START", "answer_spans", "expand_vision", "said", "split_chat"),
 ]
 
 IM_START = "<|im_start|>"
@@ -23,6 +23,15 @@ SYSTEM_PROMPT = "You are a helpful assistant."
 TURN = re.compile(
     rf"{re.escape(IM_START)}(?P<role>[^\n]*)\n(?P<content>.*?)(?:{re.escape(IM_END)}\n?|\Z)", flags=re.DOTALL
 )
+
+
+def expand_vision(text: str, lengths: list[int]) -> str:
+    """Repeats each `<|image_pad|>` of a text as often as its image has NaViT tokens."""
+    pieces = text.split(IMAGE_PAD)
+    expanded = [pieces[0]]
+    for length, piece in zip(lengths, pieces[1:], strict=True):
+        expanded += [IMAGE_PAD * length, piece]
+    return "".join(expanded)
 
 
 def split_chat(text: str) -> tuple[str, str]:

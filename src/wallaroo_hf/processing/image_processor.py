@@ -5,30 +5,21 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from ..common.navit_images import NaViTImageProcessor
 from ..pictures.fitting import check_fit, fit_back, resize_to_fit
 from ..pictures.opening import flatten_images, open_image
-from ..pictures.pixels import is_array
 
 __all__ = ["WallarooImageProcessor", "check_fit", "flatten_images", "open_image"]
 
 
-class WallarooImageProcessor(Qwen2VLImageProcessorPil):
+class WallarooImageProcessor(NaViTImageProcessor):
     r"""Qwen2-VL's image processor (PIL), plus the pixels that the image tokenizer reads and writes.
 
     Calling it gives the NaViT stream (`pixel_values`, `image_grid_thw`) exactly as for Qwen2.5-VL. The image tokenizer's
     stream has no settings: RGB, resized with bicubic filtering until it covers the wanted size, centre-cropped, scaled
     to [-1, 1] (released data code; `reference/layouts/preprocess` pins it).
     """
-
-    def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """Pictures as every other picture is opened, see [`wallaroo_hf.pictures.opening.open_image`]; arrays stay as they
-        are, whose scale and order of channels the caller may say (`do_rescale`, `input_data_format`).
-        """
-        if isinstance(image_url_or_urls, (list, tuple)):
-            return [self.fetch_images(item) for item in image_url_or_urls]
-        return image_url_or_urls if is_array(image_url_or_urls) else open_image(image_url_or_urls)
 
     def to_vq_pixels(self, image: Image.Image, height: int, width: int, fit: str = "crop") -> np.ndarray:
         """Brings an image to `height` x `width` pixels for the image tokenizer.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..common.navit_images import count_vision_tokens, navit_patches
 from ..layout import grid, prompt_texts
 from ..layout.special_tokens import GENERATE_IMAGE_PAD, IMAGE_PAD, VISION_START, indicator_token
 from .batch import WallarooBatchFeature
@@ -174,23 +175,16 @@ class PreparationMixin:
         """
         names = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
         limits = {names[edge]: area for edge, area in self.pixel_limits.get(task, {}).items()}
-        patches = self.image_processor.get_number_of_image_patches(image.height, image.width, limits)
-        return int(patches) // self.image_processor.merge_size**2
+        return count_vision_tokens(self.image_processor, image.height, image.width, limits)
 
     def _navit(
         self, images: list[Image.Image], limits: dict[str, int] | None, images_kwargs: dict[str, Any]
     ) -> tuple[dict[str, Any], list[int]]:
         """NaViT patches of a list of images, and the number of tokens that each becomes."""
-        if not images:
-            return {}, []
         options = dict(images_kwargs)
-        options.pop("return_tensors", None)
         if limits is not None:
             options.setdefault("size", limits)
-        vision = self.image_processor(images, return_tensors="np", **options)
-        grids = vision["image_grid_thw"]
-        lengths = (grids.prod(axis=-1) // self.image_processor.merge_size**2).tolist()
-        return {"pixel_values": vision["pixel_values"], "image_grid_thw": grids}, lengths
+        return navit_patches(self.image_processor, images, options)
 
     def _batch(self, data: dict[str, Any], merged: dict[str, dict[str, Any]]) -> WallarooBatchFeature:
         return WallarooBatchFeature.of_arrays(data, merged["text_kwargs"].get("return_tensors"))

@@ -5,19 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from ..common.chat_form import expand_vision
 from ..common.padded_rows import TokenRow, pad_rows, tokenizer_options
 from ..layout.special_tokens import IMAGE_PAD, VISION_END, VISION_START
 
 __all__ = ["TokenRow", "expand_vision", "pad", "tokenize"]
-
-
-def expand_vision(text: str, lengths: list[int]) -> str:
-    """Repeats each `<|image_pad|>` of a text as often as its image has NaViT tokens."""
-    pieces = text.split(IMAGE_PAD)
-    expanded = [pieces[0]]
-    for length, piece in zip(lengths, pieces[1:], strict=True):
-        expanded += [IMAGE_PAD * length, piece]
-    return "".join(expanded)
 
 
 def tokenize(

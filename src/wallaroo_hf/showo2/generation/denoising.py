@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers.masking_utils import create_bidirectional_mask
 
+from ...common.scheduler_steps import SchedulerSteps, make_scheduler
 from ..flow_head import TimeOfPositions, read_velocity
 from ..omni_backbone import same_attention
 from .prompt_cache import PromptCache
 
-__all__ = ["DEFAULT_SHIFT", "Denoiser", "FlowSteps", "default_scheduler"]
+__all__ = ["DEFAULT_SHIFT", "Denoiser", "FlowSteps"]
 
 DEFAULT_SHIFT = 3.0  # of the released settings: t / (t + 3 - 3 t)
 
@@ -81,23 +80,8 @@ class Denoiser:
         return null + self.guidance_scale * (given - null)
 
 
-def default_scheduler() -> Any:
-    """The released settings as diffusers has them.
-
-    Raises:
-        ImportError: if diffusers is not installed.
-    """
-    try:
-        from diffusers import FlowMatchEulerDiscreteScheduler
-    except ImportError as error:
-        raise ImportError(
-            "Drawing with Show-o2 needs diffusers, which is not installed; run `pip install wallaroo-hf[showo2]`."
-        ) from error
-    return FlowMatchEulerDiscreteScheduler(shift=DEFAULT_SHIFT)
-
-
-class FlowSteps:
-    """The steps of a flow scheduler of diffusers; times here run from noise (0) to clean (1), sigmas the other way.
+class FlowSteps(SchedulerSteps):
+    """The steps of a flow scheduler; times here run from noise (0) to clean (1), sigmas the other way.
 
     Args:
         scheduler: used as it is, on a copy; None = the released settings.
@@ -105,43 +89,21 @@ class FlowSteps:
         device: of the latents.
 
     Raises:
+        ImportError: if diffusers is needed, and is not installed.
         ValueError: for a scheduler that is not one of flow matching, with a fixed shift, from noise to clean.
     """
 
     def __init__(self, scheduler: Any, num_inference_steps: int, device: torch.device) -> None:
-        if isinstance(scheduler, type):
-            raise ValueError(f"`scheduler` is the class {scheduler.__name__}, but must be an object; make one of it.")
-        self._scheduler = copy.deepcopy(scheduler) if scheduler is not None else default_scheduler()
-        options = getattr(self._scheduler, "config", {})
-        is_flow = "FlowMatch" in type(self._scheduler).__name__ or options.get("use_flow_sigmas", False)
-        predicts = options.get("prediction_type", "flow_prediction")
-        if not is_flow or not hasattr(self._scheduler, "set_timesteps"):
-            raise ValueError(
-                f"`scheduler` is a {type(scheduler).__name__}, but Show-o2 draws by flow matching; give one of diffusers' "
-                "FlowMatch schedulers, or one with `use_flow_sigmas=True`."
-            )
-        faults = {
-            "has dynamic shifting": options.get("use_dynamic_shifting", False),
-            "goes from clean to noise": options.get("invert_sigmas", False),
-            f"takes what a model says for {predicts!r}": predicts != "flow_prediction",
-        }
-        for fault, is_so in faults.items():
-            if is_so:
-                raise ValueError(
-                    f"The `scheduler`, a {type(scheduler).__name__}, {fault}; Show-o2 needs one of flow prediction with a "
-                    "fixed shift, from noise to clean."
-                )
+        if scheduler is None:  # the released settings as diffusers has them
+            own = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": DEFAULT_SHIFT}
+            scheduler = make_scheduler(own, "Show-o2", "showo2")
         # N + 1 points from noise to clean, the last without a call (the authors count the points)
-        if "sigmas" in inspect.signature(self._scheduler.set_timesteps).parameters:
-            points = torch.linspace(0, 1, num_inference_steps + 1, dtype=torch.float32)[:-1]
-            self._scheduler.set_timesteps(sigmas=(1 - points).double().numpy(), device=device)
-        else:
-            self._scheduler.set_timesteps(num_inference_steps, device=device)
-        self.total = len(self._scheduler.timesteps)
+        points = torch.linspace(0, 1, num_inference_steps + 1, dtype=torch.float32)[:-1]
+        super().__init__(scheduler, num_inference_steps, device, "Show-o2", sigmas=1 - points)
 
     def time(self, step: int) -> torch.Tensor:
         """When a step begins, between 0 (noise) and 1 (clean)."""
-        return 1 - self._scheduler.sigmas[step].float()
+        return 1 - self.scheduler.sigmas[step].float()
 
     def advance(self, step: int, velocity: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
         """Latents after a step, float32.
@@ -151,5 +113,4 @@ class FlowSteps:
             velocity: towards clean, float32; the scheduler wants the other direction.
             latents: before it, float32.
         """
-        timestep = self._scheduler.timesteps[step]
-        return self._scheduler.step(-velocity, timestep, latents, return_dict=False)[0]
+        return super().advance(step, -velocity, latents)

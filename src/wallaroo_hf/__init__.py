@@ -1,4 +1,4 @@
-"""Wallaroo and Show-o2 for transformers: models that understand, draw and edit images, behind the same doors.
+"""Wallaroo, Show-o2 and HieraQuery for transformers: models that understand, draw and edit images, behind the same doors.
 
 Importing this package registers its classes with transformers' Auto classes.
 """
@@ -11,6 +11,12 @@ from ._requirements import warn_of_untested_transformers
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .hieraquery import (
+        HieraQueryConfig,
+        HieraQueryForConditionalGeneration,
+        HieraQueryImageProcessor,
+        HieraQueryProcessor,
+    )
     from .modeling.backbone import WallarooModel
     from .modeling.configuration import WallarooConfig, WallarooVQConfig
     from .modeling.model import WallarooForConditionalGeneration
@@ -28,6 +34,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "DrawingPipeline": "pipelines",
+    "HieraQueryConfig": "hieraquery",
+    "HieraQueryForConditionalGeneration": "hieraquery",
+    "HieraQueryImageProcessor": "hieraquery",
+    "HieraQueryProcessor": "hieraquery",
     "ShowO2Config": "showo2",
     "ShowO2ForConditionalGeneration": "showo2",
     "ShowO2ImageProcessor": "showo2",
@@ -47,6 +57,10 @@ _HOMES = {
 
 __all__ = [
     "DrawingPipeline",
+    "HieraQueryConfig",
+    "HieraQueryForConditionalGeneration",
+    "HieraQueryImageProcessor",
+    "HieraQueryProcessor",
     "ShowO2Config",
     "ShowO2ForConditionalGeneration",
     "ShowO2ImageProcessor",

@@ -22,7 +22,7 @@ _ROOM = 16  # tokens of words that must fit beside a picture
 
 
 class Conversation:
-    """A chat with a model, in `generation_mode="auto"`: the model decides when to draw.
+    """A chat with a model, in `generation_mode="auto"`: the model decides when to draw, if it was trained to.
 
     An image that the model drew last, or that the user gives, is the source of what the user asks for next.
 
@@ -85,7 +85,7 @@ class Conversation:
         if not text.strip():
             raise ValueError("The message is empty; say something.")
         messages = self._with(text, images)
-        mode: Literal["text", "auto"] = "auto" if self.abilities.draws else "text"
+        mode: Literal["text", "auto"] = "auto" if self.abilities.draws_in_chats else "text"
         size = self.size if mode == "auto" else {}
         inputs = self.processor.apply_chat_template(
             messages,
@@ -118,7 +118,7 @@ class Conversation:
             ValueError: if there is no room for an answer.
         """
         length, longest, image = inputs["input_ids"].shape[1], self.abilities.max_positions, 0
-        if self.abilities.draws:
+        if self.abilities.draws_in_chats:
             shown = [part["image"] for turn in messages for part in turn["content"] if "image" in part]
             like = shown[-1] if shown and self.abilities.edits else None
             image = self.abilities.image_positions(*self.abilities.pick_size(**self.size, like=like))

@@ -79,6 +79,9 @@ def chat(
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  line editing and history for input()
         typer.echo(HELP)
+    abilities = checkpoint.abilities
+    if abilities.draws and not abilities.draws_in_chats:
+        typer.echo(f"This {abilities.family} checkpoint answers in a chat; pictures are drawn by `wallaroo generate`.")
     _Loop(start(first_seed), start, output, protocol, checkpoint.name).run()
 
 

@@ -109,13 +109,13 @@ def check_tasks(abilities: Abilities, items: Mapping[str, Sequence[Item]]) -> No
     Raises:
         ValueError: naming those that can be left out, and what is left.
     """
-    lacking = [task for task in items if not set(NEEDS[task]) <= set(abilities.tasks)]
+    lacking = [task for task in items if _missing(abilities, task)]
     if lacking:
-        missing = dict.fromkeys(need for task in lacking for need in NEEDS[task] if need not in abilities.tasks)
+        missing = dict.fromkeys(need for task in lacking for need in _missing(abilities, task))
         others = [task for task in items if task not in lacking]
         raise ValueError(
             f"This {abilities.family} checkpoint does not do {' and '.join(missing)}, so leave {' and '.join(lacking)} out "
-            f"({_only(others or [task for task in TASKS if set(NEEDS[task]) <= set(abilities.tasks)])})."
+            f"({_only(others or [task for task in TASKS if not _missing(abilities, task)])})."
         )
     sizes = dict.fromkeys((item.height, item.width) for task in DRAWING for item in items.get(task, ()))
     for height, width in sizes:
@@ -126,6 +126,12 @@ def check_tasks(abilities: Abilities, items: Mapping[str, Sequence[Item]]) -> No
                 f"{error} It is among the sizes to draw: give --prompts of other sizes, or leave drawing out "
                 f"({_only([task for task in TASKS if task not in DRAWING])})."
             ) from error
+
+
+def _missing(abilities: Abilities, task: str) -> list[str]:
+    """What a checkpoint lacks for a task."""
+    missing = [need for need in NEEDS[task] if need not in abilities.tasks]
+    return missing or (["drawing in chats"] if task == "chat" and not abilities.draws_in_chats else [])
 
 
 def _only(tasks: Sequence[str]) -> str:

@@ -33,6 +33,7 @@ class Abilities:
         negative_prompt: whether it takes one.
         videos: whether it understands them; its processor takes `videos`, and `num_frames` of each.
         progress_unit: what a drawing's progress is counted in: "row" or "step".
+        interleaves: whether it draws in a chat where it sees fit; else it draws only what it is asked to draw.
         special_tokens: tokens that users' words must not spell, known where a tokenizer is at hand.
         known_words: the only words that it learned, see [`wallaroo_hf.families.vocabulary`]; empty = any.
         recorded: the settings that an evaluation writes down in any case, in the order of its records, as the checkpoint
@@ -50,6 +51,7 @@ class Abilities:
     negative_prompt: bool = True
     videos: bool = False
     progress_unit: str = "step"
+    interleaves: bool = True
     special_tokens: tuple[str, ...] = ()
     known_words: KnownWords = dataclasses.field(default_factory=dict)
     recorded: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -64,9 +66,26 @@ class Abilities:
         """Whether it draws."""
         return GENERATION in self.tasks
 
+    @property
+    def draws_in_chats(self) -> bool:
+        """Whether it draws in a chat where it sees fit."""
+        return self.draws and self.interleaves
+
     def setting(self, name: str) -> Setting | None:
         """The knob of a name, or None."""
         return next((setting for setting in self.settings if setting.name == name), None)
+
+    def check_drawing_in_chats(self) -> None:
+        """Refuses chats in which it may draw, where it was not trained to decide when.
+
+        Raises:
+            ValueError: in one sentence.
+        """
+        if not self.draws_in_chats:
+            raise ValueError(
+                f"This {self.family} checkpoint does not decide by itself when to draw in a chat; ask it for text "
+                "alone, or for a picture alone."
+            )
 
     # ---------------------------------------------------------------------------------------------------------- sizes
 

@@ -160,7 +160,21 @@ _SHOWO2 = Family(
     recipes=f"{_ROOT}.showo2.showo2_recipes:RECIPES",
     scenes=f"{_ROOT}.showo2.training.showo2_scenes:scene_recipe",
 )
-_families: dict[str, Family] = {family.model_type: family for family in (_WALLAROO, _SHOWO2)}
+_HIERAQUERY = Family(
+    model_type="hieraquery",
+    title="HieraQuery",
+    summary="learned queries behind a frozen language model steer a diffusion transformer",
+    tags=("diffusion", "flow-matching"),
+    extra="hieraquery",
+    config=f"{_ROOT}.hieraquery.hieraquery_configuration:HieraQueryConfig",
+    model=f"{_ROOT}.hieraquery.hieraquery_model:HieraQueryForConditionalGeneration",
+    processor=f"{_ROOT}.hieraquery.processing.hieraquery_processor:HieraQueryProcessor",
+    image_processor=f"{_ROOT}.hieraquery.processing.hieraquery_image_processor:HieraQueryImageProcessor",
+    abilities=f"{_ROOT}.hieraquery.hieraquery_abilities:hieraquery_abilities",
+    description=f"{_ROOT}.hieraquery.hieraquery_abilities:describe_hieraquery",
+    parts=f"{_ROOT}.hieraquery.hieraquery_abilities:PARTS",
+)
+_families: dict[str, Family] = {family.model_type: family for family in (_WALLAROO, _SHOWO2, _HIERAQUERY)}
 FAMILIES: Mapping[str, Family] = MappingProxyType(_families)
 
 

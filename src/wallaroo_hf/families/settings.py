@@ -1,5 +1,6 @@
 """A family's knobs, said once: options, sliders, JSON fields, help texts, checks and warnings are made from them."""
 
+import dataclasses
 import difflib
 import math
 import numbers
@@ -13,6 +14,7 @@ __all__ = [
     "SettingsAsAttributes",
     "UnknownSettingError",
     "check_settings",
+    "of_checkpoint",
     "sensible_notices",
     "unknown_setting",
 ]
@@ -167,6 +169,28 @@ def check_settings(given: Mapping[str, Any], settings: Sequence[Setting], who: s
             raise UnknownSettingError(unknown_setting(name, known.values(), who))
         checked[name] = known[name].check(value)
     return checked
+
+
+def of_checkpoint(settings: Iterable[Setting], generation_config: Mapping[str, Any]) -> tuple[Setting, ...]:
+    """A family's settings as a checkpoint has them.
+
+    Args:
+        settings: with the family's defaults.
+        generation_config: contents of its file; `image_` and the name of a setting is its default there, and
+            `sensible_ranges` may have between what numbers it does well.
+    """
+    sensible = generation_config.get("sensible_ranges") or {}
+    told = []
+    for setting in settings:
+        own, ends = generation_config.get(f"image_{setting.name}"), sensible.get(setting.name)
+        told.append(
+            dataclasses.replace(
+                setting,
+                default=setting.default if own is None else own,
+                sensible=setting.sensible if ends is None else (float(ends[0]), float(ends[1])),
+            )
+        )
+    return tuple(told)
 
 
 def unknown_setting(name: str, settings: Iterable[Setting], who: str) -> str:

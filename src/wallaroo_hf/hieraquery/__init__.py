@@ -9,13 +9,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .hieraquery_configuration import HieraQueryConfig
     from .hieraquery_model import HieraQueryForConditionalGeneration
+    from .processing.hieraquery_image_processor import HieraQueryImageProcessor
+    from .processing.hieraquery_processor import HieraQueryProcessor
 
 _HOMES = {
     "HieraQueryConfig": "hieraquery_configuration",
     "HieraQueryForConditionalGeneration": "hieraquery_model",
+    "HieraQueryImageProcessor": "processing.hieraquery_image_processor",
+    "HieraQueryProcessor": "processing.hieraquery_processor",
 }
 
-__all__ = ["HieraQueryConfig", "HieraQueryForConditionalGeneration"]
+__all__ = [
+    "HieraQueryConfig",
+    "HieraQueryForConditionalGeneration",
+    "HieraQueryImageProcessor",
+    "HieraQueryProcessor",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ from transformers.utils import ModelOutput
 from .alignment import HieraQueryAlignmentHead, resize_features, see
 from .connector import HieraQueryConnector
 from .dit import find_dit
+from .generation.hieraquery_doors import HieraQueryGenerationMixin
 from .hiera_losses import alignment_loss, flow_loss, noised, total_loss
 from .hieraquery_configuration import HieraQueryConfig
 from .pixel_codecs import make_pixel_codec
@@ -38,7 +39,7 @@ class HieraQueryOutput(ModelOutput):
     logits: torch.Tensor | None = None
 
 
-class HieraQueryForConditionalGeneration(PreTrainedModel):
+class HieraQueryForConditionalGeneration(HieraQueryGenerationMixin, PreTrainedModel):
     """HieraQuery with its image codec. Language model and codec are frozen, in training mode too.
 
     Args:
@@ -61,6 +62,7 @@ class HieraQueryForConditionalGeneration(PreTrainedModel):
         super().__init__(config)
         self.dit_adapter = find_dit(config.dit or {})
         self.mllm = Qwen2_5_VLForConditionalGeneration(config.mllm_config)
+        self.generation_config = self.mllm.generation_config  # it answers; a folder's file of it is read later
         self.queries = HieraQueryTokens(config)
         self.connector = HieraQueryConnector(config, self.dit_adapter.condition_size)
         self.dit = self.dit_adapter.build()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..families.abilities import EDITING, GENERATION, UNDERSTANDING, Abilities
-from ..families.settings import Setting
+from ..families.settings import Setting, of_checkpoint
 from .grid import check_size
 from .prompt_texts import fill_template, prompt_language
 
@@ -106,20 +106,7 @@ def wallaroo_abilities(
 
 
 def _settings(generation_config: Mapping[str, Any], edits: bool) -> tuple[Setting, ...]:
-    settings = (*_GUIDANCE, *_SAMPLING, *_LAYOUT, *(_OF_EDITS if edits else ()))
-    sensible = generation_config.get("sensible_ranges") or {}
-    told = []
-    for setting in settings:
-        own = generation_config.get(f"image_{setting.name}")
-        ends = sensible.get(setting.name)
-        told.append(
-            dataclasses.replace(
-                setting,
-                default=setting.default if own is None else own,
-                sensible=None if ends is None else (float(ends[0]), float(ends[1])),
-            )
-        )
-    return tuple(told)
+    return of_checkpoint((*_GUIDANCE, *_SAMPLING, *_LAYOUT, *(_OF_EDITS if edits else ())), generation_config)
 
 
 def _recorded(generation_config: Mapping[str, Any]) -> dict[str, Any]:

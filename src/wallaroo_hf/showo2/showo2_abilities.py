@@ -1,12 +1,11 @@
 """What a Show-o2 checkpoint can do, from its three JSON files."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..families.abilities import EDITING, GENERATION, UNDERSTANDING, Abilities
-from ..families.settings import Setting
+from ..families.settings import Setting, of_checkpoint
 from ..files.whole_text import printable
 
 __all__ = ["PARTS", "ShowO2Abilities", "describe_showo2", "showo2_abilities", "token_size"]
@@ -121,18 +120,7 @@ def describe_showo2(
 
 
 def _settings(generation_config: Mapping[str, Any], edits: bool) -> tuple[Setting, ...]:
-    sensible = generation_config.get("sensible_ranges") or {}
-    told = []
-    for setting in (*_DRAWING, *((_SOURCE_FIT,) if edits else ())):
-        own, ends = generation_config.get(f"image_{setting.name}"), sensible.get(setting.name)
-        told.append(
-            dataclasses.replace(
-                setting,
-                default=setting.default if own is None else own,
-                sensible=setting.sensible if ends is None else (float(ends[0]), float(ends[1])),
-            )
-        )
-    return tuple(told)
+    return of_checkpoint((*_DRAWING, *((_SOURCE_FIT,) if edits else ())), generation_config)
 
 
 _DRAWING = (

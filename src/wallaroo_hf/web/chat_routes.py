@@ -144,6 +144,10 @@ async def _answers(
     drawing = service.check_settings(given)
     if mode == "auto":
         service.check_task(GENERATION, "does not draw; leave 'image' out of `modalities`", "modalities")
+        try:
+            service.abilities.check_drawing_in_chats()
+        except ValueError as error:
+            raise ApiError(400, str(error), "modalities", "invalid_value") from error
         service.size(body)  # refuses one that is too large, before any image is opened
     elif body.size != "auto" or body.aspect_ratio or body.negative_prompt or drawing:
         fields = ["size", "aspect_ratio", *(one.name for one in body.settings if one.name not in TEXT_FIELDS)]

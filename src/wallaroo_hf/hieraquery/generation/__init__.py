@@ -1,0 +1,1 @@
+"""Drawing and answering of HieraQuery."""

@@ -1,0 +1,146 @@
+"""The steps from chats, prompts and pictures to rows of tensors; [`HieraQueryProcessor`] inherits them."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ...common.chat_form import IM_START, IMAGE_BLOCK, IMAGE_PAD, expand_vision, split_chat
+from ...common.navit_images import navit_patches
+from ...common.padded_rows import TokenRow, pad_rows, tokenizer_options
+from ...common.row_values import as_rows, images_per_row
+from ...families.abilities import EDITING, GENERATION
+from ...pictures.opening import flatten_images
+from ..hieraquery_abilities import HieraQueryAbilities
+from .hieraquery_batch import HieraQueryBatchFeature
+from .hieraquery_image_processor import HieraQueryImageProcessor
+
+
+@dataclasses.dataclass(frozen=True)
+class SizeWishes:
+    """What is asked of the pictures that rows become: each one value for all rows, or a list of one per row."""
+
+    height: Any
+    width: Any
+    aspect_ratio: Any
+
+
+class HieraQueryRowsMixin:
+    """Needs the settings of [`HieraQueryProcessor`]; what they mean is said there."""
+
+    tokenizer: Any
+    image_processor: HieraQueryImageProcessor
+    apply_chat_template: Any  # of the processor
+    special_words: Any
+    drawing_sizes: list[tuple[int, int]]
+    tasks: list[str]
+    size_multiple: int
+    max_positions: int
+    query_positions: int
+    longest_edge: int | None
+    languages: list[str]
+
+    @property
+    def abilities(self) -> HieraQueryAbilities:
+        """What sizes, prompts and tasks are checked by; its settings are those of a loaded checkpoint, not here."""
+        return HieraQueryAbilities(
+            family="HieraQuery",
+            tasks=tuple(self.tasks),
+            sizes=tuple((int(height), int(width)) for height, width in self.drawing_sizes),
+            size_multiple=self.size_multiple,
+            any_size=True,
+            max_positions=self.max_positions,
+            languages=tuple(self.languages),
+            settings=(),
+            negative_prompt=False,
+            interleaves=False,
+            special_tokens=self.special_words,
+            query_positions=self.query_positions,
+            longest_edge=self.longest_edge,
+        )
+
+    def _answer(self, texts: list[str], images: Any, merged: dict[str, dict[str, Any]]) -> HieraQueryBatchFeature:
+        """Rows whose text goes on, as Qwen2.5-VL's own processor makes them."""
+        flat = flatten_images(images)
+        placeholders = sum(text.count(IMAGE_PAD) for text in texts)
+        if placeholders != len(flat):
+            raise ValueError(
+                f"The prompts hold {placeholders} {IMAGE_PAD} placeholders, but {len(flat)} images were given; they must "
+                "match (`processor.apply_chat_template` writes one per image)."
+            )
+        return self._batch(self._rows(texts, flat, merged), merged)
+
+    def _draw(
+        self, texts: list[str], images: Any, wishes: SizeWishes, source_fit: str, merged: dict[str, dict[str, Any]]
+    ) -> HieraQueryBatchFeature:
+        """Rows behind which the queries of a picture stand: the user's turn, and how the assistant's begins."""
+        self.abilities.check_task(GENERATION)
+        if merged["text_kwargs"].get("truncation"):
+            raise ValueError("`truncation` would cut what a picture is drawn from; shorten the prompt instead.")
+        if merged["text_kwargs"].get("padding_side", "left") != "left":
+            raise ValueError("Rows to draw from are continued at their end, so `padding_side` must be 'left'.")
+        sources = images_per_row(images, texts)
+        if any(source is not None for source in sources):
+            self.abilities.check_task(EDITING)
+        sizes = self._sizes(wishes, sources)
+        shown = [
+            self.image_processor.fit_to_size(source, *size, source_fit)
+            for source, size in zip(sources, sizes, strict=True)
+            if source is not None
+        ]
+        chats = [self._chat(text, source is not None) for text, source in zip(texts, sources, strict=True)]
+        data = self._rows(chats, shown, merged)
+        longest = int(data["attention_mask"].sum(axis=1).max())
+        if longest + self.query_positions > self.max_positions:
+            raise ValueError(
+                f"A prompt of {longest:,} tokens and the queries of its picture need {longest + self.query_positions:,} "
+                f"positions, but the model has {self.max_positions:,}; shorten the prompt."
+            )
+        data["image_size"] = np.array(sizes, dtype=np.int64)
+        return self._batch(data, merged)
+
+    def _chat(self, text: str, is_edit: bool) -> str:
+        """The rendered chat that a prompt, plain or as a rendered chat of one turn, is drawn from."""
+        history, words = split_chat(text) if IM_START in text else ("", text)
+        words = words.replace(IMAGE_BLOCK, "").replace(IMAGE_PAD, "").strip()
+        self.abilities.check_prompt(words)
+        content = [{"type": "image"}] if is_edit else []
+        message = {"role": "user", "content": [*content, {"type": "text", "text": words}]}
+        chat: str = self.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
+        if history not in ("", split_chat(chat)[0]):
+            raise ValueError(
+                "A HieraQuery model draws from one prompt without a system's words or earlier turns; give the last message "
+                "alone."
+            )
+        return chat
+
+    def _sizes(self, wishes: SizeWishes, sources: Sequence[Image.Image | None]) -> list[tuple[int, int]]:
+        """The size of each row's picture, in pixels."""
+        asked = {name: as_rows(value, len(sources), name) for name, value in vars(wishes).items()}
+        sizes, abilities = [], self.abilities
+        for index, source in enumerate(sources):
+            height, width, ratio = (values[index] for values in asked.values())
+            size = abilities.pick_size(height, width, ratio, source)
+            abilities.check_size(*size)
+            sizes.append(size)
+        return sizes
+
+    def _rows(
+        self, texts: Sequence[str], images: Sequence[Image.Image], merged: dict[str, dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Padded rows of rendered chats and the patches of what they show."""
+        vision, lengths = navit_patches(self.image_processor, images, merged["images_kwargs"])
+        queue, options = iter(lengths), tokenizer_options(merged["text_kwargs"])
+        rows: list[TokenRow] = []
+        for text in texts:
+            expanded = expand_vision(text, [next(queue) for _ in range(text.count(IMAGE_PAD))])
+            rows.append({"input_ids": list(self.tokenizer(expanded, **options)["input_ids"])})
+        data: dict[str, Any] = pad_rows(self.tokenizer.pad_token_id, rows, merged["text_kwargs"])
+        image_id = self.tokenizer.convert_tokens_to_ids(IMAGE_PAD)
+        data["mm_token_type_ids"] = (data["input_ids"] == image_id).astype(np.int64)
+        return data | vision
+
+    def _batch(self, data: dict[str, Any], merged: dict[str, dict[str, Any]]) -> HieraQueryBatchFeature:
+        return HieraQueryBatchFeature.of_arrays(data, merged["text_kwargs"].get("return_tensors"))

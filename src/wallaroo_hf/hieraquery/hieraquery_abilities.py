@@ -29,7 +29,11 @@ DEFAULT_STEPS = 30
 SCALES_TO_DRAW = ("finest", "all")
 TASKS = (UNDERSTANDING, GENERATION, EDITING)
 _SIZE = (512, 512)
-_SCALES = ({"query_grid": (4, 4), "factor": 0.25}, {"query_grid": (8, 8), "factor": 0.5}, {"query_grid": (16, 16)})
+_SCALES: tuple[dict[str, Any], ...] = (
+    {"query_grid": (4, 4), "factor": 0.25},
+    {"query_grid": (8, 8), "factor": 0.5},
+    {"query_grid": (16, 16), "factor": 1.0},
+)
 _POSITIONS = 128000  # of Qwen2.5-VL
 _LANGUAGES = ("en", "zh")  # of Qwen2.5-VL, as far as this package's own texts go
 # diffusers' and our own defaults, where a configuration leaves them out

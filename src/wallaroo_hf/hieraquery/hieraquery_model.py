@@ -63,6 +63,7 @@ class HieraQueryForConditionalGeneration(HieraQueryGenerationMixin, PreTrainedMo
         self.dit_adapter = find_dit(config.dit or {})
         self.mllm = Qwen2_5_VLForConditionalGeneration(config.mllm_config)
         self.generation_config = self.mllm.generation_config  # it answers; a folder's file of it is read later
+        self.generation_config._from_model_config = False  # else settings of drawing would be lost on loading
         self.queries = HieraQueryTokens(config)
         self.connector = HieraQueryConnector(config, self.dit_adapter.condition_size)
         self.dit = self.dit_adapter.build()

@@ -75,8 +75,7 @@ class HieraQueryGenerationMixin(GenerationMixin):
     @torch.no_grad()
     def reconstruct(self, pixels: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Pictures `(3, H, W)` in [-1, 1] to their latents and back, one by one."""
-        device = self.device  # type: ignore[attr-defined]
-        return [self.decode_latents(self.codec.encode_images(one[None].to(device)).mean[0]) for one in pixels]
+        return [self.decode_latents(self.codec.encode_images(one[None].to(self.device)).mean[0]) for one in pixels]
 
     @torch.no_grad()
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
@@ -98,7 +97,7 @@ class HieraQueryGenerationMixin(GenerationMixin):
     # ------------------------------------------------------------------------------------------------------ generate
 
     @torch.no_grad()
-    def generate(  # type: ignore[override]
+    def generate(
         self,
         inputs: torch.Tensor | None = None,
         generation_config: GenerationConfig | None = None,

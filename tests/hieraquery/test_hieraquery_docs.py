@@ -1,0 +1,46 @@
+"""docs/hieraquery.md: what it shows runs as written, on a tiny checkpoint."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from commands import run
+from small_hieraquery import save_hieraquery
+
+DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "hieraquery.md").read_text(encoding="utf-8")
+
+
+def _blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", DOCUMENT, re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    save_hieraquery(tmp_path / "hieraquery")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_python_and_commands_run_in_the_order_of_the_page(folder):
+    names: dict = {}
+    for block in _blocks("python"):
+        exec(compile(block, "docs/hieraquery.md", "exec"), names)
+    assert Image.open("drawn.png").size == Image.open("edited.png").size == (32, 32)
+    assert Image.open("scales.png").size == (64, 32)
+    commands = [shlex.split(line) for block in _blocks("bash") for line in block.splitlines()]
+    tried = [words[1:] for words in commands if words[0] == "wallaroo"]
+    assert [words[0] for words in tried] == ["generate", "info", "ask"]
+    for words in tried:
+        run(*words, *(() if words[0] == "info" else ("--device", "cpu")))
+    assert list(Path("drawn").glob("*.png"))
+
+
+def test_training_is_refused_as_the_page_says(folder):
+    (folder / "rows.jsonl").write_text('{"messages": []}\n')
+    words = run("train", "-m", "hieraquery", "--data", "rows.jsonl", "-o", "out", "--stage", "t2i", code=1)
+    assert "HieraQuery models are not trained here" in " ".join(words.split())

@@ -71,11 +71,12 @@ def test_auto_classes(folder):
 def test_settings_of_generation_are_kept(folder, tmp_path):
     model = AutoModelForMultimodalLM.from_pretrained(folder)
     model.generation_config.image_guidance_scale = 2.5
-    model.generation_config.repetition_penalty = 1.05
+    model.generation_config.max_new_tokens = 3
     model.save_pretrained(tmp_path)
     again = AutoModelForMultimodalLM.from_pretrained(tmp_path)
     assert again.generation_config.image_guidance_scale == 2.5
-    assert again.generation_config.repetition_penalty == 1.05
+    inputs = question(AutoProcessor.from_pretrained(folder))
+    assert again.generate(**inputs).shape[1] == inputs["input_ids"].shape[1] + 3  # the language model follows them
 
 
 def test_text_to_image(pipe):

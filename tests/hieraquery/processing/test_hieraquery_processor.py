@@ -189,7 +189,6 @@ def test_tokenizers_of_others_are_refused(processor):
         ({"truncation": True}, "`truncation` would cut"),
         ({"text": "red " * 500}, "positions, but the model has 1,024; shorten the prompt"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_drawn(processor, arguments, words):
     with pytest.raises(ValueError, match=words):

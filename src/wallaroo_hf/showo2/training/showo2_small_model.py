@@ -20,6 +20,8 @@ __all__ = ["fit_codec", "new_small_showo2", "small_tokenizer"]
 # Those of Qwen2.5 that a chat needs; the first ends texts there.
 _CHAT_TOKENS = ("<|endoftext|>", IM_START, IM_END, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD)
 _CODEC: dict[str, Any] = {"type": "linear", "channels": 16, "patch": 8}
+# At the released 5, small pictures of one object get several: the words then say more than they do.
+_GUIDANCE_SCALE = 2.0
 _PLAIN_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 
 
@@ -112,6 +114,8 @@ def new_small_showo2(
         torch.manual_seed(seed)
         model = ShowO2ForConditionalGeneration(config)
     model.vae.load_state_dict(codec.state_dict())
-    model.generation_config = GenerationConfig(eos_token_id=ids["eos_token_id"], pad_token_id=ids["pad_token_id"])
+    model.generation_config = GenerationConfig(
+        eos_token_id=ids["eos_token_id"], pad_token_id=ids["pad_token_id"], image_guidance_scale=_GUIDANCE_SCALE
+    )
     processor = ShowO2Processor.of_config(config, tokenizer, sizes=sizes, known_words=known_words)
     return model.eval(), processor

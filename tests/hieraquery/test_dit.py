@@ -1,5 +1,8 @@
 """Diffusion transformers behind one interface."""
 
+import copy
+import threading
+
 import pytest
 import torch
 
@@ -54,22 +57,88 @@ def test_buffers_that_no_file_has_are_made_anew(settings):
 def test_coarse_grids_of_sd3_spread_over_the_picture():
     adapter = find_dit(SD3)
     dit = adapter.build().eval()
+    seen = []
+    dit.pos_embed.proj.register_forward_hook(lambda _m, _a, output: torch.zeros_like(output))
+    dit.pos_embed.register_forward_hook(lambda _m, _a, output: seen.append(output[0]))  # behind that of `build`
     with torch.no_grad():
-        seen = {}
-        hook = dit.pos_embed.proj.register_forward_hook(lambda _m, _a, output: torch.zeros_like(output))
-        positions = dit.pos_embed.register_forward_hook(lambda _m, _a, output: seen.setdefault("own", output))
-        arguments = (torch.zeros(1, 4, 8, 8), torch.zeros(1), torch.zeros(1, 1, 24))
-        adapter.velocity(dit, *arguments)
-        own = seen["own"].view(4, 4, 16)
-        positions.remove()
-        coarse = torch.zeros(1, 4, 4, 4)
-        with adapter._positions(dit, (4, 4), (8, 8)):
-            spread = dit.pos_embed(coarse).view(2, 2, 16)
-        hook.remove()
+        for size, finest in ((8, (8, 8)), (4, (8, 8)), (4, None)):
+            adapter.velocity(dit, torch.zeros(1, 4, size, size), torch.zeros(1), torch.zeros(1, 1, 24), finest)
+        own, spread, middle = seen[0].view(4, 4, 16), seen[1].view(2, 2, 16), seen[2].view(2, 2, 16)
+    torch.testing.assert_close(middle, own[1:3, 1:3], rtol=0, atol=0)  # diffusers' own
     for row in range(2):
         for column in range(2):  # the middle of what its 2x2 cells have
             cells = own[2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
             torch.testing.assert_close(spread[row, column], cells.mean((0, 1)), rtol=0, atol=1e-6)
+
+
+def _pass(adapter, dit, edge, layer, barrier=None):
+    """Velocity of a coarse grid and states of a block, for a seed of its own."""
+    generator = torch.Generator().manual_seed(edge + layer)
+    latents, condition = (torch.randn(1, *shape, generator=generator) for shape in ((4, edge, edge), (5, 24)))
+    with torch.no_grad(), adapter.tap(dit, layer) as tap:
+        if barrier is not None:
+            barrier.wait()  # both have told what they want
+        velocity = adapter.velocity(dit, latents, torch.full((1,), 0.5), condition, (8, 8))
+        if barrier is not None:
+            barrier.wait()  # both have computed
+    return velocity, tap.hidden_states
+
+
+@pytest.mark.parametrize("settings", [SANA, SD3], ids=["sana", "sd3"])
+def test_two_threads_share_a_transformer(settings):
+    adapter = find_dit(settings)
+    torch.manual_seed(0)
+    dit = adapter.build().eval()
+    wanted = [(4, 0), (8, 1), (2, 2), (4, 1)]
+    expected = {one: _pass(adapter, dit, *one) for one in wanted}
+    found, barrier = {}, threading.Barrier(len(wanted), timeout=60)
+
+    def work(one):
+        found[one] = _pass(adapter, dit, *one, barrier)
+
+    threads = [threading.Thread(target=work, args=(one,)) for one in wanted]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one in wanted:
+        for own, alone in zip(found[one], expected[one], strict=True):
+            torch.testing.assert_close(own, alone, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("settings", [SANA, SD3], ids=["sana", "sd3"])
+def test_nothing_is_put_on_a_transformer_while_it_computes(settings):
+    adapter = find_dit(settings)
+    dit = adapter.build()
+    hooks = [dict(module._forward_hooks) for module in dit.modules()]
+    seen = []
+    dit.norm_out.register_forward_pre_hook(
+        lambda _m, _a: seen.append([dict(module._forward_hooks) for module in dit.modules()])
+    )
+    _pass(adapter, dit, 4, 1)
+    assert seen == [hooks] and copy.deepcopy(dit).state_dict().keys() == dit.state_dict().keys()
+
+
+@pytest.mark.parametrize("settings", [SANA, SD3], ids=["sana", "sd3"])
+def test_checkpointed_activations_have_the_same_gradients(settings):
+    adapter = find_dit(settings)
+    torch.manual_seed(0)
+    dit = adapter.build()
+    latents, condition = torch.randn(1, 4, 4, 4), torch.randn(1, 5, 24)
+    found = []
+    for checkpointed in (False, True):
+        if checkpointed:
+            dit.enable_gradient_checkpointing()
+        with adapter.tap(dit, 1) as tap:
+            velocity = adapter.velocity(dit, latents, torch.full((1,), 0.5), condition, (8, 8))
+        kept = tap.hidden_states
+        (velocity.square().sum() + kept.square().sum()).backward()
+        assert tap.hidden_states is kept  # computing it again gives it to nobody
+        found.append({name: parameter.grad for name, parameter in dit.named_parameters()})
+        dit.zero_grad()
+    for name, gradient in found[0].items():
+        other = found[1][name]
+        assert (gradient is None) == (other is None) and (gradient is None or torch.allclose(other, gradient)), name
 
 
 def test_bfloat16_latents_in_float32_are_cast():

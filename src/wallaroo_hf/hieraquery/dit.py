@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -18,9 +20,41 @@ _TIMESTEPS = 1000  # what a sigma of 1 is called in both transformers
 
 
 class Tap:
-    """What a block gave during the last pass: `hidden_states` `(B, h * w, hidden_size)`, None before it."""
+    """What a block gave during the last pass.
 
-    hidden_states: torch.Tensor | None = None
+    Args:
+        layer: number of the block, from 0.
+
+    Attributes:
+        hidden_states: `(B, h * w, hidden_size)`; None before the pass.
+    """
+
+    def __init__(self, layer: int) -> None:
+        self.layer = layer
+        self.hidden_states: torch.Tensor | None = None
+
+
+# What a pass is told beside the transformer's own arguments. Hooks that are there since construction read them, so that
+# nothing is kept on the transformer while it computes: threads share it.
+_tap: ContextVar[Tap | None] = ContextVar("_tap", default=None)
+_finest: ContextVar[tuple[int, int] | None] = ContextVar("_finest", default=None)
+
+
+def _keep(layer: int, _block: nn.Module, _arguments: Any, output: Any) -> None:
+    """Of every block: gives its states to the tap of this pass, if there is one and it is for this block."""
+    tap = _tap.get()
+    if tap is not None and tap.layer == layer:
+        tap.hidden_states = output[1] if isinstance(output, tuple) else output  # SD3: (context, hidden states)
+
+
+@contextmanager
+def _telling(variable: ContextVar[Any], value: Any) -> Iterator[None]:
+    """Has a variable a value, in this thread, while the context lasts."""
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
 
 
 class DiTAdapter(ABC):
@@ -50,8 +84,11 @@ class DiTAdapter(ABC):
 
     def build(self, **changes: Any) -> nn.Module:
         """The transformer with weights that are still to be loaded; `changes` stand for settings."""
-        dit: nn.Module = self._class(**(self.settings | changes))
-        return dit
+        dit: Any = self._class(**(self.settings | changes))
+        for layer, block in enumerate(dit.transformer_blocks):
+            block.register_forward_hook(functools.partial(_keep, layer))
+        built: nn.Module = dit
+        return built
 
     @property
     def latent_channels(self) -> int:
@@ -103,7 +140,7 @@ class DiTAdapter(ABC):
 
     @contextmanager
     def tap(self, dit: nn.Module, layer: int) -> Iterator[Tap]:
-        """Keeps what a block gives while the context lasts.
+        """Keeps what a block gives while the context lasts, in this thread.
 
         Args:
             dit: from [`build`].
@@ -115,16 +152,9 @@ class DiTAdapter(ABC):
         blocks: Any = dit.transformer_blocks
         if not 0 <= layer < len(blocks):
             raise ValueError(f"The diffusion transformer has no block {layer}; give one from 0 to {len(blocks) - 1}.")
-        tap = Tap()
-
-        def keep(_module: nn.Module, _arguments: Any, output: Any) -> None:
-            tap.hidden_states = output[1] if isinstance(output, tuple) else output  # SD3: (context, hidden states)
-
-        handle = blocks[layer].register_forward_hook(keep)
-        try:
+        tap = Tap(layer)
+        with _telling(_tap, tap):
             yield tap
-        finally:
-            handle.remove()
 
     @torch.no_grad()
     def rebuild_buffers(self, dit: nn.Module) -> None:
@@ -169,6 +199,13 @@ class _Sana(DiTAdapter):
 class _SD3(DiTAdapter):
     class_name = "SD3Transformer2DModel"
 
+    def build(self, **changes: Any) -> nn.Module:
+        """The transformer, whose positions can be those of a finer grid."""
+        dit: Any = super().build(**changes)
+        dit.pos_embed.register_forward_hook(_spread_positions)
+        built: nn.Module = dit
+        return built
+
     @property
     def condition_size(self) -> int:
         return int(self.settings["joint_attention_dim"])
@@ -188,7 +225,7 @@ class _SD3(DiTAdapter):
         finest: tuple[int, int] | None = None,
     ) -> torch.Tensor:
         dtype = dit.proj_out.weight.dtype
-        with self._positions(dit, tuple(latents.shape[-2:]), finest):
+        with _telling(_finest, finest):
             velocity: torch.Tensor = dit(
                 latents.to(dtype),
                 encoder_hidden_states=condition.to(dtype),
@@ -198,26 +235,18 @@ class _SD3(DiTAdapter):
             )[0]
         return velocity
 
-    @contextmanager
-    def _positions(self, dit: Any, size: tuple[int, ...], finest: tuple[int, int] | None) -> Iterator[None]:
-        """Positions of the finest grid, resized, in the place of the middle of them that a smaller grid is given."""
-        if finest is None or tuple(finest) == size:
-            yield
-            return
-        embed, patch = dit.pos_embed, self.patch_size
-        whole = embed.cropped_pos_embed(*finest).unflatten(1, (finest[0] // patch, finest[1] // patch)).movedim(-1, 1)
-        grid = (size[0] // patch, size[1] // patch)
-        spread = functional.interpolate(whole.float(), grid, mode="bilinear", align_corners=False)
-        change = spread.flatten(2).transpose(1, 2) - embed.cropped_pos_embed(*size).float()
 
-        def move(_module: nn.Module, _arguments: Any, output: torch.Tensor) -> torch.Tensor:
-            return (output + change).to(output.dtype)
-
-        handle = embed.register_forward_hook(move)
-        try:
-            yield
-        finally:
-            handle.remove()
+def _spread_positions(embed: Any, arguments: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor | None:
+    """Of the embedding of latents: the finest positions, resized, for the middle of them that a coarser grid is given."""
+    finest, size = _finest.get(), tuple(arguments[0].shape[-2:])
+    if finest is None or tuple(finest) == size:
+        return None
+    (height, width), patch = size, embed.patch_size
+    whole = embed.cropped_pos_embed(*finest).unflatten(1, (finest[0] // patch, finest[1] // patch)).movedim(-1, 1)
+    grid = (height // patch, width // patch)
+    spread = functional.interpolate(whole.float(), grid, mode="bilinear", align_corners=False)
+    change = spread.flatten(2).transpose(1, 2) - embed.cropped_pos_embed(height, width).float()
+    return (output + change).to(output.dtype)
 
 
 _ADAPTERS: dict[str, type[DiTAdapter]] = {adapter.class_name: adapter for adapter in (_Sana, _SD3)}

@@ -11,6 +11,7 @@ from . import evaluate
 from .app import serve_page
 from .ask import ask
 from .benchmark_commands import COMMANDS as BENCHMARK_COMMANDS
+from .build import build
 from .chat import chat
 from .convert import convert
 from .edit import edit
@@ -34,7 +35,7 @@ app = typer.Typer(
 _EPILOGS = {"generate": PROMPTS_HELP}
 _GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "Use": {"generate": generate, "edit": edit, "ask": ask, "chat": chat, "app": serve_page, "serve": serve},
-    "Train": {"encode": encode, "merge": merge},
+    "Train": {"build": build, "encode": encode, "merge": merge},
     "Share": {"info": info, "convert": convert, "export": export},
 }
 

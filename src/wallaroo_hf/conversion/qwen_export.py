@@ -1,12 +1,10 @@
 """`export_qwen`: the half of a checkpoint that understands, as the plain Qwen2.5-VL that it grew from."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from transformers import GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -17,6 +15,7 @@ from ..modeling.configuration import WallarooConfig
 from ..processing.processor import WallarooProcessor
 from .released_weights import DTYPES
 from .shards import write_shards
+from .stored_tensors import StoredTensors
 
 __all__ = ["export_qwen"]
 
@@ -60,7 +59,7 @@ def export_qwen(
         ours = WallarooConfig.from_pretrained(source)
         config = _qwen_config(ours)
         processor = WallarooProcessor.from_pretrained(source)
-    tensors = _StoredTensors(weight_files(source))
+    tensors = StoredTensors(weight_files(source), _published_name)
     _check(tensors, config, source)
     dtypes = {name: tensors.dtype(name) for name in tensors}
     with new_folder(Path(output)) as folder:
@@ -79,39 +78,12 @@ def export_qwen(
     return Path(output)
 
 
-class _StoredTensors(Mapping[str, torch.Tensor]):
-    """The tensors of the understanding half by their published names, read from their files when they are asked for."""
-
-    def __init__(self, files: list[Path]) -> None:
-        self._places: dict[str, tuple[Any, str]] = {}
-        for path in files:
-            try:
-                opened = safe_open(path, framework="pt")
-            except (SafetensorError, OSError) as error:
-                raise ValueError(f"The weights '{path}' cannot be read ({error}); download them again.") from error
-            for name in opened.keys():  # noqa: SIM118  it is no dictionary
-                for ours, published in _PUBLISHED_PREFIXES.items():
-                    if name.startswith(ours):
-                        self._places[published + name[len(ours) :]] = (opened, name)
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        file, stored = self._places[name]
-        return file.get_tensor(stored)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor, by its header."""
-        file, stored = self._places[name]
-        return tuple(file.get_slice(stored).get_shape())
-
-    def dtype(self, name: str) -> torch.dtype:
-        """The dtype of a tensor."""
-        return self[name].dtype
+def _published_name(name: str) -> str | None:
+    """The published name of one of our tensors; None for those of drawing."""
+    for ours, published in _PUBLISHED_PREFIXES.items():
+        if name.startswith(ours):
+            return published + name[len(ours) :]
+    return None
 
 
 def _qwen_config(config: WallarooConfig) -> Qwen2_5_VLConfig:
@@ -122,7 +94,7 @@ def _qwen_config(config: WallarooConfig) -> Qwen2_5_VLConfig:
     return Qwen2_5_VLConfig(**settings)
 
 
-def _check(tensors: _StoredTensors, config: Qwen2_5_VLConfig, source: Path) -> None:
+def _check(tensors: StoredTensors, config: Qwen2_5_VLConfig, source: Path) -> None:
     """Every weight that Qwen2.5-VL needs, in its shape and in a plain dtype."""
     with torch.device("meta"):
         model = Qwen2_5_VLForConditionalGeneration(config)

@@ -49,6 +49,7 @@ class Family:
         codec_config, codec: of its image codec, where that is registered by itself.
         kit: its training kit.
         converter: `convert(...)`, from released files.
+        builder: `build(..., output, ...)`, from models of others; its keywords are options of `wallaroo build`.
         recognises: what lists the beginnings of keys in released files that are its own.
         recipes: settings of published scores, by benchmark.
         built_in: a folder of the package, if a checkpoint of it ships.
@@ -75,6 +76,7 @@ class Family:
     codec: str | None = None
     kit: str | None = None
     converter: str | None = None
+    builder: str | None = None
     recognises: str | None = None
     recipes: str | None = None
     built_in: str | None = None
@@ -173,6 +175,7 @@ _HIERAQUERY = Family(
     abilities=f"{_ROOT}.hieraquery.hieraquery_abilities:hieraquery_abilities",
     description=f"{_ROOT}.hieraquery.hieraquery_abilities:describe_hieraquery",
     parts=f"{_ROOT}.hieraquery.hieraquery_abilities:PARTS",
+    builder=f"{_ROOT}.hieraquery.building:build_hieraquery",
 )
 _families: dict[str, Family] = {family.model_type: family for family in (_WALLAROO, _SHOWO2, _HIERAQUERY)}
 FAMILIES: Mapping[str, Family] = MappingProxyType(_families)

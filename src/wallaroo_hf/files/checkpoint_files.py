@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,15 @@ _DECISIVE = (
     *("merges.txt", "chat_template.jinja", "chat_template.json"),
 )
 
-__all__ = ["TensorInfo", "checkpoint_digest", "find_checkpoint", "read_json", "weight_files", "weight_headers"]
+__all__ = [
+    "TensorInfo",
+    "checkpoint_digest",
+    "find_checkpoint",
+    "find_folder",
+    "read_json",
+    "weight_files",
+    "weight_headers",
+]
 
 
 @dataclass(frozen=True)
@@ -46,31 +55,46 @@ def find_checkpoint(name: str | Path, revision: str | None = None, weights: bool
     Raises:
         ValueError: if there is no checkpoint of that name.
     """
+    remedy = "give a folder that `wallaroo convert` wrote"
+    patterns = [*SETTINGS, *(["*.safetensors"] if weights else [])]
+    folder = find_folder(name, patterns, "checkpoint", f"{remedy}, or a Hub id such as org/name", revision)
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"No checkpoint is in '{name}' (there is no config.json); {remedy}.")
+    return folder
+
+
+def find_folder(
+    name: str | Path, patterns: Sequence[str], what: str, remedy: str, revision: str | None = None
+) -> Path:
+    """A folder; of one on the Hub some files are downloaded into the cache first.
+
+    Args:
+        name: a folder, or a Hub id.
+        patterns: of the files that are needed.
+        what: what it should be, for messages.
+        remedy: what to give, for messages.
+        revision: branch, tag or commit on the Hub.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
     folder = Path(name)
     if folder.is_file():
-        raise ValueError(f"The checkpoint '{name}' is a file; give the folder that it is in, or a Hub id.")
-    if not folder.is_dir():
-        if str(name).startswith((".", "/", "~")) or str(name).count("/") != 1:
-            raise ValueError(
-                f"No checkpoint could be loaded from '{name}', which does not exist; give a folder that `wallaroo convert` "
-                "wrote, or a Hub id such as org/name."
-            )
-        require_cache(Path(HF_HUB_CACHE), "the Hub's files", "HF_HUB_CACHE", writable=False)
-        patterns = [*SETTINGS, *(["*.safetensors"] if weights else [])]
-        try:
-            folder = Path(snapshot_download(str(name), revision=revision, allow_patterns=patterns))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(
-                f"The checkpoint '{name}' is neither a folder nor to be had from the Hub ({reason}); check its name."
-            ) from error
-    elif revision is not None:
-        raise ValueError(f"A revision is for a checkpoint on the Hub, but '{name}' is a folder; leave it out.")
-    if not (folder / "config.json").is_file():
+        raise ValueError(f"The {what} '{name}' is a file; give the folder that it is in, or a Hub id.")
+    if folder.is_dir():
+        if revision is not None:
+            raise ValueError(f"A revision is for a {what} on the Hub, but '{name}' is a folder; leave it out.")
+        return folder
+    if str(name).startswith((".", "/", "~")) or str(name).count("/") != 1:
+        raise ValueError(f"No {what} could be loaded from '{name}', which does not exist; {remedy}.")
+    require_cache(Path(HF_HUB_CACHE), "the Hub's files", "HF_HUB_CACHE", writable=False)
+    try:
+        return Path(snapshot_download(str(name), revision=revision, allow_patterns=list(patterns)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"No checkpoint is in '{name}' (there is no config.json); give a folder that `wallaroo convert` wrote."
-        )
-    return folder
+            f"The {what} '{name}' is neither a folder nor to be had from the Hub ({reason}); check its name."
+        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -88,19 +112,24 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path, single: str = SINGLE, index: str = INDEX) -> list[Path]:
     """The safetensors files of a checkpoint.
+
+    Args:
+        folder: of the checkpoint.
+        single: what they are called where there is one.
+        index: what lists them where there are several.
 
     Raises:
         ValueError: if there are none, or one that the index names is missing.
     """
-    names = {SINGLE}
-    if (folder / INDEX).is_file():
-        names = set(read_json(folder / INDEX).get("weight_map", {}).values())
+    names = {single}
+    if (folder / index).is_file():
+        names = set(read_json(folder / index).get("weight_map", {}).values())
     files = [folder / name for name in sorted(names)]
     missing = [path.name for path in files if not path.is_file() or path.parent != folder]
     if missing or not files:
-        raise ValueError(f"'{folder}' lacks the weights {', '.join(missing) or SINGLE}; download or save it again.")
+        raise ValueError(f"'{folder}' lacks the weights {', '.join(missing) or single}; download or save it again.")
     return files
 
 

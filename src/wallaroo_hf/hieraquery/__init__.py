@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .building import build_hieraquery
     from .hieraquery_configuration import HieraQueryConfig
     from .hieraquery_model import HieraQueryForConditionalGeneration
     from .processing.hieraquery_image_processor import HieraQueryImageProcessor
@@ -17,6 +18,7 @@ _HOMES = {
     "HieraQueryForConditionalGeneration": "hieraquery_model",
     "HieraQueryImageProcessor": "processing.hieraquery_image_processor",
     "HieraQueryProcessor": "processing.hieraquery_processor",
+    "build_hieraquery": "building",
 }
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "HieraQueryForConditionalGeneration",
     "HieraQueryImageProcessor",
     "HieraQueryProcessor",
+    "build_hieraquery",
 ]
 
 

@@ -54,6 +54,7 @@ class HieraQueryForConditionalGeneration(HieraQueryGenerationMixin, PreTrainedMo
     config_class = HieraQueryConfig
     main_input_name = "input_ids"
     _no_split_modules = ["Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock", "Qwen2DecoderLayer"]
+    _keep_in_fp32_modules_strict = ["codec"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True

@@ -17,11 +17,11 @@ from ...families.contract import Follow, Step
 from ..processing.hieraquery_batch import HieraQueryBatchFeature
 from .query_settings import QuerySettings
 
-__all__ = ["PROMPT_TENSORS", "QueryGroup", "QuerySession"]
+__all__ = ["PROMPT_TENSORS", "UNSHIFTED", "QueryGroup", "QuerySession"]
 
 _READ = ("input_ids", "attention_mask", "pixel_values", "image_grid_thw", "mm_token_type_ids")  # by the language model
 PROMPT_TENSORS = {*_READ, "image_size"}
-_UNSHIFTED = {"_class_name": "FlowMatchEulerDiscreteScheduler"}  # as trained, where a checkpoint says nothing
+UNSHIFTED = {"_class_name": "FlowMatchEulerDiscreteScheduler"}  # as trained, where a checkpoint says nothing
 _PREPARE = 'prepare them with `processor(..., generation_mode="image")`'
 
 
@@ -207,7 +207,7 @@ class QueryGroup:
             by_size[drawn[image // copies], sizes[image // copies]].append(image)
         scheduler = settings.scheduler
         if scheduler is None:
-            scheduler = make_scheduler({**_UNSHIFTED, **model.config.scheduler}, "HieraQuery", "hieraquery")
+            scheduler = make_scheduler({**UNSHIFTED, **model.config.scheduler}, "HieraQuery", "hieraquery")
         canvases = []
         for (own, (height, width)), images in by_size.items():
             steps = SchedulerSteps(scheduler, settings.num_inference_steps, model.device, "HieraQuery")

@@ -211,7 +211,10 @@ def test_info(folder):
     assert facts["parameters"]["total"] == sum(facts["parameters"][part] for part in parts)
     assert facts["queries"] == [1, 4] and facts["diffusion_transformer"] == "SanaTransformer2DModel"
     assert facts["sampling"]["num_inference_steps"] == 30 and facts["sampling"]["guidance_scale"] == 5.0
-    assert "1 + 4 = 5, coarse to fine" in " ".join(run("info", folder).split())
+    positions, layers, width = 1 + 2 + 4 + 2, 2, 16  # queries with START and END, one head of 16 for keys and values
+    assert facts["cache_bytes_per_image"] == positions * 2 * layers * width * 4  # float32
+    told = " ".join(run("info", folder).split())
+    assert "1 + 4 = 5, coarse to fine" in told and "2.25 KiB of cache per image" in told
 
 
 def test_server(small):

@@ -110,7 +110,11 @@ def scenes(
         typer.echo(f"Note: {notice}", err=True)
     from ..evaluation import evaluate_scenes
     from ..evaluation.scene_reports import SCORES_FILE, scores_table
+    from ..evaluation.scenes import possible_tasks
 
+    chosen = None if tasks is None else _listed(tasks)
+    if update_card:  # the whole benchmark is what it can do
+        chosen = possible_tasks(checkpoint.abilities)
     with _progress_bar(output) as bar:
         scores = evaluate_scenes(
             checkpoint.model,
@@ -120,7 +124,7 @@ def scenes(
             num_items_per_task=items,
             split=split,
             seed=seed,
-            tasks=None if tasks is None else _listed(tasks),
+            tasks=chosen,
             batch_size=batch_size,
             settings=settings,
             resume=resume,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from ..families.loading import reading_checkpoint, refuse, stored_faults
+from ..families.loading import reading_checkpoint, refuse, stored_faults, stored_shapes
 from ..families.registry import find_family
 from ..files.checkpoint_files import weight_files
 
@@ -26,7 +26,7 @@ def check_stored(folder: Path, check_weights: bool = True) -> None:
         config = family.resolve("config").from_pretrained(folder)
         with torch.device("meta"):
             model = family.resolve("model")(config)
-        shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        shapes = stored_shapes(model)
         is_plain = getattr(config, "quantization_config", None) is None
         faults = stored_faults(files, shapes if is_plain else None, model.all_tied_weights_keys, check_weights)
     refuse(faults, f"checkpoint '{folder}'")

@@ -115,7 +115,7 @@ def check_tasks(abilities: Abilities, items: Mapping[str, Sequence[Item]]) -> No
         others = [task for task in items if task not in lacking]
         raise ValueError(
             f"This {abilities.family} checkpoint does not do {' and '.join(missing)}, so leave {' and '.join(lacking)} out "
-            f"({_only(others or [task for task in TASKS if not _missing(abilities, task)])})."
+            f"({_only(others or possible_tasks(abilities))})."
         )
     sizes = dict.fromkeys((item.height, item.width) for task in DRAWING for item in items.get(task, ()))
     for height, width in sizes:
@@ -126,6 +126,11 @@ def check_tasks(abilities: Abilities, items: Mapping[str, Sequence[Item]]) -> No
                 f"{error} It is among the sizes to draw: give --prompts of other sizes, or leave drawing out "
                 f"({_only([task for task in TASKS if task not in DRAWING])})."
             ) from error
+
+
+def possible_tasks(abilities: Abilities) -> list[str]:
+    """The tasks that a checkpoint can be scored on."""
+    return [task for task in TASKS if not _missing(abilities, task)]
 
 
 def _missing(abilities: Abilities, task: str) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from safetensors import SafetensorError, safe_open
+from transformers.core_model_loading import revert_weight_conversion
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file, find_adapter_config_file
 
 from ..files.whole_text import printable
@@ -29,6 +30,7 @@ __all__ = [
     "refuse",
     "some",
     "stored_faults",
+    "stored_shapes",
     "to_device",
     "weights_of",
 ]
@@ -180,7 +182,7 @@ def find_faults(
     if base is not None and getattr(model, "hf_quantizer", None) is None:  # the report was about the adapter
         with torch.device("meta"):
             plain = type(model)(model.config)
-        shapes = {key: tuple(tensor.shape) for key, tensor in plain.state_dict().items()}
+        shapes = stored_shapes(plain)
         faults += stored_faults(weights_of(base), shapes, plain.all_tied_weights_keys, check_weights=False)
     if check_weights and not faults:
         faults = _not_finite(model, name if base is None else base)
@@ -214,6 +216,11 @@ def key_faults(found: Shapes, expected: Shapes, optional: Collection[str] = ()) 
 
 def _misshapen(key: str, found: Sequence[int], expected: Sequence[int]) -> str:
     return f"`{key}` has the shape {tuple(found)} instead of {tuple(expected)}"
+
+
+def stored_shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of a model's weights by their names in files; transformers calls those of some models otherwise there."""
+    return {key: tuple(tensor.shape) for key, tensor in revert_weight_conversion(model, model.state_dict()).items()}
 
 
 def stored_faults(

@@ -165,6 +165,7 @@ _SHOWO2 = Family(
 _HIERAQUERY = Family(
     model_type="hieraquery",
     title="HieraQuery",
+    paper="https://openreview.net/forum?id=pObX7pIjF1",
     summary="learned queries behind a frozen language model steer a diffusion transformer",
     tags=("diffusion", "flow-matching"),
     extra="hieraquery",
@@ -176,6 +177,7 @@ _HIERAQUERY = Family(
     description=f"{_ROOT}.hieraquery.hieraquery_abilities:describe_hieraquery",
     parts=f"{_ROOT}.hieraquery.hieraquery_abilities:PARTS",
     builder=f"{_ROOT}.hieraquery.building:build_hieraquery",
+    recipes=f"{_ROOT}.hieraquery.hieraquery_recipes:RECIPES",
 )
 _families: dict[str, Family] = {family.model_type: family for family in (_WALLAROO, _SHOWO2, _HIERAQUERY)}
 FAMILIES: Mapping[str, Family] = MappingProxyType(_families)

@@ -18,7 +18,7 @@ from ..common.scheduler_steps import SchedulerSteps, make_scheduler
 from ..conversion.released_weights import DTYPES, target_dtype
 from ..conversion.shards import write_shards
 from ..conversion.stored_tensors import StoredTensors
-from ..families.loading import key_faults, reading_checkpoint, refuse
+from ..families.loading import key_faults, reading_checkpoint, refuse, stored_shapes
 from ..files.checkpoint_files import read_json
 from ..files.whole import new_folder, require_new
 from .alignment import HieraQueryAlignmentHead
@@ -262,7 +262,7 @@ def _missing_tensors(model: HieraQueryForConditionalGeneration, sources: Mapping
     Raises:
         ValueError: naming weights of a source that are missing, left over, of another shape, or quantized.
     """
-    expected = {_file_name(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    expected = stored_shapes(model)
     if model.config.mllm_config.tie_word_embeddings:
         expected.pop("mllm.lm_head.weight")
     for source in sources.values():
@@ -279,14 +279,6 @@ def _kind(tensors: Mapping[str, torch.Tensor], name: str) -> tuple[tuple[int, ..
     if isinstance(tensors, StoredTensors):
         return tensors.shape(name), tensors.dtype(name)
     return tuple(tensors[name].shape), tensors[name].dtype
-
-
-def _file_name(name: str) -> str:
-    """The name of a tensor in files, which have those of published Qwen2.5-VL models."""
-    for ours, published in (("mllm.model.language_model.", "mllm.model."), ("mllm.model.visual.", "mllm.visual.")):
-        if name.startswith(ours):
-            return published + name[len(ours) :]
-    return name
 
 
 # ------------------------------------------------------------------------------------------------------- what is new

@@ -43,6 +43,7 @@ _LEVELS = {
     "AutoencoderKL": ("block_out_channels", 1),
     "WallarooVQModel": ("channel_multiplier", 5),
 }
+_BYTES = {"bfloat16": 2, "float16": 2}  # of a number; 4 otherwise
 _LONGEST_SHAPE = 2  # of listed sizes, longer edge to shorter
 _SD3_POSITIONS = 96  # of one axis, by default
 
@@ -186,7 +187,8 @@ def describe_hieraquery(
         config, generation_config, processor_config: contents of its files of these names.
 
     Returns:
-        Facts by name, and lines of its table.
+        Facts by name, and lines of its table. The cache of an image is the queries' keys and values in the language model,
+        which are held while its condition is read; guidance needs no other.
     """
     scales = config.get("scales") or _SCALES
     queries = [math.prod(scale["query_grid"]) for scale in scales]
@@ -198,6 +200,7 @@ def describe_hieraquery(
         "queries": queries,
         "diffusion_transformer": dit,
         "codec": codec,
+        "cache_bytes_per_image": query_positions(config) * _cache_bytes_per_position(config),
     }
     shown = {
         "training stage": config.get("stage") or "not said",
@@ -205,6 +208,14 @@ def describe_hieraquery(
         "pictures": f"{dit} over {codec}, {latent_edge(config)}x{latent_edge(config)} pixels a token",
     }
     return facts, shown
+
+
+def _cache_bytes_per_position(config: Mapping[str, Any]) -> int:
+    """Keys and values in all layers of the language model."""
+    text = (config.get("mllm_config") or {}).get("text_config") or {}
+    heads = int(text.get("num_attention_heads") or 1)
+    width = int(text.get("hidden_size") or 0) // heads * int(text.get("num_key_value_heads") or heads)
+    return 2 * int(text.get("num_hidden_layers") or 0) * width * _BYTES.get(str(config.get("dtype")), 4)
 
 
 def _sum(numbers: Sequence[int]) -> str:

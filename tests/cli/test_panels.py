@@ -10,6 +10,7 @@ import pytest
 from commands import runner
 from wallaroo_hf.cli import app
 from wallaroo_hf.cli.benchmark_commands import COMMANDS
+from wallaroo_hf.cli.build import build
 from wallaroo_hf.cli.chat import chat
 from wallaroo_hf.cli.encode import encode
 from wallaroo_hf.cli.evaluate import scenes, sweep
@@ -20,6 +21,7 @@ from wallaroo_hf.cli.train import train
 
 SHOWN = (
     *("generate", "edit", "ask", "chat", "app", "serve", "train", "encode", "merge", "info", "convert", "export"),
+    "build",
     *("train vq", "train scenes", "evaluate scenes", "evaluate sweep", "evaluate geneval", "evaluate imgedit"),
 )
 SCREEN = 24
@@ -39,7 +41,7 @@ def test_the_first_panels_fit_a_screen(name):
 
 def test_options_in_panels_are_there():
     """A name that a command no longer has would be forgotten in silence; the evaluations share theirs."""
-    commands = {"train": train, "serve": serve, "chat": chat, "encode": encode, "export": export}
+    commands = {"train": train, "serve": serve, "chat": chat, "encode": encode, "export": export, "build": build}
     for name, command in commands.items():
         parameters = inspect.signature(command).parameters
         assert {option for options in PANELS[name].values() for option in options} <= parameters.keys()

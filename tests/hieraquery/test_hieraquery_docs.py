@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from commands import run
+from hieraquery_parts import save_qwen, save_sd3
 from small_hieraquery import save_hieraquery
+from wallaroo_hf.families.registry import find_family
 
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "hieraquery.md").read_text(encoding="utf-8")
 
@@ -34,10 +36,14 @@ def test_python_and_commands_run_in_the_order_of_the_page(folder):
     assert Image.open("scales.png").size == (64, 32)
     commands = [shlex.split(line) for block in _blocks("bash") for line in block.splitlines()]
     tried = [words[1:] for words in commands if words[0] == "wallaroo"]
-    assert [words[0] for words in tried] == ["generate", "info", "ask"]
+    assert [words[0] for words in tried] == ["build", "generate", "info", "ask"]
+    parts = {"Qwen/Qwen2.5-VL-3B-Instruct": save_qwen(folder / "qwen")}
+    parts["stabilityai/stable-diffusion-3-medium-diffusers"] = save_sd3(folder / "sd3")
+    small = ("--connector", "1x16", "--scales", "1x1:0.5,2x2:1")
     for words in tried:
-        run(*words, *(() if words[0] == "info" else ("--device", "cpu")))
-    assert list(Path("drawn").glob("*.png"))
+        more = {"info": (), "build": small}.get(words[0], ("--device", "cpu"))
+        run(*(parts.get(word, word) for word in words), *more)
+    assert list(Path("drawn").glob("*.png")) and find_family("start").title == "HieraQuery"
 
 
 def test_training_is_refused_as_the_page_says(folder):

@@ -39,6 +39,11 @@ PANELS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "dpg": {**_ITEMS, **_RUN, SAMPLING: ("template",)},
     "imgedit": {**_ITEMS, **_RUN, SAMPLING: ("template", "source_fit")},
     "vq": {"Settings": ("resume", "minutes", "device", "config", "batch_size", "image_size", "learning_rate", "seed")},
+    "build": {
+        "Parts": ("codec", "connector", "variant"),
+        "Configuration": ("scales", "size", "settings"),
+        "Weights": ("seed", "dtype", "max_shard_size"),
+    },
     "export": {"Hub": ("push", "private", "revision"), "Card": ("base_model", "license", "recipe", "sample")},
 }
 

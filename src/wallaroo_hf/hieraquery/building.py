@@ -206,7 +206,12 @@ def _read_scales(text: str) -> list[dict[str, Any]]:
                 f"The scale '{one}' cannot be read; give rows x columns of queries and the share of the picture's edge, "
                 "such as 4x4:0.25,8x8:0.5,16x16:1."
             )
-        scales.append({"query_grid": _read_edges(grid, "query grid"), **dict(zip(_OF_SCALES, values, strict=False))})
+        scales.append(
+            {
+                "query_grid": _read_edges(grid, "query grid"),
+                **dict(zip(_OF_SCALES[: len(values)], values, strict=True)),
+            }
+        )
     return scales
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -123,8 +124,12 @@ class HieraQueryForConditionalGeneration(HieraQueryGenerationMixin, PreTrainedMo
             ValueError: if the codec's and the transformer's cells do not divide it.
         """
         factor = self.config.scales[scale]["factor"]
-        edges = [edge * factor for edge in (height, width)]
         multiple = self.size_multiple
+        if self.config.coarse_sizes == "nearest" and not (height % multiple or width % multiple):
+            parts = math.gcd(height // multiple, width // multiple)  # the picture is so many times its smallest like
+            times = min(range(1, parts + 1), key=lambda times: abs(times / parts - factor))
+            return height // parts * times, width // parts * times
+        edges = [edge * factor for edge in (height, width)]
         if any(edge != round(edge) or round(edge) % multiple or not edge for edge in edges):
             raise ValueError(
                 f"A picture of {height}x{width} (height x width) does not fit scale {scale}, whose factor is {factor:g}: "

@@ -173,6 +173,8 @@ _HIERAQUERY = Family(
     abilities=f"{_ROOT}.hieraquery.hieraquery_abilities:hieraquery_abilities",
     description=f"{_ROOT}.hieraquery.hieraquery_abilities:describe_hieraquery",
     parts=f"{_ROOT}.hieraquery.hieraquery_abilities:PARTS",
+    kit=f"{_ROOT}.hieraquery.training.hieraquery_kit:KIT",
+    scenes=f"{_ROOT}.hieraquery.training.hieraquery_scenes:scene_recipe",
 )
 _families: dict[str, Family] = {family.model_type: family for family in (_WALLAROO, _SHOWO2, _HIERAQUERY)}
 FAMILIES: Mapping[str, Family] = MappingProxyType(_families)

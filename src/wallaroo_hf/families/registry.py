@@ -178,6 +178,8 @@ _HIERAQUERY = Family(
     parts=f"{_ROOT}.hieraquery.hieraquery_abilities:PARTS",
     builder=f"{_ROOT}.hieraquery.building:build_hieraquery",
     recipes=f"{_ROOT}.hieraquery.hieraquery_recipes:RECIPES",
+    kit=f"{_ROOT}.hieraquery.training.hieraquery_kit:KIT",
+    scenes=f"{_ROOT}.hieraquery.training.hieraquery_scenes:scene_recipe",
 )
 _families: dict[str, Family] = {family.model_type: family for family in (_WALLAROO, _SHOWO2, _HIERAQUERY)}
 FAMILIES: Mapping[str, Family] = MappingProxyType(_families)

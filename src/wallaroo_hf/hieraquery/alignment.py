@@ -40,8 +40,11 @@ def see(visual: Any, pixels: torch.Tensor) -> torch.Tensor:
 
     Args:
         visual: the encoder.
-        pixels: `(3, H, W)` in [-1, 1]; resized to the nearest size that patches divide.
+        pixels: `(3, H, W)` in [-1, 1], or several `(B, 3, H, W)`, of which `(B, rows, cols, width)` is seen; resized to the
+            nearest size that patches divide.
     """
+    if pixels.dim() == 3:
+        return see(visual, pixels[None])[0]
     patch, merge, frames = (
         visual.config.patch_size,
         visual.config.spatial_merge_size,
@@ -49,15 +52,15 @@ def see(visual: Any, pixels: torch.Tensor) -> torch.Tensor:
     )
     unit = patch * merge
     rows, cols = (max(1, round(edge / unit)) for edge in pixels.shape[-2:])
-    size = (rows * unit, cols * unit)
-    picture = pixels.float()[None]
+    size, count = (rows * unit, cols * unit), len(pixels)
+    pictures = pixels.float()
     if tuple(pixels.shape[-2:]) != size:
-        picture = functional.interpolate(picture, size, mode="bicubic", antialias=True).clamp(-1, 1)
+        pictures = functional.interpolate(pictures, size, mode="bicubic", antialias=True).clamp(-1, 1)
     mean, std = torch.tensor([OPENAI_CLIP_MEAN, OPENAI_CLIP_STD], device=pixels.device).view(2, 1, 3, 1, 1)
-    normal = ((picture + 1) / 2 - mean) / std
-    cells = normal[0].view(3, rows, merge, patch, cols, merge, patch)
-    cells = cells.permute(1, 4, 2, 5, 0, 3, 6)[..., None, :, :].expand(*[-1] * 5, frames, -1, -1)
-    flat = cells.reshape(rows * cols * merge**2, -1).to(visual.dtype)
-    grid = torch.tensor([[1, rows * merge, cols * merge]], device=pixels.device)
+    normal = ((pictures + 1) / 2 - mean) / std
+    cells = normal.view(count, 3, rows, merge, patch, cols, merge, patch)
+    cells = cells.permute(0, 2, 5, 3, 6, 1, 4, 7)[..., None, :, :].expand(*[-1] * 6, frames, -1, -1)
+    flat = cells.reshape(count * rows * cols * merge**2, -1).to(visual.dtype)
+    grid = torch.tensor([[1, rows * merge, cols * merge]] * count, device=pixels.device)
     features: torch.Tensor = visual(flat, grid_thw=grid).pooler_output
-    return features.view(rows, cols, -1)
+    return features.view(count, rows, cols, -1)

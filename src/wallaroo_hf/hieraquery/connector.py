@@ -42,5 +42,6 @@ class HieraQueryConnector(nn.Module):
         """
         hidden_states = self.proj_in(states.to(self.scale_vectors.dtype))
         hidden_states = self.transformer(inputs_embeds=hidden_states, use_cache=False).last_hidden_state
-        condition: torch.Tensor = self.norm(self.proj_out(hidden_states)) + self.scale_vectors[scale]
+        projected = self.proj_out(hidden_states).to(self.scale_vectors.dtype)  # autocast leaves it rounded
+        condition: torch.Tensor = self.norm(projected) + self.scale_vectors[scale]
         return condition

@@ -138,8 +138,11 @@ def listed_sizes(config: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
         config: contents of `config.json`.
     """
     height, width = (int(edge) for edge in config.get("size") or _SIZE)
+    if config.get("drawing_sizes"):
+        return tuple(dict.fromkeys((int(one), int(other)) for one, other in config["drawing_sizes"]))
     edge = latent_edge(config)
-    factors = [Fraction(scale.get("factor", 1)).limit_denominator(64) for scale in config.get("scales") or _SCALES]
+    scales = () if config.get("coarse_sizes") == "nearest" else config.get("scales") or _SCALES
+    factors = [Fraction(scale.get("factor", 1)).limit_denominator(64) for scale in scales]
     multiple = math.lcm(*(edge * factor.denominator for factor in factors))
     longest = longest_edge(config) or math.inf
     sizes = []

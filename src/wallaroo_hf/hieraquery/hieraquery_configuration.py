@@ -19,6 +19,7 @@ _PAPER_SCALES = (
 )
 _CONDITIONS = ("own", "prefix", "all")
 _QUERY_POSITIONS = ("text", "grid")
+_COARSE_SIZES = ("exact", "nearest")
 
 
 @strict
@@ -49,6 +50,10 @@ class HieraQueryConfig(PreTrainedConfig):
             table of words is right.
         condition_dropout (`float`, *optional*, defaults to 0.1): share of training rows without condition.
         size (`list[int]`, *optional*, defaults to `[512, 512]`): height and width of pictures where none is asked for.
+        drawing_sizes (`list[list[int]]`, *optional*): heights and widths to choose from; None = `size` and others of about
+            its area that fit every scale.
+        coarse_sizes (`str`, *optional*, defaults to `"exact"`): a picture must fit every scale, or it has at coarser ones
+            the nearest size of its shape that does ("nearest").
         tasks (`list[str]`, *optional*): what the weights were trained to do, by the words of
             [`wallaroo_hf.families.abilities`].
         stage (`str`, *optional*): the training stage that the weights went through last, where known.
@@ -77,6 +82,8 @@ class HieraQueryConfig(PreTrainedConfig):
     condition_dropout: float | int = 0.1
     query_std: float = 0.02
     size: list[int] | tuple[int, ...] = (512, 512)
+    drawing_sizes: list[Any] | tuple[Any, ...] | None = None
+    coarse_sizes: str = "exact"
     tasks: list[str] | tuple[str, ...] = ("understanding", "text-to-image", "image-editing")
     stage: str | None = None
     initializer_range: float = 0.02
@@ -99,13 +106,19 @@ class HieraQueryConfig(PreTrainedConfig):
         factors = [scale["factor"] for scale in self.scales]
         if factors != sorted(factors) or factors[-1] != 1.0:
             raise ValueError(f"`scales` have the factors {factors}; give them from coarse to fine, the last of 1.0.")
-        for name, known in (("condition", _CONDITIONS), ("query_positions", _QUERY_POSITIONS)):
+        choices = {
+            "condition": _CONDITIONS,
+            "query_positions": _QUERY_POSITIONS,
+            "coarse_sizes": _COARSE_SIZES,
+        }
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}, but must be one of {', '.join(known)}.")
         if not 0 <= self.condition_dropout <= 1 or self.alignment_weight < 0:
             raise ValueError("`condition_dropout` must be from 0 to 1, and `alignment_weight` at least 0.")
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise ValueError(f"`size` is {list(self.size)}, but must be two numbers, height and width.")
+        for size in (self.size, *(self.drawing_sizes or ())):
+            if len(size) != 2 or min(size) < 1:
+                raise ValueError(f"`size` is {list(size)}, but must be two numbers, height and width.")
 
     @property
     def num_queries(self) -> list[int]:

@@ -8,18 +8,19 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 from transformers import PreTrainedModel, Qwen2_5_VLForConditionalGeneration
 from transformers.utils import ModelOutput
 
-from .alignment import HieraQueryAlignmentHead, resize_features, see
+from .alignment import HieraQueryAlignmentHead, see
 from .connector import HieraQueryConnector
 from .dit import find_dit
 from .generation.hieraquery_doors import HieraQueryGenerationMixin
-from .hiera_losses import alignment_loss, flow_loss, noised, total_loss
+from .hiera_losses import total_loss
 from .hieraquery_configuration import HieraQueryConfig
 from .pixel_codecs import make_pixel_codec
 from .query_tokens import HieraQueryTokens
+from .scale_losses import ScaleTargets, scale_losses
+from .scale_sizes import at_size, size_at_scale
 
 __all__ = ["HieraQueryForConditionalGeneration", "HieraQueryOutput"]
 
@@ -123,15 +124,7 @@ class HieraQueryForConditionalGeneration(HieraQueryGenerationMixin, PreTrainedMo
         Raises:
             ValueError: if the codec's and the transformer's cells do not divide it.
         """
-        factor = self.config.scales[scale]["factor"]
-        edges = [edge * factor for edge in (height, width)]
-        multiple = self.size_multiple
-        if any(edge != round(edge) or round(edge) % multiple or not edge for edge in edges):
-            raise ValueError(
-                f"A picture of {height}x{width} (height x width) does not fit scale {scale}, whose factor is {factor:g}: "
-                f"its edges must be multiples of {multiple} pixels there too; choose another size."
-            )
-        return round(edges[0]), round(edges[1])
+        return size_at_scale(self.config, self.size_multiple, height, width, scale)
 
     def conditions(
         self,
@@ -142,6 +135,7 @@ class HieraQueryForConditionalGeneration(HieraQueryGenerationMixin, PreTrainedMo
         mm_token_type_ids: torch.Tensor | None = None,
         scales: Sequence[int] | None = None,
         sizes: Sequence[tuple[int, int]] | None = None,
+        image_features: torch.Tensor | None = None,
     ) -> list[torch.Tensor]:
         """What steers the diffusion transformer, scale by scale.
 
@@ -152,6 +146,8 @@ class HieraQueryForConditionalGeneration(HieraQueryGenerationMixin, PreTrainedMo
             pixel_values, image_grid_thw, mm_token_type_ids: of pictures in the prompts, as its processor gives them.
             scales: numbers of the scales, from 0 (coarse), negative ones from the end; None = all.
             sizes: height and width of the picture of each row; None = the configuration's.
+            image_features: what the vision encoder sees in those pictures, `(tokens, width)`, in the place of
+                `pixel_values`.
 
         Returns:
             `(B, N_k, condition_size)` for each of `scales`.
@@ -169,11 +165,15 @@ class HieraQueryForConditionalGeneration(HieraQueryGenerationMixin, PreTrainedMo
             input_ids, mm_token_type_ids, image_grid_thw=image_grid_thw, attention_mask=attention_mask
         )
         with torch.no_grad():
+            read: dict[str, Any] = {"input_ids": input_ids, "pixel_values": pixel_values}
+            if image_features is not None:
+                words = self.mllm.get_input_embeddings()(input_ids)
+                is_seen = (input_ids == self.mllm.config.image_token_id)[..., None]
+                read = {"inputs_embeds": words.masked_scatter(is_seen, image_features.to(words))}
             prompt = self.mllm.model(
-                input_ids=input_ids,
+                **read,
                 attention_mask=attention_mask,
                 position_ids=position_ids,
-                pixel_values=pixel_values,
                 image_grid_thw=image_grid_thw,
                 use_cache=True,
             )
@@ -200,72 +200,96 @@ class HieraQueryForConditionalGeneration(HieraQueryGenerationMixin, PreTrainedMo
         image_grid_thw: torch.Tensor | None = None,
         mm_token_type_ids: torch.Tensor | None = None,
         *,
-        targets: Sequence[torch.Tensor],
-        vision_features: Sequence[torch.Tensor] | None = None,
+        image_features: torch.Tensor | None = None,
+        targets: Sequence[torch.Tensor] | None = None,
+        latents: Sequence[Sequence[torch.Tensor] | None] | None = None,
+        vision_features: Sequence[torch.Tensor | None] | None = None,
         noise_draws: int = 1,
-        noise: Sequence[torch.Tensor] | None = None,
+        noise: Sequence[torch.Tensor | Sequence[torch.Tensor | None]] | None = None,
         sigmas: Sequence[torch.Tensor] | None = None,
+        keep: torch.Tensor | None = None,
     ) -> HieraQueryOutput:
         """The loss of drawing pictures at every scale.
 
         Args:
-            input_ids, attention_mask, pixel_values, image_grid_thw, mm_token_type_ids: see [`conditions`].
-            targets: a picture `(3, H, W)` in [-1, 1] for each row, all of one size.
+            input_ids, attention_mask, pixel_values, image_grid_thw, mm_token_type_ids, image_features: see [`conditions`].
+            targets: a picture `(3, H, W)` in [-1, 1] for each row.
+            latents: in their place those of each row, `(C, h, w)` for each scale; None for rows of which nothing is
+                learned.
             vision_features: what the vision encoder sees in the targets, `(rows, cols, width)` each; None = it looks.
             noise_draws: times that each row is noised, on one pass of the language model.
-            noise, sigmas: for each scale, `(noise_draws * B, C, h, w)` and `(noise_draws * B,)`; None = drawn here, a
-                sigma evenly from 0 to 1.
+            noise: for each scale, `(noise_draws * B, C, h, w)`, draw by draw, or `(noise_draws, C, h, w)` for each row, as
+                sizes differ; None = drawn here.
+            sigmas: for each scale, `(noise_draws * B,)`; None = drawn here, evenly from 0 to 1.
+            keep: `(noise_draws * B,)`, whether the condition stays, in training; None = drawn here.
 
         Raises:
-            ValueError: for another number of targets than rows, of several sizes, or sizes that do not fit the scales.
+            ValueError: for another number of targets than rows, sizes that do not fit the scales, or no targets.
         """
-        if len(targets) != len(input_ids) or len({one.shape for one in targets}) != 1:
-            raise ValueError(
-                f"There are {len(targets)} targets for {len(input_ids)} rows; give one each, of one size."
-            )
-        pixels = torch.stack(list(targets)).to(self.device, torch.float32)
-        height, width = pixels.shape[-2:]
-        latents = [self._latents(pixels, self.scale_size(height, width, k)) for k in range(len(self.config.scales))]
-        trained = [k for k, scale in enumerate(self.config.scales) if scale["loss_weight"] > 0]
-        if self.alignment is not None and vision_features is None:
-            vision_features = [see(self.mllm.model.visual, one) for one in pixels]
+        if latents is None:
+            latents, vision_features = self._see(targets, len(input_ids), vision_features)
+        if all(row is None for row in latents):  # all that trains belongs to the graph all the same
+            touched = (0.0 * part.float().sum() for part in self.parameters() if part.requires_grad)
+            return HieraQueryOutput(loss=sum(touched, torch.zeros((), device=self.device)), losses={})
+        rows, scales = len(input_ids), self.config.scales
+        trained = [k for k, scale in enumerate(scales) if scale["loss_weight"] > 0]
+        finest = [None if row is None else (row[-1].shape[-2], row[-1].shape[-1]) for row in latents]
         conditions = self.conditions(
             *(input_ids, attention_mask, pixel_values, image_grid_thw, mm_token_type_ids),
             scales=trained,
-            sizes=[(height, width)] * len(input_ids),
+            sizes=[cells or (1, 1) for cells in finest],  # only their ratio counts
+            image_features=image_features,
         )
-        keep = torch.ones(len(input_ids), 1, 1, device=self.device)
-        if self.training:
-            keep = (torch.rand_like(keep) >= self.config.condition_dropout).to(keep)
-        finest = (latents[-1].shape[-2], latents[-1].shape[-1])
-        flows, alignments = {}, {}
+        if self.training and keep is None:
+            keep = torch.rand(noise_draws * rows, device=self.device) >= self.config.condition_dropout
+        layer = self.config.alignment_layer
+        losses: dict[str, torch.Tensor] = {}
         for condition, scale in zip(conditions, trained, strict=True):
-            clean = latents[scale].repeat(noise_draws, 1, 1, 1)
-            own_noise = torch.randn_like(clean) if noise is None else noise[scale].to(clean)
-            sigma = torch.rand(len(clean), device=clean.device) if sigmas is None else sigmas[scale].to(clean)
-            repeated = (condition * keep.to(condition)).repeat(noise_draws, 1, 1)
-            layer = (
-                self.dit_adapter.num_layers // 3
-                if self.config.alignment_layer is None
-                else self.config.alignment_layer
+            clean = [None if row is None else row[scale] for row in latents]
+            sigma = torch.rand(noise_draws * rows) if sigmas is None else sigmas[scale]
+            aims = ScaleTargets(
+                clean,
+                _noise_of_rows(clean, noise_draws, None if noise is None else noise[scale]),
+                sigma.view(noise_draws, rows),
+                keep.view(noise_draws, rows) if self.training and keep is not None else None,
+                None if self.alignment is None else vision_features,
+                finest,
             )
-            with self.dit_adapter.tap(self.dit, layer) as tap:
-                velocity = self.dit_adapter.velocity(
-                    self.dit, noised(clean, own_noise, sigma), sigma, repeated, finest
-                )
-            flows[f"flow_{scale}"] = flow_loss(velocity, clean, own_noise)
-            if self.alignment is not None and vision_features is not None and tap.hidden_states is not None:
-                grid = (clean.shape[-2] // self.dit_adapter.patch_size, clean.shape[-1] // self.dit_adapter.patch_size)
-                seen = torch.stack([resize_features(one.to(self.device), grid) for one in vision_features])
-                projected = self.alignment(tap.hidden_states)
-                alignments[f"alignment_{scale}"] = alignment_loss(projected, seen.repeat(noise_draws, 1, 1))
-        losses = {**flows, **alignments}
-        weights = [scale["loss_weight"] for scale in self.config.scales]
+            found = scale_losses(self, self.dit_adapter.num_layers // 3 if layer is None else layer, condition, aims)
+            losses |= {f"{name}_{scale}": loss for name, loss in found.items()}
+        losses = dict(sorted(losses.items(), key=lambda item: item[0].startswith("alignment")))
+        weights = [scale["loss_weight"] for scale in scales]
         return HieraQueryOutput(loss=total_loss(losses, weights, self.config.alignment_weight), losses=losses)
 
     @torch.no_grad()
-    def _latents(self, pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """Latents, float32, of pictures brought to a scale's size by averaging."""
-        small = functional.interpolate(pixels, size, mode="area") if tuple(pixels.shape[-2:]) != size else pixels
-        latents: torch.Tensor = self.codec.encode_images(small).mean
-        return latents.float()
+    def _see(
+        self,
+        targets: Sequence[torch.Tensor] | None,
+        rows: int,
+        features: Sequence[torch.Tensor | None] | None,
+    ) -> tuple[list[list[torch.Tensor]], Sequence[torch.Tensor | None] | None]:
+        """Latents of pictures at every scale, and what the vision encoder sees in them."""
+        if targets is None or len(targets) != rows:
+            given = 0 if targets is None else len(targets)
+            raise ValueError(f"There are {given} targets for {rows} rows; give one each.")
+        pixels = [one.to(self.device, torch.float32) for one in targets]
+        if self.alignment is not None and features is None:
+            features = [see(self.mllm.model.visual, one) for one in pixels]
+        return [self._latents(one) for one in pixels], features
+
+    def _latents(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """Latents, float32, of a picture at every scale."""
+        height, width = pixels.shape[-2:]
+        sizes = [self.scale_size(height, width, scale) for scale in range(len(self.config.scales))]
+        return [self.codec.encode_images(at_size(pixels[None], size)).mean[0].float() for size in sizes]
+
+
+def _noise_of_rows(
+    clean: Sequence[torch.Tensor | None], draws: int, given: torch.Tensor | Sequence[torch.Tensor | None] | None
+) -> Sequence[torch.Tensor | None]:
+    """`(draws, C, h, w)` for each row."""
+    if given is None:
+        return [None if one is None else torch.randn(draws, *one.shape, device=one.device) for one in clean]
+    if isinstance(given, torch.Tensor):
+        return list(given.unflatten(0, (draws, len(clean))).unbind(1))
+    return given

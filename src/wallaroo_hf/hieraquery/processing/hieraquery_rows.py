@@ -90,7 +90,7 @@ class HieraQueryRowsMixin:
             for source, size in zip(sources, sizes, strict=True)
             if source is not None
         ]
-        chats = [self._chat(text, source is not None) for text, source in zip(texts, sources, strict=True)]
+        chats = [self.prompt_to_draw(text, source is not None) for text, source in zip(texts, sources, strict=True)]
         data = self._rows(chats, shown, merged)
         longest = int(data["attention_mask"].sum(axis=1).max())
         if longest + self.query_positions > self.max_positions:
@@ -101,8 +101,16 @@ class HieraQueryRowsMixin:
         data["image_size"] = np.array(sizes, dtype=np.int64)
         return self._batch(data, merged)
 
-    def _chat(self, text: str, is_edit: bool) -> str:
-        """The rendered chat that a prompt, plain or as a rendered chat of one turn, is drawn from."""
+    def prompt_to_draw(self, text: str, is_edit: bool) -> str:
+        """The rendered chat that a prompt is drawn from.
+
+        Args:
+            text: plain, or as a rendered chat of one turn.
+            is_edit: whether a picture stands before the words.
+
+        Raises:
+            ValueError: for an empty prompt, special tokens in it, and chats of more than one turn.
+        """
         history, words = split_chat(text) if IM_START in text else ("", text)
         words = words.replace(IMAGE_BLOCK, "").replace(IMAGE_PAD, "").strip()
         self.abilities.check_prompt(words)

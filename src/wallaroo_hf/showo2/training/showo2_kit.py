@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -135,12 +134,7 @@ class ShowO2Kit:
 
     def parameter_groups(self, model: nn.Module, stage: ShowO2Stage) -> list[dict[str, Any]]:
         """Parameters by the learning rates that parts have of their own."""
-        groups: dict[float, list[nn.Parameter]] = defaultdict(list)
-        for name, parameter in model.named_parameters():
-            rate = stage.rate(name)
-            if parameter.requires_grad and rate is not None:
-                groups[rate].append(parameter)
-        return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
+        return stage.groups(model.named_parameters())
 
     def agree(self, model: ShowO2ForConditionalGeneration, processor: Any) -> None:
         """Nothing of a processor depends on what can change in a model."""

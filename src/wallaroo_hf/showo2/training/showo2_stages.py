@@ -1,10 +1,11 @@
 """The recipe of Show-o2 (paper section 4; the authors' configurations of the 1.5B): what each stage trains, how fast."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from ...families.training_stages import TrainingStage, find_stage
+from ...families.part_stages import PartStage
+from ...families.training_stages import find_stage
 from ...training.data.training_rows import TASKS
 
 __all__ = ["PARTS", "PRE_DISTILLATION", "STAGES", "ShowO2Stage", "showo2_stage"]
@@ -33,17 +34,16 @@ PRE_DISTILLATION = "pre-distillation"
 
 
 @dataclasses.dataclass(frozen=True)
-class ShowO2Stage(TrainingStage):
+class ShowO2Stage(PartStage):
     """One stage of training Show-o2.
 
     Attributes:
         name, follows, max_steps, global_batch_size, task_ratio, max_length, loss_weights, lr_scheduler_type, warmup_steps,
-            adam_beta1, adam_beta2, adam_epsilon, weight_decay, max_grad_norm, bf16: see [`TrainingStage`].
-        trains: beginnings of the names of the parameters that it trains, without `model.`, such as
-            `("flow_head.", "visual.fusion.")`; everything else is frozen. Words of `PARTS` may be among them. What a model
-            has no need of (projections between equal widths) may be named.
+            adam_beta1, adam_beta2, adam_epsilon, weight_decay, max_grad_norm, bf16: see
+            [`wallaroo_hf.families.training_stages.TrainingStage`].
+        trains, learning_rates: see [`PartStage`]; names are without `model.`, such as `("flow_head.", "visual.fusion.")`.
+            What a model has no need of (projections between equal widths) may be named.
         learning_rate: of what has no rate of its own.
-        learning_rates: of parts, by the beginnings of their names; the longest that fits counts.
         text_weight: of the text beside the flow in the loss; what is trained records it.
         caption_dropout: share of drawing rows without their words, for guidance.
         understanding: how rows about pictures are laid out: "caption" (the picture, then the answer; all of it is learned,
@@ -87,10 +87,11 @@ class ShowO2Stage(TrainingStage):
     bf16: bool = True
 
     TASKS: ClassVar[tuple[str, ...]] = TASKS
+    PARTS: ClassVar[Mapping[str, tuple[str, ...]]] = PARTS
+    FROZEN: ClassVar[Mapping[str, str]] = {ALWAYS_FROZEN: "the image codec"}
+    WRAPPER: ClassVar[str] = "model."
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "trains", _prefixes("trains", self.trains))
-        object.__setattr__(self, "learning_rates", _rates(self.learning_rates))
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(
@@ -112,37 +113,6 @@ class ShowO2Stage(TrainingStage):
             )
         self.check()
 
-    def is_trained(self, parameter_name: str) -> bool:
-        """Whether this stage trains a parameter of `ShowO2ForConditionalGeneration`."""
-        name = parameter_name.removeprefix("model.")
-        return name.startswith(self.trains) and not name.startswith(ALWAYS_FROZEN)
-
-    def rate(self, parameter_name: str) -> float | None:
-        """The learning rate that a parameter has of its own; None = the stage's."""
-        name = parameter_name.removeprefix("model.")
-        fitting = [prefix for prefix in self.learning_rates if name.startswith(prefix)]
-        return self.learning_rates[max(fitting, key=len)] if fitting else None
-
-    def check_parts(self, parameter_names: Iterable[str]) -> None:
-        """Makes sure that a model has what this stage trains.
-
-        Raises:
-            ValueError: if a beginning is that of no parameter and no known part, or nothing would be trained.
-        """
-        names = [name.removeprefix("model.") for name in parameter_names]
-        lacking = [prefix for prefix in self.trains if not any(name.startswith(prefix) for name in names)]
-        wrong = lacking if len(lacking) == len(self.trains) else [one for one in lacking if one not in PARTS["all"]]
-        if wrong:
-            raise ValueError(
-                f"Stage {self.name} trains {', '.join(wrong)}, but the model has no such parameters; train some of "
-                f"{', '.join(PARTS['all'])}."
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Its settings as records have them: `trains` is the word of `PARTS` where there is one for just that."""
-        word = next((word for word, parts in PARTS.items() if set(parts) == set(self.trains)), None)
-        return dataclasses.asdict(self) | {"trains": word or list(self.trains)}
-
     def read_setting(self, key: str, value: Any) -> Any:
         """Brings a YAML value to the kind of the setting that it replaces.
 
@@ -153,63 +123,13 @@ class ShowO2Stage(TrainingStage):
         Raises:
             ValueError: if it is of another kind.
         """
-        if key == "trains":
-            return _prefixes(key, value)
-        if key == "learning_rates":
-            return _rates(value)
         if key == "teacher":
             if value is not None and not isinstance(value, str):
                 raise ValueError(
                     f"Stage setting `teacher` is {value!r}, but must be the folder or Hub id of a SigLIP, or null."
                 )
             return value
-        if key == "image_sizes":
-            try:
-                return None if value is None else tuple((int(height), int(width)) for height, width in value)
-            except (TypeError, ValueError) as error:
-                raise self.wrong_kind(key, value) from error
         return super().read_setting(key, value)
-
-
-def _prefixes(setting: str, given: Any) -> tuple[str, ...]:
-    """Beginnings of parameter names, from such and from words of `PARTS`; each once.
-
-    Raises:
-        ValueError: for anything else, and for the image codec's.
-    """
-    items = [given] if isinstance(given, str) else given
-    prefixes: dict[str, None] = {}
-    for item in items if isinstance(items, Sequence) and items else [items]:
-        prefix = item.removeprefix("model.") if isinstance(item, str) else ""
-        if isinstance(item, str) and item in PARTS:
-            prefixes |= dict.fromkeys(PARTS[item])
-        elif "." not in prefix or not prefix.partition(".")[0]:
-            raise ValueError(
-                f"Stage setting `{setting}` is {given!r}, but must name beginnings of parameter names with their dots, "
-                f"such as flow_head., or words of {', '.join(PARTS)}."
-            )
-        elif prefix.startswith(ALWAYS_FROZEN):
-            raise ValueError(f"Stage setting `{setting}` is {given!r}, but the image codec is frozen in every stage.")
-        else:
-            prefixes[prefix] = None
-    return tuple(prefixes)
-
-
-def _rates(given: Any) -> dict[str, float]:
-    """Learning rates by the beginnings of names."""
-    if not isinstance(given, Mapping):
-        raise ValueError(
-            f"Stage setting `learning_rates` is {given!r}, but must give rates to beginnings of parameter names, such as "
-            "{flow_head.: 1e-4}."
-        )
-    rates: dict[str, float] = {}
-    for key, value in given.items():
-        try:
-            rate = float(value)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"The learning rate of {key} is {value!r}, but must be a number.") from error
-        rates |= dict.fromkeys(_prefixes("learning_rates", key), rate)
-    return rates
 
 
 def pre_distillation() -> ShowO2Stage:

@@ -21,6 +21,7 @@ class RowParts:
         shown, drawn: pictures, in order; of those that were encoded ahead, what they became.
         latents: of the shown ones, where they were encoded ahead (`source_latents`).
         posteriors: of all pictures, in order, where they were encoded ahead (`image_latents`); then none was opened.
+        scales: of the drawn picture, where it was encoded ahead (`scale_latents`); then none was opened.
     """
 
     messages: list[dict[str, Any]]
@@ -28,6 +29,7 @@ class RowParts:
     drawn: list[Any]
     latents: list[Any] | None
     posteriors: list[Any] | None = None
+    scales: list[Any] | None = None
 
     @property
     def roles(self) -> list[str]:
@@ -77,8 +79,10 @@ def take_apart(row: Mapping[str, Any]) -> RowParts:
     refuse_media(row)
     ahead = row.get("image_latents")
     posteriors = None if ahead is None or len(ahead) == 0 else list(ahead)
-    images = posteriors or [None if image is None else open_picture(image) for image in row.get("images") or []]
-    encoded = list(row.get("image_tokens") or [])
+    scales = list(row.get("scale_latents") or []) or None
+    pictures = row.get("images") or []
+    images = posteriors or (pictures if scales else [None if one is None else open_picture(one) for one in pictures])
+    encoded = [scales] if scales else list(row.get("image_tokens") or [])
     chat: list[dict[str, Any]] = []
     shown: list[Any] = []
     drawn: list[Any] = []
@@ -102,7 +106,7 @@ def take_apart(row: Mapping[str, Any]) -> RowParts:
         raise ValueError(f"its messages show {used} images, but it brings {len(images)}; they must match in number.")
     latents = row.get("source_latents")
     sources = None if latents is None or len(latents) == 0 else list(latents)
-    return RowParts(chat, shown, drawn, sources, posteriors)
+    return RowParts(chat, shown, drawn, sources, posteriors, scales)
 
 
 def _plain(content: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -10,7 +10,9 @@ A row is a plain dict; entries that are absent or None mean the same.
   messages; "interleaved" agrees with all: the row is then laid out as auto mode lays out a chat.
 - pre-encoded rows: `image_tokens`, one int array `(rows, cols)` per drawn picture, and `source_latents`, one float array
   `(rows, cols, embed_dim)` per image to edit; or, of families whose pictures are latents, `image_latents`, one float array
-  `(values, rows, cols)` per picture, with a column for each token.
+  `(values, rows, cols)` per picture, with a column for each token; or, of families that draw at several scales,
+  `scale_latents`, one float array `(values, rows, cols)` per scale of the drawn picture, `vision_features`, one of what is
+  seen in it, and `prompt_features`, one of what is seen in the picture that is shown, or would be: `(rows, cols, width)`.
 """
 
 import re
@@ -26,7 +28,10 @@ SIZE_MULTIPLE = 16  # pixels, unless a checkpoint says otherwise
 ROLES = ("system", "user", "assistant")
 ORDINAL = "ordinal"  # of a row in the order of training: from it the collator's random choices follow
 _ORDINAL_BEFORE = "draw"  # what rows of earlier versions call it
-ROW_KEYS = ("messages", "images", "height", "width", "task", "name", "image_tokens", "source_latents", "image_latents")
+ROW_KEYS = (
+    *("messages", "images", "height", "width", "task", "name", "image_tokens", "source_latents", "image_latents"),
+    *("scale_latents", "vision_features", "prompt_features"),
+)
 
 # Why a row cannot be trained on, and what that means; reports list them in this order.
 REASONS = {
@@ -299,6 +304,9 @@ def _check_encoding(row: Mapping[str, Any], task: str, roles: list[str], size_mu
     wanted = {"image_tokens": (roles.count("assistant"), 2)}
     wanted["source_latents"] = (roles.count("user") if task in (EDITING, INTERLEAVED) else 0, 3)
     wanted["image_latents"] = (len(roles), 3)
+    if row.get("scale_latents") is not None:
+        wanted["scale_latents"] = (max(len(row["scale_latents"]), 1), 3)  # one per scale, however many there are
+        wanted |= dict.fromkeys(("vision_features", "prompt_features"), (roles.count("assistant"), 3))
     for key, (count, ndim) in wanted.items():
         arrays = row.get(key)
         if arrays is None:
@@ -310,13 +318,13 @@ def _check_encoding(row: Mapping[str, Any], task: str, roles: list[str], size_mu
             )
         # latents are finer than tokens, and pictures that are looked at have sizes of their own
         if (
-            key != "image_latents"
+            key in ("image_tokens", "source_latents")
             and row.get("height")
             and any((row["height"], row["width"]) != tuple(n * size_multiple for n in s[:2]) for s in shapes)
         ):
             raise RowError(f"`{key}` holds {shapes}, which is not its height and width.", "wrong_encoding")
     for index, (role, picture) in enumerate(zip(roles, row.get("images") or [])):
-        is_encoded = any(row.get(key) is not None for key in ("image_tokens", "image_latents"))
+        is_encoded = any(row.get(key) is not None for key in ("image_tokens", "image_latents", "scale_latents"))
         if picture is None and not (role == "assistant" and is_encoded):
             raise RowError(f"Image {index + 1} is None; only pre-encoded pictures to draw may be.", "missing_image")
 

@@ -125,8 +125,14 @@ def query_positions(config: Mapping[str, Any]) -> int:
     Args:
         config: contents of `config.json`.
     """
-    grids = [scale["query_grid"] for scale in config.get("scales") or _SCALES]
-    return sum(int(rows) * int(cols) + 2 for rows, cols in grids)
+    return sum(queries + 2 for queries in _group_sizes(config))
+
+
+def _group_sizes(config: Mapping[str, Any]) -> list[int]:
+    """How many queries each group has, in their order."""
+    sizes = [math.prod(map(int, scale["query_grid"])) for scale in config.get("scales") or _SCALES]
+    order = config.get("query_groups")
+    return sizes[-1:] if order == "shared" else sizes[::-1] if order == "fine_to_coarse" else sizes
 
 
 def listed_sizes(config: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
@@ -192,7 +198,7 @@ def describe_hieraquery(
         Facts by name, and lines of its table.
     """
     scales = config.get("scales") or _SCALES
-    queries = [math.prod(scale["query_grid"]) for scale in scales]
+    queries = _group_sizes(config)
     dit = (config.get("dit") or {}).get("_class_name")
     codec = (config.get("codec") or {}).get("_class_name")
     facts = {
@@ -202,9 +208,10 @@ def describe_hieraquery(
         "diffusion_transformer": dit,
         "codec": codec,
     }
+    order = str(config.get("query_groups") or "coarse_to_fine").replace("_", " ")
     shown = {
         "training stage": config.get("stage") or "not said",
-        "queries": f"{_sum(queries)}, coarse to fine, in the frozen language model",
+        "queries": f"{_sum(queries)}, {order}, in the frozen language model",
         "pictures": f"{dit} over {codec}, {latent_edge(config)}x{latent_edge(config)} pixels a token",
     }
     return facts, shown

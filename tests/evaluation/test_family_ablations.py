@@ -43,10 +43,8 @@ def test_every_variant_and_seed_is_trained_and_scored_once(toy, tmp_path, monkey
         *("right", "background", "count", "shape", "colour", "agreement 0.5", "difference 0.5"),
     }
     assert all(len(values) == 6 for values in run["values"].values()) and math.isfinite(run["losses"]["loss"])
-    assert (
-        Image.open(tmp_path / "runs" / "coarse-seed-1.png").width
-        > Image.open(tmp_path / "runs" / "half-seed-1.png").width
-    )
+    widths = [Image.open(tmp_path / "runs" / f"{name}-seed-1.png").width for name in ("half", "coarse")]
+    assert widths[0] < widths[1], "a sheet shows coarser pictures too"
     manifest = _read(tmp_path / "manifest.json")
     assert manifest["variants"]["half"]["settings"] == {"strength": 0.5}
     assert manifest["variants"]["half"]["stage"]["max_steps"] == 3 and "torch" in manifest["versions"]
@@ -216,7 +214,8 @@ def test_what_is_drawn_is_judged_part_by_part():
     values = judge_drawn(items, Drawn(pictures, [[half, one] for half, one in zip(halves, pixels)]))
     assert values["right"] == [0.0, 1.0, 1.0, 1.0] and values["count"] == [0.0, 1.0, 1.0, 1.0]
     assert values["shape"][1:] == [1.0] * 3 and values["colour"][0] is None and values["colour"][1] == 1.0
-    assert values["agreement 0.5"] == [1.0] * 4 and max(values["difference 0.5"]) == pytest.approx(0, abs=1e-4)
+    assert min(values["agreement 0.5"]) >= 2.5 / 3, "two pictures are one"
+    assert max(values["difference 0.5"]) == pytest.approx(0, abs=1e-4)
 
 
 def test_agreement_is_chance_for_strangers():
@@ -237,13 +236,8 @@ def test_agreement_is_chance_for_strangers():
 
 def _comparison(values, categories=None):
     """Of variants' `right`, `(seeds, items)` each."""
-    runs = {
-        name: [
-            {"values": {"right": list(seed)}, "steps": 1, "process_seconds": {"training": 1.0}, "losses": {}}
-            for seed in seeds
-        ]
-        for name, seeds in values.items()
-    }
+    rest = {"steps": 1, "process_seconds": {"training": 1.0}, "losses": {}}
+    runs = {name: [{"values": {"right": list(seed)}, **rest} for seed in seeds] for name, seeds in values.items()}
     count = len(next(iter(values.values()))[0])
     return FamilyComparison(ABLATION, "Toy", {"judged": count, "split": "test"}, categories or ["a"] * count, runs)
 

@@ -200,6 +200,7 @@ def sweep(
 
 
 def load_checkpoint(model: str, device: str | None, dtype: str, check_weights: bool) -> Any:
+    """The checkpoint that a command scores."""
     from . import running
 
     quiet()
@@ -207,6 +208,7 @@ def load_checkpoint(model: str, device: str | None, dtype: str, check_weights: b
 
 
 def listed(text: str) -> list[str]:
+    """What stands between commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 

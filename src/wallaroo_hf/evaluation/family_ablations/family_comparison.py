@@ -91,7 +91,13 @@ class FamilyComparison:
         return None if values is None else self._estimate([values], category)
 
     def difference(self, variant: str, other: str, metric: str, category: str | None = None) -> Estimate | None:
-        """How much higher a variant's mean is than another's; None if either has none."""
+        """How much higher a variant's mean is than another's; None if either has none.
+
+        Args:
+            variant, other: names.
+            metric: of the values.
+            category: of the items; None = all, each as much as the others.
+        """
         ours, theirs = self.values(variant, metric), self.values(other, metric)
         return None if ours is None or theirs is None else self._estimate([ours, theirs], category)
 

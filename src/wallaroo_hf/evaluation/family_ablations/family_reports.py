@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ...files.whole import new_file
 from ...scenes.captions import CAPTION_CATEGORIES
-from ...scenes.parts import PARTS
+from ...scenes.caption_parts import PARTS
 from ...training.reports import contact_sheet
 from ..items import Item
 from ..scene_reports import write_json

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ...families.ablation_contract import FamilyAblation
 from ...scenes import CaptionSpec
-from ...scenes.parts import PARTS, judge_parts
+from ...scenes.caption_parts import PARTS, judge_parts
 from ..item_outputs import evaluation_mode
 from ..items import Item
 
@@ -70,7 +70,7 @@ def draw_items(
 def judge_drawn(items: Sequence[Item], drawn: Drawn) -> Values:
     """Values by name, one per item; None where an item has none.
 
-    "right" and the parts of `scenes.parts` are 0 or 1. For each coarser scale, by its share of the picture's edge (0.25),
+    "right" and the parts of `scenes.caption_parts` are 0 or 1. For each coarser scale, by its share of the picture's edge (0.25),
     "agreement 0.25" is how its picture goes with the fine one, see [`agreement`], and "difference 0.25" how far it is from
     it in levels of 255, both at the coarse size.
 

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from wallaroo_hf.scenes import CaptionSpec, ObjectSpec, Scene, SceneObject, render
-from wallaroo_hf.scenes.parts import PARTS, judge_parts
+from wallaroo_hf.scenes.caption_parts import PARTS, judge_parts
 
 RED_STAR, RED_RING = SceneObject(0, 0, "star", "red"), SceneObject(1, 1, "ring", "red")
 PICTURE = render(Scene(64, 64, "grey", (RED_STAR, RED_RING)))

@@ -122,6 +122,8 @@ def test_a_step_of_every_variant(tmp_path):
 
 def test_what_it_cannot_be_built_on_is_one_sentence(tmp_path):
     folder = save_hieraquery(tmp_path / "hieraquery")
-    with pytest.raises(ValueError, match="is a HieraQuery checkpoint, which has no language model and image tokenizer"):
+    with pytest.raises(
+        ValueError, match="is a HieraQuery checkpoint, which has no language model and image tokenizer"
+    ):
         run_family_ablation(FAMILY, tmp_path / "out", str(folder), FamilySettings(seeds=1), "cpu")
     assert not (tmp_path / "out" / "runs").exists()

@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from ...files.whole import new_file
-from ...scenes.captions import CAPTION_CATEGORIES
 from ...scenes.caption_parts import PARTS
+from ...scenes.captions import CAPTION_CATEGORIES
 from ...training.reports import contact_sheet
 from ..items import Item
 from ..scene_reports import write_json

@@ -71,8 +71,8 @@ def judge_drawn(items: Sequence[Item], drawn: Drawn) -> Values:
     """Values by name, one per item; None where an item has none.
 
     "right" and the parts of `scenes.caption_parts` are 0 or 1. For each coarser scale, by its share of the picture's edge
-    (0.25), "agreement 0.25" is how its picture goes with the fine one, see [`agreement`], and "difference 0.25" how far it is
-    from it in levels of 255, both at the coarse size.
+    (0.25), "agreement 0.25" is how its picture goes with the fine one, see [`agreement`], and "difference 0.25" how far it
+    is from it in levels of 255, both at the coarse size.
 
     Args:
         items: what was asked.

@@ -82,12 +82,11 @@ def ablation(
     """
     require_folder(output)
     given = {"steps": steps, "seeds": seeds, "batch_size": batch_size, "rows": rows, "judged": judged}
-    of_families = {"variants": variants, "cpu_seconds": cpu_seconds, "split": split}
+    of_families: dict[str, Any] = {"variants": variants, "cpu_seconds": cpu_seconds, "split": split}
     family = FAMILIES.get(name)
     if family is not None and family.ablation is not None:
+        of_families["variants"] = None if variants is None else tuple(listed(variants))
         settings = {key: value for key, value in (given | of_families).items() if value is not None}
-        if variants is not None:
-            settings["variants"] = tuple(listed(variants))
         _compare_family(family, output, base, settings, device, check_weights, json_output)
         return
     for option, value in of_families.items():

@@ -115,7 +115,8 @@ class FamilyComparison:
         low, high = np.nanquantile(resampled[1:], [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
         seeds = tuple(round(float(one), 6) for one in by_seed)
         half_width = t_interval(seeds)[1]
-        return Estimate(*(round(float(one), 6) for one in (resampled[0], low, high)), seeds, half_width)
+        value, low, high = (round(float(one), 6) for one in (resampled[0], low, high))
+        return Estimate(value, low, high, seeds, half_width)
 
     @staticmethod
     def _means(values: np.ndarray, categories: np.ndarray, seeds: np.ndarray, items: np.ndarray) -> np.ndarray:

@@ -113,7 +113,7 @@ def train_variant(
         began = time.process_time()
         trainer.train()
         seconds = time.process_time() - began
-    last = next((entry for entry in reversed(trainer.state.log_history) if "loss" in entry), {})
+    last: dict[str, Any] = next((entry for entry in reversed(trainer.state.log_history) if "loss" in entry), {})
     losses = {name: float(value) for name, value in last.items() if name.startswith("loss")}
     return Trained(model.eval().to(plan.device), processor, seconds, clock.step_seconds, losses)
 

@@ -325,7 +325,8 @@ def _rows(value: Any, count: int) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value] * count
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def toy_tokenizer() -> PreTrainedTokenizerFast:
+    """Bytes."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet(), key=_byte_of)
     vocabulary = {letter: index for index, letter in enumerate(letters)} | {END: 256}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -351,6 +352,7 @@ FAMILY = Family(
     abilities="toy_family:toy_abilities",
     parts="toy_family:PARTS",
     kit="toy_kit:KIT",
+    ablation="toy_ablation:ABLATION",
 )
 
 
@@ -358,5 +360,5 @@ def save_toy(folder: Any) -> str:
     """Registers the family and writes a checkpoint of it."""
     register_family(FAMILY)
     ToyModel(ToyConfig(architectures=["ToyModel"])).save_pretrained(folder)
-    ToyProcessor(_tokenizer(), chat_template=TEMPLATE).save_pretrained(folder)
+    ToyProcessor(toy_tokenizer(), chat_template=TEMPLATE).save_pretrained(folder)
     return str(folder)

@@ -6,7 +6,13 @@ import pytest
 
 from small_hieraquery import new_hieraquery
 from tiny_hieraquery import SD3, tiny_config, tiny_model
-from wallaroo_hf.hieraquery.hieraquery_abilities import hieraquery_abilities, latent_edge, listed_sizes
+from wallaroo_hf.hieraquery.hieraquery_abilities import (
+    describe_hieraquery,
+    hieraquery_abilities,
+    latent_edge,
+    listed_sizes,
+    query_positions,
+)
 
 KL = {
     "_class_name": "AutoencoderKL",
@@ -49,6 +55,23 @@ def test_listed_sizes_fit_every_scale():
     thirds = [{"query_grid": [2, 2], "factor": 1 / 3}, {"query_grid": [6, 6], "factor": 1.0}]
     tokens = {"dit": {"patch_size": 1}, "codec": {"_class_name": "WallarooVQModel"}}
     assert listed_sizes({**tokens, "size": [96, 96], "scales": thirds}) == ((96, 96),)
+
+
+@pytest.mark.parametrize(
+    ("groups", "counts", "words"),
+    [("coarse_to_fine", [1, 4], "1 + 4 = 5, coarse to fine"), ("fine_to_coarse", [4, 1], "4 + 1 = 5, fine to coarse")],
+)
+def test_groups_of_queries(groups, counts, words):
+    config = tiny_config(query_groups=groups)
+    facts, shown = describe_hieraquery(config.to_dict(), {}, {})
+    assert facts["queries"] == config.num_queries == counts and words in shown["queries"]
+    assert query_positions(config.to_dict()) == 5 + 2 * 2
+
+
+def test_a_shared_group_of_queries():
+    config = tiny_config(query_groups="shared", scales=[{"query_grid": [2, 3], "factor": one} for one in (0.5, 1.0)])
+    assert query_positions(config.to_dict()) == 6 + 2 == sum(config.num_queries) + 2
+    assert describe_hieraquery(config.to_dict(), {}, {})[0]["queries"] == [6]
 
 
 def test_what_it_can_do():

@@ -24,6 +24,8 @@ def test_defaults_are_the_papers_and_survive_saving(tmp_path):
         ({"scales": [{"grid": [2, 2], "factor": 1}]}, "Scale 0 is .*give `query_grid`"),
         ({"condition": "mine"}, "must be one of own, prefix, all"),
         ({"query_positions": "rows"}, "must be one of text, grid"),
+        ({"query_groups": "one"}, "must be one of coarse_to_fine, fine_to_coarse, shared"),
+        ({"query_groups": "shared"}, r"the grids \[\[4, 4\], \[8, 8\], \[16, 16\]\]; give all of them one"),
         ({"condition_dropout": 2}, "from 0 to 1"),
         ({"allignment_weight": 1}, "did you mean `alignment_weight`"),
     ],

@@ -61,6 +61,44 @@ def test_coarse_scales_know_nothing_of_finer_ones():
         assert not torch.allclose(model.conditions(**batch)[1], moved_fine)
 
 
+def test_in_the_other_order_fine_scales_know_nothing_of_coarse_ones():
+    model, batch = tiny_model(query_groups="fine_to_coarse"), tiny_batch()
+    assert [len(queries) for queries in model.queries.queries] == [4, 1]  # as they stand
+    with torch.no_grad():
+        coarse, fine = model.conditions(**batch)
+        torch.testing.assert_close(model.conditions(**batch, scales=[-1])[0], fine, rtol=0, atol=1e-6)
+        model.queries.queries[1] += 1
+        moved_coarse, moved_fine = model.conditions(**batch)
+        assert torch.equal(moved_fine, fine) and not torch.allclose(moved_coarse, coarse)
+        model.queries.queries[0] += 1
+        assert not torch.allclose(model.conditions(**batch)[0], moved_coarse)
+
+
+def test_one_group_may_serve_all_scales(tmp_path):
+    scales = [{"query_grid": [2, 3], "factor": factor} for factor in (0.5, 1.0)]
+    model, batch = tiny_model(query_groups="shared", scales=scales), tiny_batch()
+    assert [len(queries) for queries in model.queries.queries] == model.config.num_queries == [6]
+    with torch.no_grad():
+        model.connector.scale_vectors.normal_()
+        coarse, fine = model.conditions(**batch)
+        assert coarse.shape == fine.shape == (2, 6, 24)
+        vectors = model.connector.scale_vectors
+        torch.testing.assert_close(coarse - vectors[0], fine - vectors[1], rtol=0, atol=1e-6)
+    model.save_pretrained(tmp_path)
+    loaded = HieraQueryForConditionalGeneration.from_pretrained(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(loaded.conditions(**batch)[1], fine)
+    assert set(model(**batch, targets=[torch.zeros(3, 16, 16)] * 2).losses) >= {"flow_0", "flow_1"}
+
+
+@pytest.mark.parametrize("condition", ["prefix", "all"])
+def test_other_groups_may_condition_a_scale(condition):
+    model, batch = tiny_model(condition=condition), tiny_batch()
+    with torch.no_grad():
+        coarse, fine = model.conditions(**batch)
+    assert coarse.shape[1] == (1 if condition == "prefix" else 5) and fine.shape[1] == 5
+
+
 def test_one_scale_is_what_all_of_them_give():
     model, batch = tiny_model(), tiny_batch()
     with torch.no_grad():

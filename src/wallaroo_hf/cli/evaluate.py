@@ -103,7 +103,7 @@ def scenes(
     if update_card and (prompts is not None or tasks is not None or split is not None):
         raise ValueError("--update-card tells of the whole benchmark; leave --prompts, --tasks and --split out.")
     own_prompts = None if prompts is None else read_prompts(prompts)
-    checkpoint = _load(model, device, dtype, check_weights)
+    checkpoint = load_checkpoint(model, device, dtype, check_weights)
     settings = {"guidance_scale": guidance_scale, "temperature": temperature, "top_k": top_k}
     settings |= {"guidance_min_p": guidance_min_p, **further_settings(further, checkpoint.abilities)}
     for notice in checkpoint.abilities.notices(settings):
@@ -112,10 +112,10 @@ def scenes(
     from ..evaluation.scene_reports import SCORES_FILE, scores_table
     from ..evaluation.scenes import possible_tasks
 
-    chosen = None if tasks is None else _listed(tasks)
+    chosen = None if tasks is None else listed(tasks)
     if update_card:  # the whole benchmark is what it can do
         chosen = possible_tasks(checkpoint.abilities)
-    with _progress_bar(output) as bar:
+    with progress_bar(output) as bar:
         scores = evaluate_scenes(
             checkpoint.model,
             checkpoint.processor,
@@ -130,7 +130,7 @@ def scenes(
             resume=resume,
             progress=bar,
         )
-    _print(scores.to_dict() if json_output else scores_table(scores))
+    print_result(scores.to_dict() if json_output else scores_table(scores))
     if update_card:
         from ..evaluation.model_card import update_checkpoint
 
@@ -175,18 +175,18 @@ def sweep(
     ):
         if values is not None:
             grid[name] = _numbers(values, f"--{name.replace('_', '-')}", kind)
-    checkpoint = _load(model, device, dtype, check_weights)
+    checkpoint = load_checkpoint(model, device, dtype, check_weights)
     grid |= further_values(further, checkpoint.abilities)
     from ..evaluation import sweep_sampling
     from ..evaluation.sweep import SWEEP_FILE
 
-    with _progress_bar(output) as bar:
+    with progress_bar(output) as bar:
         found = sweep_sampling(
             checkpoint.model,
             checkpoint.processor,
             output,
             settings=grid,
-            tasks=_listed(tasks),
+            tasks=listed(tasks),
             num_items_per_task=items,
             seed=seed,
             batch_size=batch_size,
@@ -194,7 +194,7 @@ def sweep(
             progress=lambda done, total: bar("settings", done, total),
             item_progress=bar,
         )
-    _print(found.to_dict() if json_output else found.table())
+    print_result(found.to_dict() if json_output else found.table())
     if save:
         from ..evaluation.sweep import save_choice
 
@@ -203,79 +203,27 @@ def sweep(
         typer.echo(f"Choice: {json.dumps(found.best.generation_config())} ({output / SWEEP_FILE})")
 
 
-def ablation(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="mask_ratio, edit_head, source_order, source_positions, indicators or tokenizer.", show_default=False
-        ),
-    ],
-    output: Output,
-    base: Annotated[
-        str,
-        typer.Option(
-            help="Folder of the Wallaroo checkpoint that every variant starts from, best one of stage 3b (for indicators: "
-            "of 3a). Default: the built-in one, whose backbone has seen edits in the released arrangement.",
-            show_default=False,
-        ),
-    ] = BUILT_IN,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Training steps of each variant and seed. Default: 900; tokenizers: 600.")
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How often each variant is trained.")] = 3,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows per training step.")] = 16,
-    rows: Annotated[int, typer.Option(min=1, help="Different rows of each task to learn from.")] = 4096,
-    judged: Annotated[int, typer.Option(min=1, help="Pictures drawn and judged, of each task.")] = 96,
-    json_output: Json = False,
-    device: Device = None,
-    check_weights: CheckWeights = True,
-) -> None:
-    """Train and score the variants of one of the ablations of Wallaroo's paper at a small scale, on the scenes.
-
-    Run it again to go on after an interruption. Ablations may share an output folder, and then share rows and the runs of
-    the released arrangement.
-    """
-    require_folder(output)
-    from ..evaluation.ablations import AblationSettings, check_base, find_ablation, run_ablation
-
-    find_ablation(name)
-    check_base(base)
-    _load(base, device, "float32", check_weights)  # says at once, in a sentence, if base or device cannot be used
-    settings = AblationSettings(
-        steps=steps,
-        seeds=seeds,
-        batch_size=batch_size,
-        rows=rows,
-        judged=judged,
-        validation_rows=max(384, judged),
-    )
-    with _progress_bar(output) as bar:
-        found = run_ablation(name, output, base, settings, device, bar, check_weights)
-    _print(found.to_dict() if json_output else found.table())
-    plot = found.plot(output / name / "comparison.png")
-    if not json_output:
-        typer.echo(f"Results: {output / name / 'results.json'}; plot: {plot}")
-
-
-def _load(model: str, device: str | None, dtype: str, check_weights: bool) -> Any:
+def load_checkpoint(model: str, device: str | None, dtype: str, check_weights: bool) -> Any:
+    """The checkpoint that a command scores."""
     from . import running
 
     quiet()
     return running.load_checkpoint(model, device, dtype, check_weights)
 
 
-def _listed(text: str) -> list[str]:
+def listed(text: str) -> list[str]:
+    """What stands between commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _numbers(text: str, option: str, kind: Callable[[str], Any]) -> list[Any]:
     try:
-        return [kind(part) for part in _listed(text)]
+        return [kind(part) for part in listed(text)]
     except ValueError as error:
         raise ValueError(f"{option} is {text!r}, but must be numbers with commas between them.") from error
 
 
-def _print(result: Any) -> None:
+def print_result(result: Any) -> None:
     """A table, or JSON for dictionaries."""
     from rich.console import Console
 
@@ -286,7 +234,7 @@ def _print(result: Any) -> None:
 
 
 @contextlib.contextmanager
-def _progress_bar(output: Path) -> Iterator[Callable[[str, int, int], None]]:
+def progress_bar(output: Path) -> Iterator[Callable[[str, int, int], None]]:
     """A bar per task, on standard error; says how to go on after Ctrl-C."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

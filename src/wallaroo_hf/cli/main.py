@@ -8,6 +8,7 @@ import typer
 
 from ..files.whole import full_disk_said
 from . import evaluate
+from .ablation import ablation
 from .app import serve_page
 from .ask import ask
 from .benchmark_commands import COMMANDS as BENCHMARK_COMMANDS
@@ -77,7 +78,7 @@ evaluate_app = typer.Typer(help="Score a checkpoint.", no_args_is_help=True)
 app.add_typer(evaluate_app, name="evaluate", rich_help_panel="Measure")
 evaluate_app.command(epilog=evaluate.PROMPT_HELP)(_one_sentence_errors(in_panels("scenes", evaluate.scenes)))
 evaluate_app.command()(_one_sentence_errors(in_panels("sweep", evaluate.sweep)))
-evaluate_app.command()(_one_sentence_errors(evaluate.ablation))
+evaluate_app.command()(_one_sentence_errors(ablation))
 for _name, _command in BENCHMARK_COMMANDS.items():
     evaluate_app.command(_name)(_one_sentence_errors(in_panels(_name, _command)))
 

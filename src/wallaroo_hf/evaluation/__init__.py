@@ -17,7 +17,8 @@ Of all: `identity.py` (which checkpoint it was), `drawing_settings.py` (what it 
 
 For lmms-eval: `lmms_eval_plugin.py`, `lmms_eval_model.py`.
 
-The ablations of Wallaroo's paper, trained and scored at a small scale, for Wallaroo checkpoints only: `ablations/`.
+Trained and scored at a small scale: the ablations of Wallaroo's paper, for Wallaroo checkpoints only, in `ablations/`;
+variants that other families bring in `family_ablations/`.
 """
 
 from .dpg import read_dpg

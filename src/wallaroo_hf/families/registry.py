@@ -56,6 +56,7 @@ class Family:
         scenes: `recipe(tiny) -> Recipe` of a small model that is trained on the scenes from nothing, see
             [`wallaroo_hf.training.scenes.scene_builder`].
         export_language_model: what gives its language model to a family that needs one.
+        ablation: variants of a small model to compare, see [`wallaroo_hf.families.ablation_contract`].
     """
 
     model_type: str
@@ -82,6 +83,7 @@ class Family:
     built_in: str | None = None
     scenes: str | None = None
     export_language_model: str | None = None
+    ablation: str | None = None
 
     def resolve(self, attribute: str) -> Any:
         """What an address of it leads to.
@@ -180,6 +182,7 @@ _HIERAQUERY = Family(
     recipes=f"{_ROOT}.hieraquery.hieraquery_recipes:RECIPES",
     kit=f"{_ROOT}.hieraquery.training.hieraquery_kit:KIT",
     scenes=f"{_ROOT}.hieraquery.training.hieraquery_scenes:scene_recipe",
+    ablation=f"{_ROOT}.hieraquery.training.hieraquery_ablation:ABLATION",
 )
 _families: dict[str, Family] = {family.model_type: family for family in (_WALLAROO, _SHOWO2, _HIERAQUERY)}
 FAMILIES: Mapping[str, Family] = MappingProxyType(_families)

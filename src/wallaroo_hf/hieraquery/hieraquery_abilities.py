@@ -126,8 +126,14 @@ def query_positions(config: Mapping[str, Any]) -> int:
     Args:
         config: contents of `config.json`.
     """
-    grids = [scale["query_grid"] for scale in config.get("scales") or _SCALES]
-    return sum(int(rows) * int(cols) + 2 for rows, cols in grids)
+    return sum(queries + 2 for queries in _group_sizes(config))
+
+
+def _group_sizes(config: Mapping[str, Any]) -> list[int]:
+    """How many queries each group has, in their order."""
+    sizes = [math.prod(map(int, scale["query_grid"])) for scale in config.get("scales") or _SCALES]
+    order = config.get("query_groups")
+    return sizes[-1:] if order == "shared" else sizes[::-1] if order == "fine_to_coarse" else sizes
 
 
 def listed_sizes(config: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
@@ -194,7 +200,7 @@ def describe_hieraquery(
         which are held while its condition is read; guidance needs no other.
     """
     scales = config.get("scales") or _SCALES
-    queries = [math.prod(scale["query_grid"]) for scale in scales]
+    queries = _group_sizes(config)
     dit = (config.get("dit") or {}).get("_class_name")
     codec = (config.get("codec") or {}).get("_class_name")
     facts = {
@@ -205,9 +211,10 @@ def describe_hieraquery(
         "codec": codec,
         "cache_bytes_per_image": query_positions(config) * _cache_bytes_per_position(config),
     }
+    order = str(config.get("query_groups") or "coarse_to_fine").replace("_", " ")
     shown = {
         "training stage": config.get("stage") or "not said",
-        "queries": f"{_sum(queries)}, coarse to fine, in the frozen language model",
+        "queries": f"{_sum(queries)}, {order}, in the frozen language model",
         "pictures": f"{dit} over {codec}, {latent_edge(config)}x{latent_edge(config)} pixels a token",
     }
     return facts, shown

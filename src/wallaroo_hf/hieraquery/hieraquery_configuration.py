@@ -20,6 +20,7 @@ _PAPER_SCALES = (
 _CONDITIONS = ("own", "prefix", "all")
 _QUERY_POSITIONS = ("text", "grid")
 _COARSE_SIZES = ("exact", "nearest")
+_QUERY_GROUPS = ("coarse_to_fine", "fine_to_coarse", "shared")
 
 
 @strict
@@ -42,6 +43,9 @@ class HieraQueryConfig(PreTrainedConfig):
             coarser ones ("prefix"), or all.
         query_positions (`str`, *optional*, defaults to `"text"`): of queries in the language model: one after the other, or
             rows and columns ("grid").
+        query_groups (`str`, *optional*, defaults to `"coarse_to_fine"`): of queries behind a prompt: one for each scale,
+            coarse ones first or fine ones first ("fine_to_coarse"), or one that serves all scales, which then all name its
+            grid ("shared").
         alignment_layer (`int`, *optional*): block of the diffusion transformer whose states are aligned with what the
             vision encoder sees, from 0; None = at a third of its depth.
         alignment_weight (`float`, *optional*, defaults to 0.5): of the alignment in the loss; 0 = there is no such part.
@@ -76,6 +80,7 @@ class HieraQueryConfig(PreTrainedConfig):
     scales: list[Any] | tuple[Any, ...] = _PAPER_SCALES
     condition: str = "own"
     query_positions: str = "text"
+    query_groups: str = "coarse_to_fine"
     alignment_layer: int | None = None
     alignment_weight: float | int = 0.5
     alignment_width: int = 2048
@@ -109,11 +114,17 @@ class HieraQueryConfig(PreTrainedConfig):
         choices = {
             "condition": _CONDITIONS,
             "query_positions": _QUERY_POSITIONS,
+            "query_groups": _QUERY_GROUPS,
             "coarse_sizes": _COARSE_SIZES,
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}, but must be one of {', '.join(known)}.")
+        grids = [scale["query_grid"] for scale in self.scales]
+        if self.query_groups == "shared" and any(grid != grids[-1] for grid in grids):
+            raise ValueError(
+                f"`query_groups` is 'shared', but the scales have the grids {grids}; give all of them one."
+            )
         if not 0 <= self.condition_dropout <= 1 or self.alignment_weight < 0:
             raise ValueError("`condition_dropout` must be from 0 to 1, and `alignment_weight` at least 0.")
         for size in (self.size, *(self.drawing_sizes or ())):
@@ -121,9 +132,23 @@ class HieraQueryConfig(PreTrainedConfig):
                 raise ValueError(f"`size` is {list(size)}, but must be two numbers, height and width.")
 
     @property
+    def groups(self) -> list[list[int]]:
+        """The scales that each group of queries serves, in the order of groups."""
+        scales = list(range(len(self.scales)))
+        if self.query_groups == "shared":
+            return [scales]
+        return [[scale] for scale in (scales if self.query_groups == "coarse_to_fine" else reversed(scales))]
+
+    @property
+    def group_grids(self) -> list[tuple[int, int]]:
+        """Rows and columns of each group of queries."""
+        grids = [self.scales[group[-1]]["query_grid"] for group in self.groups]
+        return [(rows, columns) for rows, columns in grids]
+
+    @property
     def num_queries(self) -> list[int]:
-        """How many queries each scale has."""
-        return [scale["query_grid"][0] * scale["query_grid"][1] for scale in self.scales]
+        """How many queries each group has."""
+        return [rows * columns for rows, columns in self.group_grids]
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:

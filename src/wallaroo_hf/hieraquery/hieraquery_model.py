@@ -154,7 +154,9 @@ class HieraQueryForConditionalGeneration(HieraQueryGenerationMixin, PreTrainedMo
         """
         count = len(self.config.scales)
         wanted = list(range(count)) if scales is None else [range(count)[scale] for scale in scales]
-        needed = count if self.config.condition == "all" else max(wanted) + 1
+        groups = self.config.groups
+        place = {scale: number for number, group in enumerate(groups) for scale in group}
+        needed = len(groups) if self.config.condition == "all" else max(place[scale] for scale in wanted) + 1
         if sizes is None:
             sizes = [(self.config.size[0], self.config.size[1])] * len(input_ids)
         if attention_mask is None:
@@ -187,10 +189,13 @@ class HieraQueryForConditionalGeneration(HieraQueryGenerationMixin, PreTrainedMo
             cache=prompt.cache,
             use_cache=True,
         ).last_hidden_state
-        groups = [states[:, span] for span in self.queries.spans(needed)]
-        shown = {"own": lambda scale: groups[scale : scale + 1], "prefix": lambda scale: groups[: scale + 1]}
-        choose = shown.get(self.config.condition, lambda scale: groups)
-        return [self.connector(torch.cat(choose(scale), dim=1), scale) for scale in wanted]
+        read = [states[:, span] for span in self.queries.spans(needed)]
+        chosen = {
+            "own": lambda at: read[at : at + 1],
+            "prefix": lambda at: read[: at + 1],
+            "all": lambda at: read,
+        }[self.config.condition]
+        return [self.connector(torch.cat(chosen(place[scale]), dim=1), scale) for scale in wanted]
 
     def forward(
         self,

@@ -17,7 +17,7 @@ _BASE = 10000.0
 
 
 class HieraQueryTokens(nn.Module):
-    """Learned vectors in the place of words: for each scale START, its queries, END.
+    """Learned vectors in the place of words: for each group (of each scale, as a rule) START, its queries, END.
 
     Args:
         config: of the model.
@@ -26,13 +26,11 @@ class HieraQueryTokens(nn.Module):
     def __init__(self, config: HieraQueryConfig) -> None:
         super().__init__()
         width = config.mllm_config.text_config.hidden_size
-        self.grids: list[tuple[int, int]] = [
-            (scale["query_grid"][0], scale["query_grid"][1]) for scale in config.scales
-        ]
+        self.grids = config.group_grids
         self.on_grid = config.query_positions == "grid"
         self.std = config.query_std
         self.queries = nn.ParameterList([nn.Parameter(torch.empty(rows * cols, width)) for rows, cols in self.grids])
-        self.boundaries = nn.Parameter(torch.empty(len(self.grids), 2, width))  # START and END of each scale
+        self.boundaries = nn.Parameter(torch.empty(len(self.grids), 2, width))  # START and END of each group
         self.reset_parameters()
 
     @torch.no_grad()
@@ -41,25 +39,25 @@ class HieraQueryTokens(nn.Module):
         for parameter in self.parameters():
             parameter.normal_(std=self.std)
 
-    def spans(self, num_scales: int) -> list[slice]:
-        """Where the queries of the first scales stand, without what is around them."""
+    def spans(self, num_groups: int) -> list[slice]:
+        """Where the queries of the first groups stand, without what is around them."""
         spans, start = [], 0
-        for rows, cols in self.grids[:num_scales]:
+        for rows, cols in self.grids[:num_groups]:
             spans.append(slice(start + 1, start + 1 + rows * cols))
             start += rows * cols + 2
         return spans
 
-    def forward(self, sizes: Sequence[tuple[int, int]], num_scales: int) -> torch.Tensor:
-        """Embeddings `(B, L, width)` of the first scales.
+    def forward(self, sizes: Sequence[tuple[int, int]], num_groups: int) -> torch.Tensor:
+        """Embeddings `(B, L, width)` of the first groups.
 
         Args:
             sizes: height and width of each row's picture, in any unit: only their ratio counts.
-            num_scales: how many scales.
+            num_groups: how many groups.
         """
         rows = []
         for size in sizes:
             parts = []
-            for number, grid in enumerate(self.grids[:num_scales]):
+            for number, grid in enumerate(self.grids[:num_groups]):
                 start, end = self.boundaries[number]
                 queries = self.queries[number]
                 places = grid_encoding(grid, size, queries.shape[-1]).to(queries)
@@ -67,16 +65,16 @@ class HieraQueryTokens(nn.Module):
             rows.append(torch.cat(parts))
         return torch.stack(rows)
 
-    def positions(self, first: torch.Tensor, num_scales: int) -> torch.Tensor:
+    def positions(self, first: torch.Tensor, num_groups: int) -> torch.Tensor:
         """Position ids `(3, B, L)` that go on from each row's prompt.
 
         Args:
             first: `(B,)`, the first one that is free.
-            num_scales: how many scales.
+            num_groups: how many groups.
         """
         parts: list[torch.Tensor] = []
         start = 0
-        for rows, cols in self.grids[:num_scales]:
+        for rows, cols in self.grids[:num_groups]:
             if self.on_grid:
                 places = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(cols), indexing="ij")).flatten(1)
                 inner = torch.cat([torch.zeros(1, rows * cols, dtype=torch.long), places]) + start + 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
-from .captions import CAPTION_CATEGORIES, plan_caption, plan_crowd, plan_placed, say_caption
+from .captions import CAPTION_CATEGORIES, CaptionPlan, plan_caption, plan_crowd, plan_placed, say_caption
 from .chats import make_chat
 from .edits import EditPlan, changed_objects, plan_edit, say_edit, say_in_two_steps, settle
 from .phrases import Speaker
@@ -106,12 +106,23 @@ def _lesson(
             break
     else:
         raise RuntimeError(f"no lesson of the category {category!r} was found")
-    caption = say_caption(plan.spec, Speaker(language, rng))
+    return caption_row(plan, category, Speaker(language, rng))
+
+
+def caption_row(plan: CaptionPlan, category: str, speaker: Speaker) -> Row:
+    """A text-to-image row, without its picture, of what a caption says.
+
+    Args:
+        plan: what it says.
+        category: how it is grouped.
+        speaker: whose words are used.
+    """
+    caption = say_caption(plan.spec, speaker)
     return {
         "messages": [turn("user", caption), turn("assistant", None)],
         "task": "generation",
         "category": category,
-        "language": language,
+        "language": speaker.language,
         "prompt": caption,
         "scene": None,
         "target_scene": plan.scene.to_dict(),

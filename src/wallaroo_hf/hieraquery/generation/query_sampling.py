@@ -219,7 +219,7 @@ class QueryGroup:
 
     def _check_room(self, batch: Mapping[str, Any]) -> None:
         longest = self.model.config.mllm_config.text_config.max_position_embeddings
-        queries = sum(self.model.config.num_queries) + 2 * len(self.model.config.scales)
+        queries = sum(count + 2 for count in self.model.config.num_queries)
         ids, mask = batch["input_ids"], batch.get("attention_mask")
         needed = queries + (ids.shape[1] if mask is None else int(mask.sum(1).max()))
         if needed > longest:

@@ -35,6 +35,7 @@ def new_small_hieraquery(
     scales: Sequence[Mapping[str, Any]] = SMALL_SCALES,
     condition: str = "own",
     query_positions: str = "text",
+    query_groups: str = "coarse_to_fine",
     alignment_weight: float = 0.5,
     sizes: Sequence[tuple[int, int]] = ((96, 96),),
     width: int = 192,
@@ -52,7 +53,7 @@ def new_small_hieraquery(
         language_model: folder of a Qwen2.5-VL, such as the built-in checkpoint's `export_qwen` writes; it stays as it is.
         codec: a Wallaroo image tokenizer, whose weights are copied, such as its family's kit loads
             (`family_of("wallaroo", ...).training_kit().load_codec(folder)`); it stays as it is.
-        scales, condition, query_positions, alignment_weight, condition_dropout: see [`HieraQueryConfig`].
+        scales, condition, query_positions, query_groups, alignment_weight, condition_dropout: see [`HieraQueryConfig`].
         sizes: `(height, width)` in pixels that are drawn; the first is drawn where none is asked for.
         width: of connector and diffusion transformer, a multiple of its heads.
         num_connector_layers, num_layers, num_heads: of the connector, and of the diffusion transformer.
@@ -84,6 +85,7 @@ def new_small_hieraquery(
         scales=[dict(scale) for scale in scales],
         condition=condition,
         query_positions=query_positions,
+        query_groups=query_groups,
         alignment_weight=alignment_weight,
         alignment_width=2 * width,
         condition_dropout=condition_dropout,

@@ -47,8 +47,11 @@ class RaggedBatchFeature(BatchFeature):
             tensor_type: as `return_tensors` says.
         """
         ragged = {key: data.pop(key) for key in cls.ragged_keys if key in data}
-        if tensor_type is None:
-            data = {key: value.tolist() if value.dtype == np.int64 else value for key, value in data.items()}
+        if tensor_type is None:  # rows of different lengths are lists already
+            data = {
+                key: value.tolist() if isinstance(value, np.ndarray) and value.dtype == np.int64 else value
+                for key, value in data.items()
+            }
         batch = cls(data, tensor_type=tensor_type)
         for key, arrays in ragged.items():
             batch[key] = (

@@ -32,8 +32,7 @@ from .null_prompts import NullPromptCache
 from .outputs import DrawingOutput
 from .plan import plan_drawing
 from .streamers import ImageStreamer
-from .text_inputs import TextInputsMixin
-from .text_positions import TextPositionsMixin
+from .writing import WritingMixin
 
 __all__ = ["WallarooGenerationMixin"]
 
@@ -59,7 +58,7 @@ _SHARED_ENTRIES = {
 }
 
 
-class WallarooGenerationMixin(DoorsMixin, TextInputsMixin, TextPositionsMixin):
+class WallarooGenerationMixin(DoorsMixin, WritingMixin):
     """Adds `generation_mode="image"` to transformers' `generate`, and the way back from ids to pixels."""
 
     @deprecate_kwarg("past_key_values", "6.0.0", new_name="cache")
@@ -156,32 +155,6 @@ class WallarooGenerationMixin(DoorsMixin, TextInputsMixin, TextPositionsMixin):
         if guidance_scale is not None:
             kwargs["guidance_scale"] = guidance_scale
         return self._write(inputs, generation_config, kwargs)
-
-    def _write(
-        self,
-        inputs: torch.Tensor | None,
-        generation_config: GenerationConfig | None,
-        kwargs: dict[str, Any],
-        may_draw: bool = False,
-    ) -> Any:
-        """Text by transformers' own `generate`, in which no drawing token is chosen.
-
-        Args:
-            may_draw: what opens an image can be chosen after all, which says that an image comes next.
-        """
-        lookup = functools.partial(look_up, generation_config, self.generation_config)
-        never = set(self.config.drawing_token_ids) - set(self.config.image_start_token_ids if may_draw else ())
-        own = lookup("suppress_tokens", kwargs.get("suppress_tokens"), [])
-        kwargs["suppress_tokens"] = sorted(never | {int(token) for token in own})
-        input_ids = inputs if inputs is not None else kwargs.get("input_ids")
-        if input_ids is not None and kwargs.get("mm_token_type_ids") is None:
-            kwargs["mm_token_type_ids"] = self.model.mm_token_type_ids(input_ids)
-        longest = self.config.text_config.max_position_embeddings
-        if input_ids is not None and input_ids.shape[1] > longest:
-            raise ValueError(
-                f"The prompt has {input_ids.shape[1]} tokens, but the model has {longest} positions; shorten it."
-            )
-        return super().generate(inputs, generation_config, **kwargs)
 
     # ----------------------------------------------------------------------------------------------------- drawing
 

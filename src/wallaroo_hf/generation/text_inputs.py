@@ -7,13 +7,28 @@ from transformers import GenerationMixin
 
 __all__ = ["TextInputsMixin"]
 
+# Arguments of `generate` that its decoding methods take where they need them and hand on where not; stock models' `forward`
+# swallows what it does not know, ours does not.
+_OF_GENERATE = ("tokenizer", "assistant_tokenizer", "assistant_model", "debug_io")
+
 
 class TextInputsMixin(GenerationMixin):
     """transformers' own hooks for models that are also given sources to edit."""
 
-    def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
-        """As in transformers; sources enter with the prompt only, and answers hold no codes."""
-        model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, inputs_embeds: torch.Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """As in transformers; sources enter with the prompt only, and answers hold no codes.
+
+        Args:
+            input_ids: all so far, `(B, T)`.
+            inputs_embeds: of the prompt, `(B, T, hidden_size)`; named, for transformers reads from the signature that
+                prompts may come as embeddings.
+            kwargs: as in transformers.
+        """
+        model_inputs = super().prepare_inputs_for_generation(input_ids, inputs_embeds=inputs_embeds, **kwargs)
+        for name in _OF_GENERATE:
+            model_inputs.pop(name, None)
         if kwargs.get("use_cache", True) and not kwargs.get("is_first_iteration", False):
             model_inputs.pop("source_pixel_values", None)
             if model_inputs.get("image_task") is None:
@@ -43,7 +58,7 @@ class TextInputsMixin(GenerationMixin):
         expand_size: int = 1,
         inputs_embeds: Any = None,
     ) -> dict[str, dict[str, Any]]:
-        if input_ids is not None:
+        if input_ids is not None and input_ids.numel():
             not_vision = (input_ids == self.config.image_token_id) & ~self.model.mm_token_type_ids(input_ids).bool()
             input_ids = input_ids.masked_fill(not_vision, self.config.generate_image_token_id)
         return super()._expand_multimodal_outputs(input_ids, mm_encoder_output, expand_size, inputs_embeds)

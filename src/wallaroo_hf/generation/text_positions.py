@@ -71,8 +71,8 @@ class TextPositionsMixin(GenerationMixin):
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
         cache, positions = model_kwargs.get("cache"), model_kwargs.get("position_ids")
         types = model_kwargs.get("mm_token_type_ids")
-        if cache is None or positions is None or positions.shape[0] != 4 or types is None:
+        if cache is None or positions is None or positions.shape[0] != 4:
             return
         pictures = any(model_kwargs.get(name) is not None for name in ("image_grid_thw", "mm_encoder_outputs"))
-        if pictures or not bool(types.any()):
+        if types is None or pictures or not bool(types.any()):
             remember_rope_deltas(cache, positions[1, :, -1:] - positions[0, :, -1:])

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig, Qwen2_5_VLConfig, Qwen2Config
+from transformers import Qwen2_5_VLConfig, Qwen2Config
 from transformers.configuration_utils import SubConfigSpec
 
-from ..common.unknown_keys import refuse_unknown_keys
+from ..common.unknown_keys import WrittenConfig, refuse_unknown_keys
 
 __all__ = ["HieraQueryConfig"]
 
@@ -24,7 +24,7 @@ _QUERY_GROUPS = ("coarse_to_fine", "fine_to_coarse", "shared")
 
 
 @strict
-class HieraQueryConfig(PreTrainedConfig):
+class HieraQueryConfig(WrittenConfig):
     r"""Configuration of a HieraQuery model.
 
     Args:
@@ -96,7 +96,7 @@ class HieraQueryConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         kwargs.pop("auto_map", None)  # for those without this package; kept, it would be saved without its code
-        refuse_unknown_keys(type(self), kwargs)
+        refuse_unknown_keys(type(self), kwargs, written=self.is_written)
         super().__post_init__(**kwargs)
         self.connector_config.is_causal = False  # read by attention when it is made
         self.dit = {"_class_name": "SanaTransformer2DModel"} if self.dit is None else dict(self.dit)

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
+from transformers.utils import torch_compilable_check
 
 from .configuration import WallarooConfig
 
@@ -80,7 +81,7 @@ class TokenMasks(NamedTuple):
     """Where the special kinds of tokens stand.
 
     Attributes:
-        vision: NaViT placeholders, `(B, T)` bool: `<|image_pad|>` between `<|vision_start|>` and `<|vision_end|>`.
+        vision: NaViT placeholders, `(B, T)` bool: every `<|image_pad|>` that is none of a source's.
         source: placeholders of the source to edit, `(B, T)` bool: `<|image_pad|>` between `<|pixel_start|>` and
             `<|pixel_end|>`.
         task: `(B, T)` int64: in image spans, from the token that opens them up to (not including) `<|generate_end|>`, the
@@ -124,9 +125,11 @@ def token_masks(
         return (input_ids == token_id).cumsum(dim=-1)
 
     placeholder = input_ids == config.image_token_id
-    vision = placeholder & (count(config.vision_start_token_id) > count(config.vision_end_token_id))
     sources = count(config.pixel_start_token_id)
     source = placeholder & (sources > count(config.pixel_end_token_id))
+    vision = (
+        placeholder & ~source
+    )  # as stock, which knows no sources: also in a part of a prompt that begins inside an image
     positions = torch.arange(1, input_ids.shape[-1] + 1, device=input_ids.device)
     newest = {  # of each kind of opening token, the position of the last one so far, from 1; 0 before the first
         token: torch.where(input_ids == token, positions, 0).cummax(dim=-1).values
@@ -166,12 +169,14 @@ def scatter_checked(
     Raises:
         ValueError: if the counts differ.
     """
-    slots = int(mask.sum())
-    if slots != len(features):
-        raise ValueError(
-            f"The prompts have room for {slots} {what}, but `{tensor_name}` brings {len(features)}; pass exactly the "
+    slots = mask.sum()
+    torch_compilable_check(
+        slots == len(features),
+        lambda: (
+            f"The prompts have room for {int(slots)} {what}, but `{tensor_name}` brings {len(features)}; pass exactly the "
             "processor's tensors, unchanged and together."
-        )
+        ),
+    )
     return inputs_embeds.masked_scatter(mask.unsqueeze(-1), features.to(inputs_embeds.dtype))
 
 

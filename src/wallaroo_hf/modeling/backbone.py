@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import Cache, DynamicCache, Qwen2_5_VLModel
 from transformers.modeling_outputs import MultimodalBaseModelOutputWithPast
+from transformers.utils import torch_compilable_check
 from transformers.utils.deprecation import deprecate_kwarg
 
 from ..generation.attention import LayerConfig
@@ -86,20 +87,21 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
         placeholder = self.config.generate_image_token_id
         slots = input_ids == placeholder
         if target_pixel_values is None and target_image_tokens is None:
-            if slots.any():
-                raise ValueError(
-                    "The rows hold <|generate_image_pad|> placeholders, but there is neither `target_pixel_values` nor "
-                    "`target_image_tokens`; pass them as the processor gave them, or put codes in place (`vocab_size + "
-                    "index`)."
-                )
+            torch_compilable_check(
+                ~slots.any(),
+                "The rows hold <|generate_image_pad|> placeholders, but there is neither `target_pixel_values` nor "
+                "`target_image_tokens`; pass them as the processor gave them, or put codes in place (`vocab_size + index`).",
+            )
             return input_ids, labels
         codes = self._target_codes(target_pixel_values, target_image_tokens).to(input_ids.device)
-        if int(slots.sum()) != len(codes):
-            names = "`target_pixel_values`" if target_image_tokens is None else "`target_image_tokens`"
-            raise ValueError(
+        names = "`target_pixel_values`" if target_image_tokens is None else "`target_image_tokens`"
+        torch_compilable_check(
+            slots.sum() == len(codes),
+            lambda: (
                 f"The rows have {int(slots.sum())} <|generate_image_pad|> placeholders, but {names} has {len(codes)} "
                 "codes; pass exactly the processor's tensors."
-            )
+            ),
+        )
         filled = input_ids.masked_scatter(slots, codes + self.config.text_config.vocab_size)
         if labels is not None:
             labels = torch.where(labels == placeholder, filled, labels)
@@ -185,23 +187,28 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
     ) -> torch.Tensor:
         """Writes the source images into their blocks."""
         if source_pixel_values is None and source_latents is None:
-            if bool(masks.source.any()):
-                raise ValueError(
-                    "The prompts hold a source block, but there is no `source_pixel_values`; pass all tensors that the "
-                    "processor returned."
-                )
+            torch_compilable_check(
+                ~masks.source.any(),
+                "The prompts hold a source block, but there is no `source_pixel_values`; pass all tensors that the "
+                "processor returned.",
+            )
             return inputs_embeds
         latents = self.source_latents(source_pixel_values, source_latents)
         features = self._adapt_sources(latents, source_mask).to(inputs_embeds.device)
         name = "source_pixel_values" if source_latents is None else "source_latents"
         return scatter_checked(inputs_embeds, masks.source, features, "source codes", name)
 
-    def _touch_all_parts(self, inputs_embeds: torch.Tensor, has_sources: bool, has_vision: bool) -> torch.Tensor:
+    def _touch_all_parts(
+        self, inputs_embeds: torch.Tensor, embedded: bool, has_sources: bool, has_vision: bool
+    ) -> torch.Tensor:
         """Runs what a batch leaves out, with no effect on the numbers: no input, or one black image for NaViT.
 
         Every part runs once and in the same order as with a batch that has it; ZeRO-3 gathers weights in that order.
         """
         touched = inputs_embeds.new_zeros(())
+        if embedded:  # by the caller, so no code went through its adapter here
+            nothing = inputs_embeds.new_zeros(1, 0, self.config.vq_config.embed_dim)
+            touched = touched + self._adapt(nothing, torch.zeros(1, 0, dtype=torch.int64, device=nothing.device)).sum()
         if SOURCE_ADAPTER in self.config.image_adapters and not has_sources:
             empty = inputs_embeds.new_zeros(0, self.config.vq_config.embed_dim)
             touched = touched + self.source_adapter(empty).sum()
@@ -284,10 +291,13 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
             vision = token_masks(input_ids, self.config).vision
             video = input_ids == self.config.video_token_id
             masked = torch.where(vision | video, input_ids, 0)
-            if image_features is not None and int(vision.sum()) != len(image_features):
-                raise ValueError(
-                    f"The prompts have room for {int(vision.sum())} vision tokens, but `pixel_values` brings "
-                    f"{len(image_features)}; pass exactly the processor's tensors."
+            if image_features is not None:
+                torch_compilable_check(
+                    vision.sum() == len(image_features),
+                    lambda: (
+                        f"The prompts have room for {int(vision.sum())} vision tokens, but `pixel_values` brings "
+                        f"{len(image_features)}; pass exactly the processor's tensors."
+                    ),
                 )
             input_ids = masked
         return super().get_placeholder_mask(input_ids, inputs_embeds, image_features, video_features)
@@ -341,28 +351,31 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
         """
         if pixel_values_videos is not None or video_grid_thw is not None:
             raise ValueError("Video input is not supported yet; pass single frames as images.")
-        if source_pixel_values is not None and input_ids is None:
-            raise ValueError("`source_pixel_values` needs `input_ids`, which say where the source blocks are.")
+        has_sources = source_pixel_values is not None or source_latents is not None
+        if has_sources and input_ids is None:
+            name = "source_latents" if source_pixel_values is None else "source_pixel_values"
+            raise ValueError(f"`{name}` needs `input_ids`, which say where the source blocks are.")
         if cache is None:  # not in steps: asking for the text's configuration takes time
             text_config = self.config.get_text_config()
             if text_config.use_cache if use_cache is None else use_cache:
                 cache = DynamicCache(config=text_config)  # as the language model would; positions are kept with it
         if edit_mask is not None:
             image_task = edit_mask  # False and True are the indices of drawings and edits
-        if input_ids is not None and inputs_embeds is None:
+        embedded = inputs_embeds is not None
+        if input_ids is not None and (has_sources or not embedded):
             masks = None
             # A step that continues a cache says whose codes it holds; asking the cache would wait for the device.
-            if source_pixel_values is not None or source_latents is not None or image_task is None:
+            if has_sources or image_task is None:
                 starts_row = cache is None or int(cache.get_seq_length()) == 0
                 masks = token_masks(input_ids, self.config, row_starts(position_ids)) if starts_row else None
-            inputs_embeds = self.embed_ids(input_ids, self._image_task(input_ids, image_task, masks))
+            if inputs_embeds is None:
+                inputs_embeds = self.embed_ids(input_ids, self._image_task(input_ids, image_task, masks))
             if masks is not None:
                 inputs_embeds = self._embed_sources(
                     inputs_embeds, masks, source_pixel_values, source_latents, source_mask
                 )
-            if touch_all_parts:
-                has_sources = source_pixel_values is not None or source_latents is not None
-                inputs_embeds = self._touch_all_parts(inputs_embeds, has_sources, pixel_values is not None)
+        if touch_all_parts and inputs_embeds is not None:
+            inputs_embeds = self._touch_all_parts(inputs_embeds, embedded, has_sources, pixel_values is not None)
         return super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -386,9 +399,9 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
             return 0
         if masks is not None:
             return masks.task
-        if bool((input_ids >= self.config.text_config.vocab_size).any()):
-            raise ValueError(
-                "The step continues a cache and holds image codes, so it cannot be seen which task they belong to; pass "
-                "`image_task`, or `edit_mask` (`generate` does)."
-            )
+        torch_compilable_check(
+            (input_ids < self.config.text_config.vocab_size).all(),
+            "The step continues a cache and holds image codes, so it cannot be seen which task they belong to; pass "
+            "`image_task`, or `edit_mask` (`generate` does).",
+        )
         return 0

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig, Qwen2_5_VLConfig
+from transformers import Qwen2_5_VLConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig, Qwen2_5_VLVisionConfig
 
-from ..common.unknown_keys import field_names, refuse_unknown_keys
+from ..common.unknown_keys import WrittenConfig, field_names, logger, refuse_unknown_keys
 from .parts import IMAGE_TASKS, ImageTask
 
 __all__ = ["WallarooConfig", "WallarooVQConfig"]
@@ -21,7 +21,7 @@ _SET_BY_TRAINERS = {"bos_token_id", "eos_token_id", "pad_token_id", "use_cache"}
 
 
 @strict
-class WallarooVQConfig(PreTrainedConfig):
+class WallarooVQConfig(WrittenConfig):
     r"""Configuration of the image tokenizer (LlamaGen's VQ-16, arXiv 2406.06525).
 
     Args:
@@ -60,7 +60,7 @@ class WallarooVQConfig(PreTrainedConfig):
     norm_num_groups: int = 32
 
     def __post_init__(self, **kwargs: Any) -> None:
-        refuse_unknown_keys(type(self), kwargs, _QWEN_KEYS)
+        refuse_unknown_keys(type(self), kwargs, _QWEN_KEYS, self.is_written)
         super().__post_init__(**kwargs)
         if self.norm_num_groups < 1 or self.base_channels % 32 or self.base_channels % self.norm_num_groups:
             raise ValueError(
@@ -75,7 +75,7 @@ class WallarooVQConfig(PreTrainedConfig):
 
 
 @strict
-class WallarooConfig(Qwen2_5_VLConfig):
+class WallarooConfig(WrittenConfig, Qwen2_5_VLConfig):
     r"""Configuration of [`WallarooForConditionalGeneration`].
 
     Inherits every field of `Qwen2_5_VLConfig` (flat published Qwen2.5-VL configurations are accepted too). Image codes
@@ -126,12 +126,15 @@ class WallarooConfig(Qwen2_5_VLConfig):
         if self.text_config is not None:
             for key in (field_names(Qwen2_5_VLTextConfig) & set(kwargs)) - field_names(type(self)) - _SET_BY_TRAINERS:
                 self._drop_repeated(key, kwargs.pop(key))
-        refuse_unknown_keys(type(self), kwargs, field_names(Qwen2_5_VLTextConfig) | _QWEN_KEYS)
+        written = self.is_written
+        refuse_unknown_keys(type(self), kwargs, field_names(Qwen2_5_VLTextConfig) | _QWEN_KEYS, written)
         if isinstance(self.text_config, dict):
             # configs re-saved by transformers 4.5x repeat the image token ids in here
-            refuse_unknown_keys(Qwen2_5_VLTextConfig, self.text_config, field_names(Qwen2_5_VLConfig) | _QWEN_KEYS)
+            also_known = field_names(Qwen2_5_VLConfig) | _QWEN_KEYS
+            refuse_unknown_keys(Qwen2_5_VLTextConfig, self.text_config, also_known, written)
         if isinstance(self.vision_config, dict):
-            refuse_unknown_keys(Qwen2_5_VLVisionConfig, self.vision_config, _QWEN_KEYS)
+            refuse_unknown_keys(Qwen2_5_VLVisionConfig, self.vision_config, _QWEN_KEYS, written)
+        self.pass_on_written("vq_config")
         super().__post_init__(**kwargs)
         if self.codebook_size is None:
             self.codebook_size = self.vq_config.codebook_size
@@ -190,7 +193,10 @@ class WallarooConfig(Qwen2_5_VLConfig):
         """Configurations saved by transformers 4.5x repeat text settings beside `text_config`; they must say the same."""
         text = self.text_config
         inner = text.get(key) if isinstance(text, dict) else getattr(text, key, None)
-        if inner != value:
+        if inner == value:
+            return
+        if not self.is_written:
             raise ValueError(
                 f"`{key}` is {value!r} beside `text_config` but {inner!r} in it; give it in `text_config` only."
             )
+        logger.warning("`%s` is %r beside `text_config` but %r in it, which counts.", key, value, inner)

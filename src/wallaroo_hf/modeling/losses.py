@@ -30,10 +30,11 @@ class LabelPositions(NamedTuple):
 
 
 def find_labels(
-    input_ids: torch.Tensor,
+    input_ids: torch.Tensor | None,
     labels: torch.Tensor,
     config: WallarooConfig,
     starts_of_rows: torch.Tensor | None = None,
+    image_task: torch.Tensor | int | None = None,
 ) -> LabelPositions:
     """Sorts labels by kind and task.
 
@@ -41,14 +42,21 @@ def find_labels(
     of the table that it has, else understanding.
 
     Args:
-        input_ids, labels: `(B, T)`, labels unshifted, codes as `<|generate_image_pad|>` or `vocab_size + index`.
+        input_ids, labels: `(B, T)`, labels unshifted, codes as `<|generate_image_pad|>` or `vocab_size + index`. Without
+            ids (rows that were embedded ahead) codes have their index.
         starts_of_rows: `(B, T)` bool, where several rows stand one after the other (padding-free batches).
+        image_task: without ids, which task the codes belong to: its index in `config.image_tasks`, `(B, T)` or one for all.
+
+    Raises:
+        ValueError: for codes that have no index or no task where there are no ids.
     """
-    masks = token_masks(input_ids, config, starts_of_rows)
     shifted = labels[:, 1:]
     is_code = (shifted >= config.text_config.vocab_size) | (shifted == config.generate_image_token_id)
     is_text = (shifted >= 0) & ~is_code
-    does = masks.task + 1  # (B, T): what each token takes part in
+    if input_ids is None:
+        does = _tasks_of_labels(labels, config, image_task)
+    else:
+        does = token_masks(input_ids, config, starts_of_rows).task + 1  # (B, T): what each token takes part in
     if starts_of_rows is None:
         row_task = does.amax(dim=1, keepdim=True).expand_as(does)
     else:
@@ -57,6 +65,28 @@ def find_labels(
         row_task = most.scatter_reduce(0, rows, does.flatten(), "amax")[rows].view_as(does)
     image_tasks = does[:, 1:][is_code].clamp(min=1)  # of the predicted token
     return LabelPositions(is_text, is_code, row_task[:, 1:][is_text], image_tasks)
+
+
+def _tasks_of_labels(
+    labels: torch.Tensor, config: WallarooConfig, image_task: torch.Tensor | int | None
+) -> torch.Tensor:
+    """What each label takes part in, `(B, T)`, index into [`task_names`], where the ids are not there to tell."""
+    if bool((labels == config.generate_image_token_id).any()):
+        raise ValueError(
+            "`labels` hold <|generate_image_pad|> placeholders, which only `input_ids` say the codes of; pass these too, or "
+            "put codes in place (`vocab_size + index`)."
+        )
+    is_code = labels >= config.text_config.vocab_size
+    if image_task is None:
+        several = any(map(config.has_task, config.image_tasks[1:]))
+        if several and bool(is_code.any()):
+            raise ValueError(
+                "`labels` hold image codes, and without `input_ids` it cannot be seen which task they belong to; pass "
+                "`input_ids` or `image_task`."
+            )
+        image_task = 0
+    tasks = torch.as_tensor(image_task, device=labels.device) + 1
+    return torch.where(is_code, tasks, 0)
 
 
 def count_labels(

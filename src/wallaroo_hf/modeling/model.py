@@ -10,12 +10,13 @@ from transformers import Cache, Qwen2_5_VLForConditionalGeneration
 from transformers.modeling_outputs import MultimodalCausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils.deprecation import deprecate_kwarg
-from transformers.utils.generic import TransformersKwargs, can_return_tuple
+from transformers.utils.generic import can_return_tuple
 
 from ..generation.mixin import WallarooGenerationMixin
 from .adapters import WallarooImageHead, part_of_task, row_starts, run_by_task, token_masks
 from .backbone import WallarooModel
 from .configuration import WallarooConfig
+from .forward_arguments import refuse_unknown_arguments
 from .losses import find_labels, task_losses, total_loss
 from .low_memory import LowMemoryMixin
 from .parts import loss_names, task_names
@@ -111,7 +112,8 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
             position_ids: `(3, B, T)` as in Qwen2.5-VL, or `(4, B, T)` with positions in the row first: where those are 0 a
                 row begins, so several rows can stand one after the other without padding.
             labels: `(B, T)`, unshifted (the label at p is predicted at p - 1), -100 = ignored; codes are
-                `<|generate_image_pad|>` or `vocab_size + index`.
+                `<|generate_image_pad|>` or `vocab_size + index`. With `inputs_embeds` alone codes are the latter, and
+                `image_task` says whose they are.
             target_pixel_values: images for the `<|generate_image_pad|>` placeholders, one `(3, H, W)` in [-1, 1] each.
             target_image_tokens: codes for the same placeholders, int64 `(rows, cols)` each and None where
                 `target_pixel_values` has the image.
@@ -132,13 +134,15 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
             TypeError: for other arguments, a misspelt one for example.
             ValueError: see [`WallarooModel.forward`].
         """
-        unknown = kwargs.keys() - TransformersKwargs.__optional_keys__
-        if unknown:
-            raise TypeError(f"WallarooForConditionalGeneration.forward got unexpected arguments: {sorted(unknown)}.")
+        refuse_unknown_arguments("WallarooForConditionalGeneration", kwargs)
         if edit_mask is not None:
             image_task = edit_mask
+        elif image_task is None and "block_table" in kwargs:
+            image_task = 0  # continuous batching, whose cache is none that says where rows begin, is of text
         if labels is not None and use_cache is None:
             use_cache = False  # nothing continues a training row, and with a cache rows without padding would mix
+        if input_ids is None and (target_pixel_values is not None or target_image_tokens is not None):
+            raise ValueError("Images to learn need `input_ids`, which say where they stand.")
         if input_ids is not None and cache is None:
             # not in a step of generation, where a look at the ids would wait for the device
             input_ids, labels = self.model.place_targets(input_ids, labels, target_pixel_values, target_image_tokens)
@@ -169,10 +173,8 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
         if output_image_logits:
             image_logits = self._kept_image_logits(hidden_states, input_ids, image_task, logits_to_keep)
         elif labels is not None:
-            if input_ids is None:
-                raise ValueError("`labels` need `input_ids`, which say where the images are.")
             logits, image_logits, losses = self._losses(
-                hidden_states, input_ids, labels, row_starts(position_ids), touch_all_parts
+                hidden_states, input_ids, labels, row_starts(position_ids), image_task, touch_all_parts
             )
             if touch_all_parts:  # every head belongs to the graph, and there are as many losses in every process
                 touched = 0.0 * (logits.sum() + image_logits.sum())
@@ -210,14 +212,16 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
     def _losses(
         self,
         hidden_states: torch.Tensor,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | None,
         labels: torch.Tensor,
         starts_of_rows: torch.Tensor | None,
+        image_task: torch.Tensor | int | None,
         every_head: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         """Logits at the labels only, and the named losses."""
-        labels, input_ids = labels.to(hidden_states.device), input_ids.to(hidden_states.device)
-        found = find_labels(input_ids, labels, self.config, starts_of_rows)
+        labels = labels.to(hidden_states.device)
+        input_ids = None if input_ids is None else input_ids.to(hidden_states.device)
+        found = find_labels(input_ids, labels, self.config, starts_of_rows, image_task)
         shifted, before = labels[:, 1:], hidden_states[:, :-1]
         text_logits = self.lm_head(before[found.is_text])
         image_logits = self._label_image_logits(before[found.is_code], found.image_tasks - 1, every_head)

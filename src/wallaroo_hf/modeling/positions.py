@@ -4,11 +4,22 @@ from typing import Any
 
 import torch
 from transformers import Cache, Qwen2_5_VLModel
+from transformers.utils import torch_compilable_check
 from transformers.utils.deprecation import deprecate_kwarg
 
 from ..generation.text_positions import positions_behind, remember_rope_deltas, rope_deltas
 from .adapters import token_masks
 from .configuration import WallarooConfig
+
+
+def _text_positions(input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `get_rope_index` makes of rows without images, without a look at the values, so that graphs can be traced."""
+    if attention_mask is None:
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+    else:
+        attention_mask = attention_mask.to(input_ids.device)
+        positions = (attention_mask.long().cumsum(-1) - 1).masked_fill(attention_mask == 0, 1)
+    return positions.expand(3, -1, -1), input_ids.new_zeros(len(input_ids), 1)
 
 
 class PositionsMixin(Qwen2_5_VLModel):
@@ -42,6 +53,13 @@ class PositionsMixin(Qwen2_5_VLModel):
         """
         if mm_token_type_ids is None:
             mm_token_type_ids = self.mm_token_type_ids(input_ids)
+        if image_grid_thw is None and video_grid_thw is None:
+            torch_compilable_check(
+                ~(mm_token_type_ids > 0).any(),
+                "The prompts hold a vision block, but there is no `image_grid_thw`; pass all tensors that the processor "
+                "returned.",
+            )
+            return _text_positions(input_ids, attention_mask)
         position_ids, deltas = super().get_rope_index(
             input_ids, mm_token_type_ids, image_grid_thw, video_grid_thw, second_per_grid_ts, attention_mask, **kwargs
         )

@@ -213,6 +213,8 @@ class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorBase
         )
         if generation_mode == "text":
             return self._understand(texts, images, merged, return_labels)
+        if merged["text_kwargs"].get("truncation"):
+            raise ValueError("`truncation` would cut what is drawn, or its prompt; shorten the prompt instead.")
         refused = refused_tokens(self.tokenizer)
         if generation_mode == "auto":
             for chat in texts:

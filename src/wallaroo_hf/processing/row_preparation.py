@@ -63,8 +63,6 @@ class PreparationMixin:
         source_guidance: bool,
     ) -> WallarooBatchFeature:
         text_kwargs = merged["text_kwargs"]
-        if text_kwargs.get("truncation"):
-            raise ValueError("`truncation` would cut an image in two; shorten the prompt instead.")
         training = any(request.target is not None for request in requests)
         if return_labels and not training:
             raise ValueError("`return_labels=True` needs `target_images` when drawing.")

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from ..common.chat_form import expand_vision
-from ..common.padded_rows import TokenRow, pad_rows, tokenizer_options
-from ..layout.special_tokens import IMAGE_PAD, VISION_END, VISION_START
+from ..common.padded_rows import TokenRow, pad_rows, refuse_cut_images, tokenizer_options
+from ..layout.special_tokens import IMAGE_PAD, PIXEL_END, PIXEL_START
 
 __all__ = ["TokenRow", "expand_vision", "pad", "tokenize"]
 
@@ -25,12 +25,18 @@ def tokenize(
         texts: rendered, with as many placeholders as images need.
         text_kwargs: the tokenizer's options; those about padding are for [`pad`].
         label_spans: ranges of characters of a text that are learned.
+
+    Raises:
+        ValueError: if truncation would cut an image.
     """
+    image = tokenizer.convert_tokens_to_ids(IMAGE_PAD)
     options = tokenizer_options(text_kwargs)
     rows = []
-    for text in texts:
+    for number, text in enumerate(texts):
         encoded = tokenizer(text, return_offsets_mapping=label_spans is not None, **options)
         row = {"input_ids": list(encoded["input_ids"])}
+        if options.get("truncation"):
+            refuse_cut_images(number, row["input_ids"].count(image), text.count(IMAGE_PAD), options["max_length"])
         if label_spans is not None:
             spans = label_spans(text)
             row["labels"] = [
@@ -41,15 +47,19 @@ def tokenize(
     return rows
 
 
-def pad(tokenizer: Any, rows: Sequence[TokenRow], text_kwargs: dict[str, Any]) -> dict[str, np.ndarray]:
+def pad(tokenizer: Any, rows: Sequence[TokenRow], text_kwargs: dict[str, Any]) -> dict[str, Any]:
     """Pads rows to one length, see [`wallaroo_hf.common.padded_rows.pad_rows`], and adds `mm_token_type_ids`."""
     arrays = pad_rows(tokenizer.pad_token_id, rows, text_kwargs)
-    arrays["mm_token_type_ids"] = _mm_token_type_ids(tokenizer, arrays["input_ids"])
+    ids = arrays["input_ids"]
+    if isinstance(ids, np.ndarray):
+        arrays["mm_token_type_ids"] = _mm_token_type_ids(tokenizer, ids)
+    else:
+        arrays["mm_token_type_ids"] = [_mm_token_type_ids(tokenizer, np.array(row)).tolist() for row in ids]
     return arrays
 
 
 def _mm_token_type_ids(tokenizer: Any, input_ids: np.ndarray) -> np.ndarray:
-    """1 for NaViT placeholders (those of the vision block), 0 for all else, the source block included."""
-    image, start, end = tokenizer.convert_tokens_to_ids([IMAGE_PAD, VISION_START, VISION_END])
+    """1 for NaViT placeholders, 0 for all else, the source block included."""
+    image, start, end = tokenizer.convert_tokens_to_ids([IMAGE_PAD, PIXEL_START, PIXEL_END])
     inside = (input_ids == start).cumsum(axis=-1) > (input_ids == end).cumsum(axis=-1)
-    return ((input_ids == image) & inside).astype(np.int64)
+    return ((input_ids == image) & ~inside).astype(np.int64)

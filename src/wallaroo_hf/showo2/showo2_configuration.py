@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig, Qwen2Config, Qwen3Config, SiglipVisionConfig
+from transformers import Qwen2Config, Qwen3Config, SiglipVisionConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from ..common.unknown_keys import refuse_unknown_keys
+from ..common.unknown_keys import WrittenConfig, refuse_unknown_keys
 
 __all__ = ["ShowO2Config", "ShowO2FlowConfig"]
 
@@ -22,7 +22,7 @@ _RELEASED_ROPE = {
 
 
 @strict
-class ShowO2FlowConfig(Qwen3Config):
+class ShowO2FlowConfig(WrittenConfig, Qwen3Config):
     r"""Configuration of the flow head: layers of Llama-3.2-1B with norms on queries and keys and adaLN-Zero.
 
     Inherits every field of `Qwen3Config`; the defaults are those of the released models.
@@ -55,7 +55,7 @@ class ShowO2FlowConfig(Qwen3Config):
     frequency_embedding_size: int = 256
 
     def __post_init__(self, **kwargs: Any) -> None:
-        refuse_unknown_keys(type(self), kwargs)
+        refuse_unknown_keys(type(self), kwargs, written=self.is_written)
         if self.rope_parameters is None:
             self.rope_parameters = dict(_RELEASED_ROPE)
         super().__post_init__(**kwargs)
@@ -66,7 +66,7 @@ class ShowO2FlowConfig(Qwen3Config):
 
 
 @strict
-class ShowO2Config(PreTrainedConfig):
+class ShowO2Config(WrittenConfig):
     r"""Configuration of [`ShowO2ForConditionalGeneration`]. The default ids are those of the released models.
 
     Args:
@@ -133,7 +133,8 @@ class ShowO2Config(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         kwargs.pop("auto_map", None)  # for those without this package; kept, it would be saved without its code
-        refuse_unknown_keys(type(self), kwargs)
+        refuse_unknown_keys(type(self), kwargs, written=self.is_written)
+        self.pass_on_written("flow_config")
         super().__post_init__(**kwargs)
         if self.codec_config is None:
             self.codec_config = {"type": "wan"}

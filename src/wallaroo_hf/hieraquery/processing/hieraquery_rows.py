@@ -9,7 +9,7 @@ from PIL import Image
 
 from ...common.chat_form import IM_START, IMAGE_BLOCK, IMAGE_PAD, expand_vision, split_chat
 from ...common.navit_images import navit_patches
-from ...common.padded_rows import TokenRow, pad_rows, tokenizer_options
+from ...common.padded_rows import TokenRow, pad_rows, refuse_cut_images, tokenizer_options
 from ...common.row_values import as_rows, images_per_row
 from ...families.abilities import EDITING, GENERATION
 from ...pictures.opening import flatten_images
@@ -142,12 +142,19 @@ class HieraQueryRowsMixin:
         vision, lengths = navit_patches(self.image_processor, images, merged["images_kwargs"])
         queue, options = iter(lengths), tokenizer_options(merged["text_kwargs"])
         rows: list[TokenRow] = []
-        for text in texts:
-            expanded = expand_vision(text, [next(queue) for _ in range(text.count(IMAGE_PAD))])
-            rows.append({"input_ids": list(self.tokenizer(expanded, **options)["input_ids"])})
-        data: dict[str, Any] = pad_rows(self.tokenizer.pad_token_id, rows, merged["text_kwargs"])
         image_id = self.tokenizer.convert_tokens_to_ids(IMAGE_PAD)
-        data["mm_token_type_ids"] = (data["input_ids"] == image_id).astype(np.int64)
+        for number, text in enumerate(texts):
+            expanded = expand_vision(text, [next(queue) for _ in range(text.count(IMAGE_PAD))])
+            ids = list(self.tokenizer(expanded, **options)["input_ids"])
+            if options.get("truncation"):
+                refuse_cut_images(number, ids.count(image_id), expanded.count(IMAGE_PAD), options["max_length"])
+            rows.append({"input_ids": ids})
+        data: dict[str, Any] = pad_rows(self.tokenizer.pad_token_id, rows, merged["text_kwargs"])
+        padded = data["input_ids"]
+        if isinstance(padded, np.ndarray):
+            data["mm_token_type_ids"] = (padded == image_id).astype(np.int64)
+        else:
+            data["mm_token_type_ids"] = [[int(token == image_id) for token in row] for row in padded]
         return data | vision
 
     def _batch(self, data: dict[str, Any], merged: dict[str, dict[str, Any]]) -> HieraQueryBatchFeature:

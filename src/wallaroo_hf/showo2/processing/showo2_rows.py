@@ -18,7 +18,7 @@ from ...common.chat_form import (
     VISION_END,
     split_chat,
 )
-from ...common.padded_rows import TokenRow, pad_rows, tokenizer_options
+from ...common.padded_rows import TokenRow, pad_rows, refuse_cut_images, tokenizer_options
 from ...common.row_values import as_rows, images_per_row
 from ...common.special_words import marked_tokens, refuse_in_rendered, refuse_special_tokens
 from ...families.abilities import EDITING, GENERATION
@@ -199,13 +199,16 @@ class RowsMixin:
             fit: how pictures are brought to their size.
         """
         rows = []
-        for texts, own in zip(written, shown, strict=True):
+        placeholders = (self.ids.image_token_id, self.ids.video_token_id)
+        for number, (texts, own) in enumerate(zip(written, shown, strict=True)):
             queue = iter(own)
             ids: list[int] = []
             tokens = self._tokenize(texts, merged["text_kwargs"])
+            left = sum(token in placeholders for token in tokens)
+            refuse_cut_images(number, left, len(own), merged["text_kwargs"].get("max_length"))
             self._check_length(len(tokens) + sum(one.num_tokens for one in own), own)
             for token in tokens:
-                is_shown = token in (self.ids.image_token_id, self.ids.video_token_id)
+                is_shown = token in placeholders
                 ids += [self.ids.image_token_id] * (next(queue).num_tokens + 1) if is_shown else [token]
             rows.append({"input_ids": ids})
         data: dict[str, Any] = pad_rows(self.tokenizer.pad_token_id, rows, merged["text_kwargs"])

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PrinterCallback, TrainerCallback
 
 from ..families.loading import load_model, reading_checkpoint
+from ..families.precision import loading_dtype, read_dtype
 from ..families.registry import find_family, read_abilities
 from ..families.training_kit import TrainingKit
 from ..families.training_stages import TrainingStage, find_stage
@@ -36,6 +37,7 @@ __all__ = [
     "finish",
     "last_checkpoint",
     "load_training_data",
+    "prepared_processor",
     "validate",
 ]
 
@@ -64,8 +66,11 @@ class RunOptions:
         gradient_checkpointing: compute activations again instead of keeping them.
         padding_free: rows follow each other; for flash-attn.
         device: "cpu" or an accelerator's kind, e.g. "cuda"; None = an accelerator if there is one.
-        dtype: of the weights; None = float32, but with LoRA as in the checkpoint (what trains is float32 then too).
+        dtype: of the weights; None = float32, but with LoRA "auto" (what trains is float32 then too), see
+            [`wallaroo_hf.families.precision.loading_dtype`].
         check_weights: look for weights that are not finite in what is loaded.
+        replay: data that keep what the checkpoint knows, or "scenes"; see [`wallaroo_hf.training.replay.with_replay`].
+        replay_share: of the rows that are replayed.
     """
 
     model: str
@@ -88,6 +93,8 @@ class RunOptions:
     device: str | None = None
     dtype: str | None = None
     check_weights: bool = True
+    replay: str | None = None
+    replay_share: float = 0.5
 
 
 def fine_tuning(model: str, tasks: Mapping[str, int], lora: bool) -> Any:
@@ -163,11 +170,7 @@ def validate(
     Raises:
         ValueError: for a checkpoint that cannot be loaded, or that the stage does not follow.
     """
-    family, kit = find_family(options.model), _kit_with(options)
-    with reading_checkpoint(options.model):
-        processor = family.resolve("processor").from_pretrained(options.model)
-        config = family.resolve("config").from_pretrained(options.model)
-    kit.prepare_processor(processor, config, chosen, options.force)
+    kit, processor = prepared_processor(options, chosen)
     return validate_rows(
         named_rows(sources),
         kit.collator(processor, chosen).measure,
@@ -176,6 +179,20 @@ def validate(
         size_multiple=_size_multiple(options.model),
         progress=progress,
     )
+
+
+def prepared_processor(options: RunOptions, chosen: TrainingStage) -> tuple[TrainingKit, Any]:
+    """The kit of the checkpoint's family, and its processor as the stage has it; for looking at rows without weights.
+
+    Raises:
+        ValueError: for a checkpoint that cannot be loaded, or that the stage does not follow.
+    """
+    family, kit = find_family(options.model), _kit_with(options)
+    with reading_checkpoint(options.model):
+        processor = family.resolve("processor").from_pretrained(options.model)
+        config = family.resolve("config").from_pretrained(options.model)
+    kit.prepare_processor(processor, config, chosen, options.force)
+    return kit, processor
 
 
 def _size_multiple(model: str) -> int:
@@ -277,6 +294,7 @@ def _load(options: RunOptions, chosen: TrainingStage, kit: TrainingKit) -> tuple
         )
     else:
         dtype = options.dtype or ("auto" if options.lora else "float32")
+        dtype = loading_dtype(read_dtype(dtype), training_device(options.device))
         model = load_model(family.resolve("model"), options.model, options.check_weights, dtype=dtype)
     with reading_checkpoint(options.model):
         processor = family.resolve("processor").from_pretrained(options.model)

@@ -373,6 +373,7 @@ def _refused(words, tmp_path, mllm, dit, **options):
         ({"settings": {"condtion": "all"}}, "no setting `condtion`; did you mean `condition`"),
         ({"settings": {"condition": "none"}}, "`condition` is 'none', but must be one of own, prefix, all"),
         ({"settings": {"alignment_width": "wide"}}, "cannot have these settings"),
+        ({"settings": {"scheduler": "Euler"}}, "`scheduler` is 'Euler', but must be settings of one of diffusers'"),
         ({"settings": {"dit": {}}}, "`dit` is none of the further settings"),
         ({"connector": {"hidden": 3}}, "Qwen2Config has no setting `hidden`"),
         ({"codec": "nowhere/at/all"}, "No image codec could be loaded from 'nowhere/at/all', which does not exist"),

@@ -147,6 +147,23 @@ def test_gradients_reach_all_that_is_trained(dit):
             assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
 
 
+@pytest.mark.parametrize("dit", [SANA, SD3], ids=["sana", "sd3"])
+def test_checkpointed_activations_give_the_same_gradients(dit):
+    found = []
+    for checkpointed in (False, True):
+        model = tiny_model(dit=dit, condition_dropout=0.0).train()
+        if checkpointed:
+            model.activation_checkpointing_enable()
+            assert model.dit.gradient_checkpointing
+        output = model(**tiny_batch(), targets=TARGETS, **_fixed(model))
+        output.loss.backward()
+        found.append({name: parameter.grad for name, parameter in model.named_parameters()} | output.losses)
+    for name, value in found[0].items():
+        other = found[1][name]
+        assert (value is None) == (other is None), name
+        assert value is None or torch.allclose(value, other, rtol=1e-5, atol=1e-7), name
+
+
 def test_prompt_then_queries_is_one_whole_pass():
     model, batch = tiny_model(), tiny_batch()
     whole = copy.deepcopy(model)

@@ -143,12 +143,16 @@ def build_hieraquery(
 def _read_pipeline(
     dit: str | Path | Mapping[str, Any],
     codec: str | Path | None,
-    scheduler: Mapping[str, Any] | None,
+    scheduler: Any,
     variant: str | None,
     check_weights: bool,
 ) -> dict[str, Source]:
     """Diffusion transformer, image codec and scheduler, by the names of their settings."""
     found: dict[str, Source] = {}
+    if scheduler is not None and not isinstance(scheduler, Mapping):
+        raise ValueError(
+            f"`scheduler` is {scheduler!r:.60}, but must be settings of one of diffusers' schedulers, with `_class_name`."
+        )
     if isinstance(dit, Mapping):
         if codec is None:
             raise ValueError("A new diffusion transformer comes without an image codec; give one (`codec`).")
@@ -206,12 +210,8 @@ def _read_scales(text: str) -> list[dict[str, Any]]:
                 f"The scale '{one}' cannot be read; give rows x columns of queries and the share of the picture's edge, "
                 "such as 4x4:0.25,8x8:0.5,16x16:1."
             )
-        scales.append(
-            {
-                "query_grid": _read_edges(grid, "query grid"),
-                **dict(zip(_OF_SCALES[: len(values)], values, strict=True)),
-            }
-        )
+        shares = dict(zip(_OF_SCALES[: len(values)], values, strict=True))
+        scales.append({"query_grid": _read_edges(grid, "query grid"), **shares})
     return scales
 
 

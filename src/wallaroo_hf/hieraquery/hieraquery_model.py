@@ -56,6 +56,7 @@ class HieraQueryForConditionalGeneration(HieraQueryGenerationMixin, PreTrainedMo
     main_input_name = "input_ids"
     _no_split_modules = ["Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock", "Qwen2DecoderLayer"]
     _keep_in_fp32_modules_strict = ["codec"]
+    supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True

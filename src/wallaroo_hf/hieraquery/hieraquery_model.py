@@ -54,7 +54,10 @@ class HieraQueryForConditionalGeneration(HieraQueryGenerationMixin, PreTrainedMo
     config: HieraQueryConfig
     config_class = HieraQueryConfig
     main_input_name = "input_ids"
-    _no_split_modules = ["Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock", "Qwen2DecoderLayer"]
+    _no_split_modules = [
+        *("Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock", "Qwen2DecoderLayer"),
+        *("SanaTransformerBlock", "JointTransformerBlock"),
+    ]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True

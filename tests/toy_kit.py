@@ -86,6 +86,7 @@ class ToyKit:
     tasks = TASKS
     options: frozenset[str] = frozenset()
     frozen_parts: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     token_parts: tuple[str, ...] = ()
 
     def stages(self) -> Mapping[str, Callable[[], ToyStage]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -15,6 +16,7 @@ from small_hieraquery import save_hieraquery
 from wallaroo_hf.families.registry import find_family
 
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "hieraquery.md").read_text(encoding="utf-8")
+SHORT = ("--device", "cpu", "--steps", "1", "--set", "global_batch_size=1")
 
 
 def _blocks(language):
@@ -34,19 +36,27 @@ def test_python_and_commands_run_in_the_order_of_the_page(folder):
         exec(compile(block, "docs/hieraquery.md", "exec"), names)
     assert Image.open("drawn.png").size == Image.open("edited.png").size == (32, 32)
     assert Image.open("scales.png").size == (64, 32)
-    commands = [shlex.split(line) for block in _blocks("bash") for line in block.splitlines()]
+    commands = [shlex.split(line, comments=True) for block in _blocks("bash") for line in block.splitlines()]
     tried = [words[1:] for words in commands if words[0] == "wallaroo"]
-    assert [words[0] for words in tried] == ["build", "generate", "info", "ask"]
+    trained = ["train", "train", "train", "merge", "encode", "train"]
+    assert [words[0] for words in tried] == ["build", "generate", "info", "ask", *trained]
+    _write_rows()
     parts = {"Qwen/Qwen2.5-VL-3B-Instruct": save_qwen(folder / "qwen")}
     parts["stabilityai/stable-diffusion-3-medium-diffusers"] = save_sd3(folder / "sd3")
     small = ("--connector", "1x16", "--scales", "1x1:0.5,2x2:1")
     for words in tried:
-        more = {"info": (), "build": small}.get(words[0], ("--device", "cpu"))
-        run(*(parts.get(word, word) for word in words), *more)
+        more = {"info": (), "merge": (), "train": SHORT, "build": small}.get(words[0], ("--device", "cpu"))
+        run(*(parts.get(word, word) for word in words), *(("--device", "cpu") if "scenes" in words else more))
     assert list(Path("drawn").glob("*.png")) and find_family("start").title == "HieraQuery"
+    for made in ("run/final", "mine/final", "hieraquery-mine", "scenes/checkpoint"):
+        assert find_family(made).title == "HieraQuery"
 
 
-def test_training_is_refused_as_the_page_says(folder):
-    (folder / "rows.jsonl").write_text('{"messages": []}\n')
-    words = run("train", "-m", "hieraquery", "--data", "rows.jsonl", "-o", "out", "--stage", "t2i", code=1)
-    assert "HieraQuery models are not trained here" in " ".join(words.split())
+def _write_rows():
+    """Pairs, and an edit besides."""
+    pairs = [{"image": "drawn.png", "text": "a red square"}, {"image": "edited.png", "text": "a blue circle"}]
+    asked = [{"type": "image"}, {"type": "text", "text": "make it green"}]
+    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": [{"type": "image"}]}]
+    edit = {"messages": messages, "images": ["drawn.png", "edited.png"]}
+    for name, rows in (("pairs", pairs), ("rows", [edit])):
+        Path(f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")

@@ -80,12 +80,14 @@ class TrainingKit(Protocol):
         tasks: of training rows that it can be trained on.
         options: of "lora", "quantize", "padding_free" and "encode", those that it has.
         frozen_parts: modules that never train and compute in their own precision: kept whole where a model is sharded.
+        left_out: those among them that a run's checkpoints lack, which are resumed on the model that the run began with.
         token_parts: in the names of parameters, what tells tables and output layers, whose rows are tokens.
     """
 
     tasks: tuple[str, ...]
     options: frozenset[str]
     frozen_parts: tuple[str, ...]
+    left_out: tuple[str, ...]
     token_parts: tuple[str, ...]
 
     def stages(self) -> Mapping[str, Callable[[], TrainingStage]]:

@@ -29,9 +29,15 @@ class HieraQueryTokens(nn.Module):
         self.grids = config.group_grids
         self.on_grid = config.query_positions == "grid"
         self.std = config.query_std
-        self.queries = nn.ParameterList([nn.Parameter(torch.empty(rows * cols, width)) for rows, cols in self.grids])
+        for number, (rows, cols) in enumerate(self.grids):  # a list would be a module, which PEFT cannot train whole
+            self.register_parameter(f"group_{number}", nn.Parameter(torch.empty(rows * cols, width)))
         self.boundaries = nn.Parameter(torch.empty(len(self.grids), 2, width))  # START and END of each group
         self.reset_parameters()
+
+    @property
+    def queries(self) -> list[nn.Parameter]:
+        """Queries `(rows * cols, width)` of each group."""
+        return [self.get_parameter(f"group_{number}") for number in range(len(self.grids))]
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -42,8 +42,9 @@ def adjust_fsdp(accelerator: Accelerator, model: Any, frozen_parts: Sequence[str
             "off."
         )
     if plugin.transformer_cls_names_to_wrap is None:
-        frozen = {type(_part(model, name)).__name__ for name in frozen_parts}
-        plugin.transformer_cls_names_to_wrap = sorted(set(model._no_split_modules or ()) - frozen)
+        hidden = tuple(f"{name}." for name in frozen_parts)
+        others = {type(one).__name__ for name, one in model.named_modules() if not f"{name}.".startswith(hidden)}
+        plugin.transformer_cls_names_to_wrap = sorted(others & set(model._no_split_modules or ()))
     if plugin.mixed_precision_policy is not None:
         plugin.mixed_precision_policy = dataclasses.replace(
             plugin.mixed_precision_policy, reduce_dtype=torch.float32, output_dtype=None

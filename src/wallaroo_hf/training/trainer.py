@@ -22,7 +22,7 @@ from .checkpoints import ADAPTER_SETTINGS, AtomicCheckpointMixin, find_last_comp
 from .data.stream_mixing import StreamMixture
 from .optimizers import muon_adamw, with_own_settings
 from .previews import PreviewCallback
-from .resuming_weights import check_resumed
+from .resuming_weights import check_resumed, load_resumed
 from .sharding import adjust_fsdp, frozen_weights, hide_frozen_parts
 
 __all__ = ["NonFiniteLossError", "WallarooTrainer"]
@@ -297,10 +297,16 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
             self._save(output_dir or self.args.output_dir, self.accelerator.get_state_dict(self.model))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """With sharding also the frozen parts; with PEFT also the model's settings, which adapters come without."""
+        """With sharding also the frozen parts; with PEFT also the model's settings, which adapters come without.
+
+        Checkpoints of a run lack what the kit leaves out; the model that is saved in the end has everything.
+        """
         is_peft = self.wallaroo is not self.accelerator.unwrap_model(self.model)
         if state_dict and self._is_sharded and not is_peft:
             state_dict = {**state_dict, **frozen_weights(self.wallaroo, self.kit.frozen_parts)}
+        if self._writing_checkpoint and self.kit.left_out and not is_peft:
+            weights = self.wallaroo.state_dict() if state_dict is None else state_dict
+            state_dict = {name: weight for name, weight in weights.items() if not self._is_left_out(name)}
         folder = Path(self.args.output_dir if output_dir is None else output_dir)
         with full_disk_said(folder):
             super()._save(output_dir, state_dict)
@@ -329,9 +335,22 @@ class WallarooTrainer(AtomicCheckpointMixin, Trainer):
             return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """As in `Trainer`, which goes on with the base's weights where the checkpoint has none."""
-        check_resumed(self.model if model is None else model, Path(resume_from_checkpoint), self.args.check_weights)
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        """As in `Trainer`, which goes on with the base's weights where the checkpoint has none; so do we, where the kit
+        leaves them out.
+        """
+        trained = self.model if model is None else model
+        checkpoint = Path(resume_from_checkpoint)
+        is_peft = self.wallaroo is not self.accelerator.unwrap_model(trained)
+        left_out = () if is_peft else self.kit.left_out
+        check_resumed(trained, checkpoint, self.args.check_weights, left_out)
+        if left_out and not self._is_sharded:
+            load_resumed(trained, checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _is_left_out(self, name: str) -> bool:
+        """Whether the checkpoints of a run lack a weight."""
+        return name.startswith(tuple(f"{part}." for part in self.kit.left_out))
 
     def get_train_dataloader(self) -> DataLoader:
         """As in `Trainer`; a mixture of streams divides itself among processes and workers, so accelerate must not."""

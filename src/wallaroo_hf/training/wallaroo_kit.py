@@ -32,6 +32,7 @@ class WallarooKit:
     tasks = TASKS
     options = frozenset({"lora", "quantize", "padding_free", "encode"})
     frozen_parts = ("model.vq_model",)
+    left_out = ()
     token_parts = ("embed_tokens.", "lm_head.", "_head.2.", "patch_embed.")
 
     # -------------------------------------------------------------------------------------------------------- stages

@@ -42,7 +42,7 @@ def test_seeds_and_settings_count(parts):
     folder, codec = parts
     small = {"num_layers": 1, "width": 48, "num_heads": 2}
     first, again, other = (new_small_hieraquery(folder, codec, seed=seed, **small)[0] for seed in (1, 1, 2))
-    name = "queries.queries.0"
+    name = "queries.group_0"
     assert torch.equal(first.state_dict()[name], again.state_dict()[name])
     assert not torch.equal(first.state_dict()[name], other.state_dict()[name])
     single = [{"query_grid": (6, 6), "factor": 1.0}]

@@ -34,6 +34,7 @@ class HieraQueryKit:
     tasks = TASKS
     options = frozenset({"lora", "encode"})
     frozen_parts = ("mllm", "codec")
+    left_out = frozen_parts
     token_parts = ("queries.", "proj_out.", "patch_embed.", "scale_vectors", "scale_shift_table")
 
     # -------------------------------------------------------------------------------------------------------- stages

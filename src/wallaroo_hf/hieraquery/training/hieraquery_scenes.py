@@ -21,7 +21,7 @@ _COMMON: dict[str, Any] = {
 # By the names of steps: what is their own.
 _STEPS: dict[str, dict[str, Any]] = {
     # small pictures of up to four objects: half as many tokens, and more objects in them
-    "t2i-small": {"learning_rate": 2e-3, "warmup_steps": 100, "image_sizes": (SMALL_SIZE,)},
+    "t2i-small": {"learning_rate": 3e-3, "warmup_steps": 100, "image_sizes": (SMALL_SIZE,)},
     "t2i": {"learning_rate": 2e-3, "warmup_steps": 50, "image_sizes": SIZES},
     "reconstruction": {"learning_rate": 1e-3, "warmup_steps": 20, "reconstruction_rate": 0.5},
     "editing": {"learning_rate": 1e-3, "warmup_steps": 20, "reconstruction_rate": 0.2},
@@ -81,24 +81,24 @@ class HieraQuerySceneRecipe:
     seed: int = 0
     encoded_rows: Mapping[str, int] = dataclasses.field(
         default_factory=lambda: {
-            "lessons": 24000,
-            "large_lessons": 32000,
-            "position_lessons": 20000,
-            "generation": 20000,
-            "editing": 14000,
-            "large_edit_lessons": 14000,
-            "edit_lessons": 6000,
+            "lessons": 12000,
+            "large_lessons": 14000,
+            "position_lessons": 8000,
+            "generation": 8000,
+            "editing": 5000,
+            "large_edit_lessons": 5000,
+            "edit_lessons": 2000,
         }
     )
-    width: int = 192
+    width: int = 160
     num_connector_layers: int = 2
-    num_layers: int = 6
-    num_heads: int = 6
+    num_layers: int = 4
+    num_heads: int = 5
     global_batch_size: int = 32
     per_device_batch_size: int = 32
     noise_draws: int = 4
     steps: Mapping[str, int] = dataclasses.field(
-        default_factory=lambda: {"t2i-small": 4000, "t2i": 8000, "reconstruction": 500, "editing": 2500}
+        default_factory=lambda: {"t2i-small": 3500, "t2i": 2700, "reconstruction": 150, "editing": 450}
     )
     previewed: int = 5
     looks: int = 6

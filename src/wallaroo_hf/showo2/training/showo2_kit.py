@@ -36,6 +36,7 @@ class ShowO2Kit:
     tasks = TASKS
     options = frozenset({"lora", "encode"})
     frozen_parts = ("vae",)
+    left_out = ()
     token_parts = ("embed_tokens.", "lm_head.", "position_embedding.", "flow_head.output.", "_patch.")
 
     # -------------------------------------------------------------------------------------------------------- stages

@@ -20,13 +20,13 @@ def merge(
     check_weights: CheckWeights = True,
 ) -> None:
     """Merge a LoRA adapter into its base: one checkpoint that every command and transformers load."""
-    if dtype not in ("auto", "bfloat16", "float16", "float32"):
-        raise ValueError(f"`--dtype` is '{dtype}', but must be auto, bfloat16, float16 or float32.")
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from .. import _registration  # noqa: F401
+    from ..families.precision import read_dtype
     from ..training.lora import merge_adapter
 
+    dtype = read_dtype(dtype)
     quiet()
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True) as bar:
         task = bar.add_task("Reading", total=None)

@@ -219,7 +219,8 @@ def _run(
     from ..training.resuming import check_settings, run_settings, write_settings
     from ..training.run import build_trainer, finish, last_checkpoint
     from ..training.trainer import NonFiniteLossError
-    from .progress import TrainingProgress
+    from ..training.stopping import StopWhenAsked
+    from .progress import TrainingProgress, say_at_once
 
     final = options.output / "final"
     if final.exists():
@@ -228,8 +229,8 @@ def _run(
     settings = run_settings(options, chosen, data)
     if checkpoint is not None:
         check_settings(options.output, settings)
-    progress = TrainingProgress(chosen.max_steps)
-    trainer = build_trainer(options, chosen, sources, encoded, [progress])
+    progress, stop = TrainingProgress(chosen.max_steps), StopWhenAsked(say_at_once)
+    trainer = build_trainer(options, chosen, sources, encoded, [progress, stop])
     is_main = trainer.is_world_process_zero()
     if is_main:
         aside = None if resume else set_checkpoints_aside(options.output)
@@ -238,10 +239,15 @@ def _run(
         write_settings(options.output, settings)
         _say_plan(trainer, chosen, checkpoint)
     try:
-        with progress:
+        with progress, stop:
             trainer.train(resume_from_checkpoint=checkpoint)
     except NonFiniteLossError as error:
         raise ValueError(str(error)) from error
+    if trainer.state.global_step < chosen.max_steps:
+        if is_main:
+            done = f"step {trainer.state.global_step} of {chosen.max_steps}"
+            typer.echo(f"Stopped after {done}, saved in {options.output}; the same command goes on from there.", err=True)
+        raise typer.Exit(130)
     folder = finish(trainer, options.output)
     if is_main:
         typer.echo(f"Trained {folder}; losses: {options.output / 'losses.png'}")

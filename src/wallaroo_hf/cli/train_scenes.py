@@ -40,15 +40,16 @@ def train_scenes(
     from .. import _registration  # noqa: F401  the command line postpones it
     from ..families.registry import FAMILIES
     from ..training.scenes.scenes_run import OutOfTime, SceneRun
-    from .progress import TrainingProgress
+    from ..training.stopping import StopWhenAsked
+    from .progress import TrainingProgress, say_at_once
 
     with_recipes = [name for name, one in FAMILIES.items() if one.scenes is not None]
     if family not in with_recipes:
         raise ValueError(f"--family is '{family}', but must be one of {', '.join(with_recipes)}.")
     quiet()
-    progress = TrainingProgress(None)
+    progress, stop = TrainingProgress(None), StopWhenAsked(say_at_once)
     try:
-        with only_run(output), progress:
+        with only_run(output), progress, stop:
             run = SceneRun(
                 output,
                 FAMILIES[family].resolve("scenes")(tiny),
@@ -56,9 +57,13 @@ def train_scenes(
                 report=lambda line: typer.echo(line, err=True),
                 callbacks=[progress],
                 device=device,
+                stop=stop,
             )
             folder = run.run(only)
     except OutOfTime:
+        if stop.was_asked:
+            typer.echo(f"Stopped; the same command goes on from {output}.", err=True)
+            raise typer.Exit(130) from None
         typer.echo(f"Time is over; the same command goes on from {output}.")
         return
     typer.echo(f"Trained {folder}")

@@ -56,8 +56,10 @@ def train_vq(
     changes = {"max_steps": steps, "learning_rate": learning_rate, "max_minutes": minutes, "seed": seed}
     changes = {name: value for name, value in changes.items() if value is not None}
     trainer = _build(images, output, config, batch_size, image_size, changes, device)
-    final = _train_with_progress(trainer, resume)
+    final, was_asked = _train_with_progress(trainer, resume)
     _report(trainer, final)
+    if final is None and was_asked:
+        raise typer.Exit(130)
 
 
 def _build(
@@ -100,18 +102,21 @@ def _build(
     return VQTrainer(model, replace(arguments, **changes), source, output)
 
 
-def _train_with_progress(trainer: VQTrainer, resume: bool) -> Path | None:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def _train_with_progress(trainer: VQTrainer, resume: bool) -> tuple[Path | None, bool]:
+    """The finished tokenizer's folder, if it was finished, and whether somebody asked to stop."""
+    from ..training.stopping import StopWhenAsked
+    from .progress import StepDisplay, say_at_once
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as bar:
-        task = bar.add_task("Training", total=trainer.arguments.max_steps)
+    arguments = trainer.arguments
+    with StepDisplay(arguments.max_steps) as display, StopWhenAsked(say_at_once) as stop:
 
         def show(step: int, losses: dict[str, float]) -> None:
             words = f"reconstruction {losses['reconstruction_loss']:.4f}, {losses['codes_used']:.0f} codes"
-            bar.update(task, completed=step, description=words)
+            display.step(step, words)
+            if step % arguments.log_interval == 0:
+                display.line(step, words)
 
-        return trainer.train(resume, show)
+        return trainer.train(resume, show, lambda: stop.was_asked), stop.was_asked
 
 
 def _report(trainer: VQTrainer, final: Path | None) -> None:

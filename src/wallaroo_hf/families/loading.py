@@ -21,6 +21,7 @@ from ..files.whole_text import printable
 __all__ = [
     "NOT_FINITE",
     "fill_model",
+    "find_device",
     "find_faults",
     "is_finite",
     "key_faults",
@@ -86,15 +87,33 @@ def load_model(
     return model
 
 
+def find_device(device: str | None) -> str:
+    """A device as it was asked for, by default an accelerator if there is one.
+
+    Raises:
+        ValueError: if there are no devices of that name.
+    """
+    if device is None:
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator.type if accelerator is not None else "cpu"
+    try:
+        torch.device(device)
+    except RuntimeError as error:
+        raise _no_device(device, error) from error
+    return device
+
+
+def _no_device(device: str, error: BaseException) -> ValueError:
+    return ValueError(f"The device '{device}' cannot be used ({str(error).splitlines()[0][:200]}).")
+
+
 def to_device(model: Any, device: str | None) -> Any:
     """Moves a model to a device, by default to an accelerator if there is one.
 
     Raises:
         ValueError: if there is no such device, or the model does not fit into its memory.
     """
-    if device is None:
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        device = accelerator.type if accelerator is not None else "cpu"
+    device = find_device(device)
     try:
         return model.to(device)
     except torch.OutOfMemoryError as error:
@@ -103,7 +122,7 @@ def to_device(model: Any, device: str | None) -> Any:
             "choose another device."
         ) from error
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"The device '{device}' cannot be used ({str(error).splitlines()[0][:200]}).") from error
+        raise _no_device(device, error) from error
 
 
 def fill_model(

@@ -323,16 +323,20 @@ def load(name: str | Path, device: str | None = None, dtype: str = "auto", check
     Args:
         name: folder or Hub id.
         device: where to; default: an accelerator if there is one.
-        dtype: of the weights, or "auto".
+        dtype: of the weights: "bfloat16", "float16", "float32", or "auto", see
+            [`wallaroo_hf.families.precision.loading_dtype`].
         check_weights: whether to look for weights that are not finite.
 
     Raises:
-        ValueError: if there is no such checkpoint, if it is damaged, if there is no such device, or if its memory is too
-            small.
+        ValueError: if there is no such checkpoint, if it is damaged, if there is no such precision or device, or if its
+            memory is too small.
     """
-    from .loading import load_model, reading_checkpoint, to_device
+    from .loading import find_device, load_model, reading_checkpoint, to_device
+    from .precision import loading_dtype, read_dtype
 
     family = find_family(name)
+    device = find_device(device)
+    dtype = loading_dtype(read_dtype(dtype), device)
     with reading_checkpoint(name):
         processor = family.resolve("processor").from_pretrained(name)
     model = load_model(family.resolve("model"), name, check_weights, dtype=dtype)

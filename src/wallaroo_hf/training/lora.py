@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import BitsAndBytesConfig, GenerationConfig
 
 from ..families.loading import load_model, reading_checkpoint, refuse, stored_faults
+from ..families.precision import computes_in_bf16
 from ..families.registry import find_family, kit_of
 from ..files.whole import new_folder, require_new
 from .checkpoints import ADAPTER_SETTINGS, find_last_complete_checkpoint
@@ -108,7 +109,7 @@ def add_lora(
 
 def load_in_4bit(
     checkpoint: str | Path,
-    compute_dtype: torch.dtype = torch.bfloat16,
+    compute_dtype: torch.dtype | None = None,
     device: torch.device | None = None,
     check_weights: bool = True,
 ) -> Any:
@@ -121,7 +122,8 @@ def load_in_4bit(
 
     Args:
         checkpoint: folder or Hub id of a checkpoint that is not quantized.
-        compute_dtype: what the layers compute in, and what the rest is loaded in.
+        compute_dtype: what the layers compute in, and what the rest is loaded in; None = bfloat16, or float32 on a
+            processor without bfloat16 instructions.
         device: where to load it; None = the process's accelerator, or the CPU without one.
         check_weights: whether to look for weights that are not finite.
 
@@ -138,6 +140,9 @@ def load_in_4bit(
 
     family = find_family(checkpoint)
     family.training_kit("quantize")
+    place = device or PartialState().device
+    if compute_dtype is None:
+        compute_dtype = torch.bfloat16 if computes_in_bf16(place) else torch.float32
     settings = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -150,7 +155,7 @@ def load_in_4bit(
         check_weights,
         quantization_config=settings,
         dtype=compute_dtype,
-        device_map={"": device or PartialState().device},
+        device_map={"": place},
     )
 
 

@@ -6,15 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..families.precision import computes_in_bf16
+
 __all__ = ["Float32Muon", "computes_in_bf16", "new_muon"]
-
-
-def computes_in_bf16(device: torch.device) -> bool:
-    """Whether matrix products in bfloat16 are faster than in float32; a CPU without the instructions is far slower."""
-    if device.type != "cpu":
-        return True
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 class Float32Muon(torch.optim.Muon):

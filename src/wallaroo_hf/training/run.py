@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PrinterCallback, TrainerCallback
 
 from ..families.loading import load_model, reading_checkpoint
+from ..families.precision import loading_dtype, read_dtype
 from ..families.registry import find_family, read_abilities
 from ..families.training_kit import TrainingKit
 from ..families.training_stages import TrainingStage, find_stage
@@ -64,7 +65,8 @@ class RunOptions:
         gradient_checkpointing: compute activations again instead of keeping them.
         padding_free: rows follow each other; for flash-attn.
         device: "cpu" or an accelerator's kind, e.g. "cuda"; None = an accelerator if there is one.
-        dtype: of the weights; None = float32, but with LoRA as in the checkpoint (what trains is float32 then too).
+        dtype: of the weights; None = float32, but with LoRA "auto" (what trains is float32 then too), see
+            [`wallaroo_hf.families.precision.loading_dtype`].
         check_weights: look for weights that are not finite in what is loaded.
     """
 
@@ -277,6 +279,7 @@ def _load(options: RunOptions, chosen: TrainingStage, kit: TrainingKit) -> tuple
         )
     else:
         dtype = options.dtype or ("auto" if options.lora else "float32")
+        dtype = loading_dtype(read_dtype(dtype), training_device(options.device))
         model = load_model(family.resolve("model"), options.model, options.check_weights, dtype=dtype)
     with reading_checkpoint(options.model):
         processor = family.resolve("processor").from_pretrained(options.model)

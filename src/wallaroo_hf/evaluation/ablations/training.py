@@ -18,7 +18,7 @@ from ...training.arguments import WallarooTrainingArguments
 from ...training.callbacks import StageCallback
 from ...training.collator import WallarooDataCollator
 from ...training.data.mixing import Source, TaskMixture
-from ...training.muon import computes_in_bf16
+from ...families.precision import computes_in_bf16
 from ...training.preparation import add_editing_parts, prepare_for_stage
 from ...training.stages import Stage, stage
 from ...training.trainer import WallarooTrainer

@@ -79,7 +79,7 @@ class Run(Protocol):
         """The folder of what a part makes."""
 
     def is_out_of_time(self) -> bool:
-        """Whether the time given is over."""
+        """Whether the time given is over, or somebody asked to stop."""
 
     def note(self, part: str, numbers: dict[str, Any]) -> None:
         """Writes a part's numbers, and what it ran on."""

@@ -20,9 +20,10 @@ from ..arguments import WallarooTrainingArguments
 from ..callbacks import StageCallback
 from ..checkpoints import find_last_complete_checkpoint
 from ..devices import training_device
-from ..muon import computes_in_bf16
+from ...families.precision import computes_in_bf16
 from ..previews import PreviewCallback
 from ..reports import plot_losses
+from ..stopping import StopWhenAsked
 from ..trainer import WallarooTrainer
 from .scene_builder import OutOfTime, Recipe, Step
 
@@ -82,6 +83,7 @@ class SceneRun:
         report: called with a line for people at every part.
         callbacks: more callbacks for the trainers, a progress bar for example.
         device: where to compute, "cpu" or "cuda"; None = an accelerator if there is one.
+        stop: whoever may ask to stop, saved, as when the time is over.
 
     Raises:
         ValueError: if the folder holds a run of another recipe, or the device is not there.
@@ -96,13 +98,15 @@ class SceneRun:
         report: Report = lambda line: None,
         callbacks: list[TrainerCallback] | None = None,
         device: str | None = None,
+        stop: StopWhenAsked | None = None,
     ) -> None:
         self.output = Path(output)
         self.recipe = recipe
         self.deadline = None if minutes is None else time.monotonic() + 60 * minutes
         self.save_minutes = save_minutes
         self.report = report
-        self.callbacks = callbacks or []
+        self.stop = stop or StopWhenAsked()
+        self.callbacks = [*(callbacks or []), self.stop]
         self.device = training_device(device)
         self.record_path = self.output / "run.json"
         self.builder = recipe.builder(self)
@@ -174,8 +178,8 @@ class SceneRun:
         return (self.result(name) / "config.json").exists()
 
     def is_out_of_time(self) -> bool:
-        """Whether the time given is over."""
-        return self.deadline is not None and time.monotonic() > self.deadline
+        """Whether the time given is over, or somebody asked to stop."""
+        return self.stop.was_asked or (self.deadline is not None and time.monotonic() > self.deadline)
 
     # ------------------------------------------------------------------------------------------------------- parts
 

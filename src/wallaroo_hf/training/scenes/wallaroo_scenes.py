@@ -131,7 +131,7 @@ class WallarooSceneBuilder:
             arguments = dataclasses.replace(arguments, max_minutes=left)
         model = new_tokenizer(small_tokenizer_config(), self.recipe.seed).to(self.run.device)
         trainer = VQTrainer(model, arguments, scene_canvases(VQ_BATCH_SIZE), self.run.output / "vq")
-        if trainer.train(resume=True) is None:
+        if trainer.train(resume=True, should_stop=self.run.is_out_of_time) is None:
             raise OutOfTime
         trainer.plot()
         self.run.note("vq", {"steps": trainer.step, "arguments": dataclasses.asdict(arguments)})

@@ -167,25 +167,34 @@ class VQTrainer:
         self._seconds = 0.0
 
     def train(
-        self, resume: bool = False, on_step: Callable[[int, dict[str, float]], None] | None = None
+        self,
+        resume: bool = False,
+        on_step: Callable[[int, dict[str, float]], None] | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> Path | None:
         """Trains until `max_steps`, or until `max_minutes` have passed.
 
         Args:
             resume: go on from the newest checkpoint in `output_dir`, if there is one.
             on_step: called after each step with the number of steps done and the step's losses.
+            should_stop: asked after each step whether to save and stop, as when time is over.
 
         Returns:
-            The folder of the finished tokenizer, or None if time ran out before.
+            The folder of the finished tokenizer, or None if it was stopped before.
 
         Raises:
             ValueError: if `output_dir` holds a run that is neither resumed nor removed, a run with other settings, or one
                 that another process is training.
         """
         with only_run(self.output_dir):
-            return self._train(resume, on_step)
+            return self._train(resume, on_step, should_stop)
 
-    def _train(self, resume: bool, on_step: Callable[[int, dict[str, float]], None] | None) -> Path | None:
+    def _train(
+        self,
+        resume: bool,
+        on_step: Callable[[int, dict[str, float]], None] | None,
+        should_stop: Callable[[], bool],
+    ) -> Path | None:
         self._begin(resume)
         started = saved = previewed = time.monotonic()
         before = self._seconds
@@ -194,6 +203,7 @@ class VQTrainer:
             now = time.monotonic()
             self._seconds = before + now - started
             out_of_time = self.arguments.max_minutes is not None and now - started > 60 * self.arguments.max_minutes
+            out_of_time = out_of_time or should_stop()
             last = out_of_time or self.step == self.arguments.max_steps
             if last or self.step % self.arguments.log_interval == 0:
                 append_log(self.log_path, {"step": self.step, "seconds": round(self._seconds, 1), **losses})

@@ -14,7 +14,7 @@ def serve_page(
     host: Annotated[
         str, typer.Option(help="Address to listen at; the default lets only this machine in.")
     ] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help="Port. Default: the first free one from 7860.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port. Default: the first free one from 7860.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path(
         "wallaroo-pictures"
     ),
@@ -31,9 +31,12 @@ def serve_page(
         raise ValueError(f"The page needs gradio ({error}); run pip install 'wallaroo-hf[app]'.") from error
     from ..web.app import launch
     from ..web.app_engine import Engine
+    from ..web.ports import require_free
     from .running import load_checkpoint
 
     quiet()
+    if port is not None:
+        require_free(host, port)  # before the model is loaded, which may take long
     checkpoint = load_checkpoint(model, device, dtype, check_weights)
     name = "built-in checkpoint" if model == BUILT_IN else Path(model).name
     engine = Engine(checkpoint.model, checkpoint.processor, name, output.resolve())

@@ -9,6 +9,8 @@ from . import options
 from .given import names_a_video, require_words
 from .setting_options import parse_settings, read_checkpoint_abilities, takes_settings
 
+HOTTEST = 10
+
 
 @takes_settings(of_answers=True)
 def ask(
@@ -28,7 +30,7 @@ def ask(
     ] = False,
     temperature: Annotated[
         float | None,
-        typer.Option(min=0, help="With --sample: its temperature. Default: 1, whatever the checkpoint's is."),
+        typer.Option(metavar="X", help="With --sample: its temperature. Default: 1, whatever the checkpoint's is."),
     ] = None,
     seed: Annotated[
         int | None,
@@ -51,6 +53,8 @@ def ask(
     for name, value in (("--temperature", temperature), ("--seed", seed)):
         if value is not None and not sample:
             raise ValueError(f"{name} is for --sample; add it, or leave {name} out.")
+    if temperature is not None and not 0 <= temperature <= HOTTEST:
+        raise ValueError(f"`--temperature` is {temperature:g}, but must be a number from 0 to {HOTTEST}.")
     *paths, question = images
     require_words(question, "the question", "wallaroo ask picture.png 'What is it?'")
     videos = any(names_a_video(path) for path in paths)

@@ -87,7 +87,11 @@ def frames_in(folder: str) -> list[str]:
     Raises:
         ValueError: if there is none.
     """
-    names = [path for path in Path(folder).iterdir() if path.suffix.lower() in PICTURES]
+    names = [
+        path
+        for path in Path(folder).iterdir()
+        if path.suffix.lower() in PICTURES and not path.name.startswith(".")  # as macOS keeps beside each file
+    ]
     if not names:
         raise ValueError(
             f"The folder {shown(folder)} holds no pictures; give one with the frames of a video, or a file."
@@ -132,8 +136,10 @@ def require_prompt(text: str) -> None:
     """Makes sure that a prompt says what to draw.
 
     Raises:
-        ValueError: for the name of a picture or of a file of prompts.
+        ValueError: for no words, or the name of a picture or of a file of prompts.
     """
+    if not text.strip():
+        raise ValueError("The prompt is empty; say what to draw, such as wallaroo generate 'a red heart'")
     if names_a_picture(text):
         raise ValueError(
             f"The prompt {shown(text)} is a picture; say in words what to draw, or change the picture: wallaroo edit "

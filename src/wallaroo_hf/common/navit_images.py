@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from ..pictures.opening import open_image
 from ..pictures.pixels import is_array
 
-__all__ = ["NaViTImageProcessor", "count_vision_tokens", "navit_patches"]
+__all__ = ["NaViTImageProcessor", "black_patches", "count_vision_tokens", "navit_patches"]
 
 
 class NaViTImageProcessor(Qwen2VLImageProcessorPil):
@@ -44,6 +45,24 @@ def navit_patches(
     grids = vision["image_grid_thw"]
     lengths = (grids.prod(axis=-1) // image_processor.merge_size**2).tolist()
     return {"pixel_values": vision["pixel_values"], "image_grid_thw": grids}, lengths
+
+
+def black_patches(
+    image_processor: Any, grids: np.ndarray, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[int]]:
+    """What [`navit_patches`] gives for black pictures, without opening or resizing any: all of their patches are one.
+
+    Args:
+        image_processor: Qwen2-VL's.
+        grids: `(images, 3)`, those of other pictures of their sizes, prepared with the same options.
+        options: of the image processor.
+    """
+    edge = image_processor.patch_size * image_processor.merge_size
+    block, _ = navit_patches(image_processor, [Image.new("RGB", (edge, edge))], {**options, "do_resize": False})
+    counts = grids.prod(axis=-1)
+    pixels = np.repeat(block["pixel_values"][:1], int(counts.sum()), axis=0)
+    lengths = (counts // image_processor.merge_size**2).tolist()
+    return {"pixel_values": pixels, "image_grid_thw": grids}, lengths
 
 
 def count_vision_tokens(image_processor: Any, height: int, width: int, limits: Mapping[str, int]) -> int:

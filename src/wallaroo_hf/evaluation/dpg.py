@@ -52,7 +52,7 @@ def read_dpg(path: Path, pictures_per_prompt: int = CELLS) -> Plan:
 
 
 def _read_folder(folder: Path) -> dict[str, str]:
-    return {path.stem: read_text(path, "prompt") for path in folder.glob("*.txt")}
+    return {path.stem: read_text(path, "prompt") for path in folder.glob("[!.]*.txt")}
 
 
 def _read_table(path: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .settings import Setting, check_settings, sensible_notices
-from .sizes import Sized, pick_size
+from .sizes import SizeError, Sized, pick_size, whole_edges
 from .vocabulary import KnownWords, unknown_notice, unknown_words
 
 __all__ = ["EDITING", "GENERATION", "UNDERSTANDING", "Abilities", "check_words"]
@@ -120,25 +120,21 @@ class Abilities:
         """Refuses sizes in pixels that cannot be drawn.
 
         Raises:
-            ValueError: in one sentence.
+            SizeError: in one sentence.
         """
-        for name, value in (("height", height), ("width", width)):
-            if value <= 0 or value % self.size_multiple:
-                below = max(self.size_multiple, value // self.size_multiple * self.size_multiple)
-                raise ValueError(
-                    f"`{name}` is {value}, but must be a positive multiple of {self.size_multiple} pixels; try {below} or "
-                    f"{below + self.size_multiple}."
-                )
+        whole_edges(height, width, self.size_multiple)
         if not self.any_size and (height, width) not in self.sizes:
             listed = ", ".join(f"{one[0]}x{one[1]}" for one in self.sizes)
-            raise ValueError(
-                f"A size of {height}x{width} (height x width) was asked for, but this checkpoint draws {listed} only."
+            raise SizeError(
+                f"A size of {height}x{width} (height x width) was asked for, but this checkpoint draws {listed} only.",
+                "this checkpoint draws no others than its listed sizes",
             )
         needed = self.image_positions(height, width)
         if needed > self.max_positions:
-            raise ValueError(
+            raise SizeError(
                 f"A size of {height}x{width} (height x width) needs {needed:,} positions, but the model has "
-                f"{self.max_positions:,}; ask for a smaller image."
+                f"{self.max_positions:,}; ask for a smaller image.",
+                f"it needs {needed:,} positions of the {self.max_positions:,} that the model has",
             )
 
     # ---------------------------------------------------------------------------------------------- prompts, settings

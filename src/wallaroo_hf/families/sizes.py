@@ -6,7 +6,44 @@ from typing import Protocol
 
 from ..files.whole_text import printable
 
-__all__ = ["Sized", "contain_and_pad", "cover_and_crop", "nearest_bucket", "parse_aspect_ratio", "pick_size"]
+__all__ = [
+    *("SizeError", "Sized", "contain_and_pad", "cover_and_crop", "nearest_bucket", "parse_aspect_ratio", "pick_size"),
+    "whole_edges",
+]
+
+
+class SizeError(ValueError):
+    """A size that cannot be drawn.
+
+    Args:
+        message: one sentence, in which sizes are height x width.
+        reason: what is wrong, as the end of another sentence, for doors that call sizes otherwise.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def whole_edges(height: int, width: int, multiple: int) -> None:
+    """Makes sure that a size is made of whole tokens.
+
+    Args:
+        height, width: in pixels.
+        multiple: of which each is one.
+
+    Raises:
+        SizeError: naming the first that is none, and what would do.
+    """
+    for name, value in (("height", height), ("width", width)):
+        if not isinstance(value, int) or value <= 0 or value % multiple:
+            is_number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+            below = max(multiple, int(value) // multiple * multiple) if is_number else multiple
+            raise SizeError(
+                f"`{name}` is {value!r}, but must be a positive multiple of {multiple} pixels; try {below} or "
+                f"{below + multiple}.",
+                f"each edge must be a positive multiple of {multiple} pixels",
+            )
 
 
 class Sized(Protocol):

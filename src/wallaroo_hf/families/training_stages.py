@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -62,6 +63,10 @@ class TrainingStage:
         for name in ("max_steps", "global_batch_size", "max_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Stage setting `{name}` is {getattr(self, name)!r}, but must be at least 1.")
+        for name in ("learning_rate", "weight_decay", "max_grad_norm", "warmup_steps"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"Stage setting `{name}` is {value!r}, but must be a finite number of at least 0.")
         unknown = set(self.task_ratio) - set(self.TASKS)
         if unknown or not any(share > 0 for share in self.task_ratio.values()):
             raise ValueError(
@@ -116,7 +121,7 @@ class TrainingStage:
                 number = float(value)
             except (TypeError, ValueError) as error:
                 raise self.wrong_kind(key, value) from error
-            if isinstance(default, int) and number != int(number):
+            if isinstance(default, int) and not (math.isfinite(number) and number == int(number)):
                 raise self.wrong_kind(key, value)
             return int(number) if isinstance(default, int) else number
         if not isinstance(value, type(default)):
@@ -125,7 +130,10 @@ class TrainingStage:
 
     def wrong_kind(self, key: str, value: Any) -> ValueError:
         """What is raised for a value of another kind than a setting's."""
-        return ValueError(f"Stage setting `{key}` is {value!r}, but must be of the kind of {getattr(self, key)!r}.")
+        default = getattr(self, key)
+        kinds = ((bool, "true or false"), (int, "a whole number"), (float, "a number"), (str, "a word"))
+        kind = next((f"{words}, such as" for of, words in kinds if isinstance(default, of)), "of the kind of")
+        return ValueError(f"Stage setting `{key}` is {value!r}, but must be {kind} {default!r}.")
 
     def training_arguments(self) -> dict[str, Any]:
         """The stage's part of `TrainingArguments`."""

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .whole import remove_leftovers
+
 __all__ = ["LOCK_FILE", "only_run"]
 
 LOCK_FILE = "run.lock"
@@ -18,7 +20,7 @@ _held: dict[Path, int] = {}  # by this process: how often
 def only_run(folder: Path) -> Iterator[None]:
     """Keeps a folder for this process while the block runs; the same process may take it again meanwhile.
 
-    The lock of a process that is no more, killed for example, is taken over. Whether one on another machine still runs
+    The lock of a process that is no more, killed for example, is taken over, and what it was writing is removed. Whether one on another machine still runs
     cannot be told from here: it counts as running.
 
     Raises:
@@ -28,6 +30,8 @@ def only_run(folder: Path) -> Iterator[None]:
     path = folder.resolve() / LOCK_FILE
     if not _held.get(path):
         _take(path, folder)
+        for one in (folder, folder / "previews"):
+            remove_leftovers(one)
     _held[path] = _held.get(path, 0) + 1
     try:
         yield

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import mimetypes
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -31,6 +32,8 @@ _ENDINGS = (
     ),
     *(".yaml", ".yml", ".toml", ".log", ".webp", ".avif", ".heic", ".jxl", ".jfif", ".tga"),
 )
+# Names of what is not whole yet
+_PARTIAL = re.compile(r"\..+-partial-[0-9a-f]{8}|\..+-[0-9a-f]{8}\.[A-Za-z0-9]+")
 _TYPES = mimetypes.MimeTypes()
 
 
@@ -118,6 +121,17 @@ def new_file(path: Path) -> Iterator[Path]:
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what [`new_file`] and [`new_folder`] left in a folder when their process was killed.
+
+    Args:
+        folder: where no other process is writing.
+    """
+    for path in folder.glob(".*"):
+        if _PARTIAL.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _create(path: Path) -> int:

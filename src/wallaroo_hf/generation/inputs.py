@@ -1,6 +1,7 @@
 """Reading what `generate` was given: settings, and what cannot work."""
 
 import difflib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,8 @@ import torch
 from transformers import GenerationConfig
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
+
+from ..common.drawn_values import read_number
 
 # What cannot work while drawing: option -> why.
 _REFUSED = {
@@ -84,10 +87,30 @@ def refuse_impossible(kwargs: dict[str, Any], lookup: Callable[[str, Any, Any], 
         raise ValueError("Drawing needs the key-value cache; leave out use_cache=False.")
     if lookup("cache_implementation", kwargs.get("cache_implementation"), None) == "paged":
         raise ValueError("Continuous batching cannot draw images yet; leave out cache_implementation='paged'.")
+    for name in sorted(_IMAGE_ENTRIES & kwargs.keys()):
+        argument = name.removeprefix("image_")
+        raise ValueError(f"`{name}` is an entry of the generation config; as an argument it is `{argument}`.")
+    for name in IMAGE_SAMPLING:
+        if kwargs.get(name) is not None and not math.isfinite(read_number(name, kwargs[name])):
+            raise ValueError(f"`{name}` is {kwargs[name]}, but must be a finite number.")
     for name, reason in _REFUSED.items():
         value = kwargs.pop(name, None)
         if value is not None and value is not False:
             raise ValueError(f"`{name}` cannot be used while drawing ({reason}); leave it out.")
+
+
+def check_scale(name: str, scale: Any) -> None:
+    """Refuses what is no guidance scale: it is a finite number, or None.
+
+    Args:
+        name: of the argument.
+        scale: as given.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if scale is not None and not math.isfinite(read_number(name, scale)):
+        raise ValueError(f"`{name}` is {scale}, but must be a finite number; 1 switches guidance off.")
 
 
 def check_window(window: Any) -> None:

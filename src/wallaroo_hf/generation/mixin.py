@@ -11,6 +11,8 @@ from transformers.generation.configuration_utils import ALL_STATIC_CACHE_IMPLEME
 from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import is_flash_attention_requested
 
+from ..common.drawn_values import read_count
+from ..common.room import no_room
 from ..layout.wallaroo_abilities import DEFAULT_GUIDANCE_SCALE
 from .attention import static_cache_length
 from .auto import generate_auto
@@ -21,6 +23,7 @@ from .doors import DoorsMixin
 from .drawing import DrawingArguments, DrawingJob, DrawingRun, DrawingSettings
 from .inputs import (
     IMAGE_SAMPLING,
+    check_scale,
     check_window,
     look_up,
     needs_sync,
@@ -153,7 +156,10 @@ class WallarooGenerationMixin(DoorsMixin, TextInputsMixin, TextPositionsMixin):
         ):
             if value is not None:
                 raise ValueError(f"`{name}` is for drawing; pass generation_mode='image' with it.")
+        if kwargs.get("num_return_sequences") is not None:
+            read_count("num_return_sequences", kwargs["num_return_sequences"])
         if guidance_scale is not None:
+            check_scale("guidance_scale", guidance_scale)
             kwargs["guidance_scale"] = guidance_scale
         return self._write(inputs, generation_config, kwargs)
 
@@ -195,8 +201,11 @@ class WallarooGenerationMixin(DoorsMixin, TextInputsMixin, TextPositionsMixin):
             refuse_unknown_entries(config)
         min_p = lookup("image_guidance_min_p", arguments.guidance_min_p, 0.0)
         check_guidance_min_p(min_p)
+        scale = lookup("image_guidance_scale", arguments.guidance_scale, DEFAULT_GUIDANCE_SCALE)
+        check_scale("guidance_scale", scale)
+        check_scale("source_guidance_scale", arguments.source_guidance_scale)
         return DrawingSettings(
-            lookup("image_guidance_scale", arguments.guidance_scale, DEFAULT_GUIDANCE_SCALE),
+            scale,
             arguments.source_guidance_scale,
             min_p,
             arguments.generator,
@@ -232,7 +241,9 @@ class WallarooGenerationMixin(DoorsMixin, TextInputsMixin, TextPositionsMixin):
         """
         settings = self._complete(arguments, generation_config, kwargs)
         lookup = functools.partial(look_up, generation_config, self.generation_config)
-        copies = int(lookup("num_return_sequences", kwargs.get("num_return_sequences"), 1))
+        copies = read_count(
+            "num_return_sequences", lookup("num_return_sequences", kwargs.get("num_return_sequences"), 1)
+        )
         job = self._drawing_job(kwargs, copies, settings)
         if isinstance(kwargs.get("streamer"), ImageStreamer):
             kwargs["streamer"].expect(job.plan.grids)
@@ -304,11 +315,10 @@ class WallarooGenerationMixin(DoorsMixin, TextInputsMixin, TextPositionsMixin):
                     "(the image size decides) or ask for a smaller image."
                 )
         longest = self.config.text_config.max_position_embeddings
-        if max(branch.input_ids.shape[1] for branch in job.branches) + job.plan.length > longest:
-            raise ValueError(
-                f"Prompt and image together need {job.branches[0].input_ids.shape[1] + job.plan.length} positions, but the "
-                f"model has {longest}; ask for a smaller image."
-            )
+        prompt = job.branches[0].input_ids
+        if prompt.shape[1] + job.plan.length > longest:  # branches are aligned
+            seen = int((prompt == self.config.image_token_id).sum(dim=1).max())
+            raise no_room(prompt.shape[1] - seen, seen + job.plan.length, longest)
         settings = self._image_settings(generation_config, kwargs)
         self._refuse_forward_arguments(kwargs)
         past = kwargs.get("cache")

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..families.abilities import EDITING, GENERATION, UNDERSTANDING, Abilities
 from ..families.settings import Setting, of_checkpoint
+from ..families.sizes import SizeError
 from ..files.whole_text import printable
 
 __all__ = [
@@ -88,9 +89,10 @@ class HieraQueryAbilities(Abilities):
                 )
         super().check_size(height, width)
         if self.longest_edge is not None and max(height, width) > self.longest_edge:
-            raise ValueError(
-                f"A size of {height}x{width} (height x width) was asked for, but the diffusion transformer has positions "
-                f"for edges up to {self.longest_edge} pixels; ask for a smaller image."
+            reason = f"the diffusion transformer has positions for edges up to {self.longest_edge} pixels"
+            raise SizeError(
+                f"A size of {height}x{width} (height x width) was asked for, but {reason}; ask for a smaller image.",
+                reason,
             )
 
 

@@ -3,10 +3,16 @@
 Sizes are always `(height, width)` in pixels and grids `(rows, cols)` in codes.
 """
 
-import math
 from collections.abc import Sequence
 
-from ..families.sizes import contain_and_pad, cover_and_crop, nearest_bucket, parse_aspect_ratio
+from ..families.sizes import (
+    SizeError,
+    contain_and_pad,
+    cover_and_crop,
+    nearest_bucket,
+    parse_aspect_ratio,
+    whole_edges,
+)
 from .special_tokens import END_OF_LINE
 
 __all__ = [
@@ -61,25 +67,22 @@ def check_size(height: int, width: int, factor: int, plain_grid: bool) -> tuple[
         plain_grid: whether the checkpoint draws without line breaks, and therefore only square images.
 
     Raises:
-        ValueError: if the size is not made of whole codes, too large, or not square on the plain grid.
+        SizeError: if the size is not made of whole codes, too large, or not square on the plain grid.
     """
-    for name, value in (("height", height), ("width", width)):
-        if not isinstance(value, int) or value <= 0 or value % factor:
-            is_number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
-            below = max(factor, int(value) // factor * factor) if is_number else factor
-            raise ValueError(
-                f"`{name}` is {value!r}, but must be a positive multiple of {factor} pixels; "
-                f"try {below} or {below + factor}."
-            )
+    whole_edges(height, width, factor)
     if height * width > MAX_CODES * factor**2:
-        raise ValueError(
-            f"A size of {height}x{width} (height x width) has {height * width // factor**2:,} codes, but at most "
-            f"{MAX_CODES:,} can be drawn; ask for a smaller image."
+        codes = height * width // factor**2
+        raise SizeError(
+            f"A size of {height}x{width} (height x width) has {codes:,} codes, but at most {MAX_CODES:,} can be drawn; ask "
+            "for a smaller image.",
+            f"it has {codes:,} codes, of which at most {MAX_CODES:,} can be drawn",
         )
     if plain_grid and height != width:
-        raise ValueError(
-            f"A size of {height}x{width} (height x width) was asked for, but this checkpoint draws square images only "
-            "(it was trained without line breaks); pass equal `height` and `width`, or use a stage 3b or 4 checkpoint."
+        only = "this checkpoint draws square images only (it was trained without line breaks)"
+        raise SizeError(
+            f"A size of {height}x{width} (height x width) was asked for, but {only}; pass equal `height` and `width`, or "
+            "use a stage 3b or 4 checkpoint.",
+            only,
         )
     return height // factor, width // factor
 

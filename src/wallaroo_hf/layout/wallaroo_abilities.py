@@ -8,6 +8,7 @@ from typing import Any
 
 from ..families.abilities import EDITING, GENERATION, UNDERSTANDING, Abilities
 from ..families.settings import Setting, of_checkpoint
+from ..families.sizes import SizeError
 from .grid import check_size
 from .prompt_texts import fill_template, prompt_language
 
@@ -53,13 +54,14 @@ class WallarooAbilities(Abilities):
         """Refuses sizes in pixels that cannot be drawn; see [`wallaroo_hf.layout.grid.check_size`].
 
         Raises:
-            ValueError: if the size cannot be drawn, or has more codes than the model has positions.
+            SizeError: if the size cannot be drawn, or has more codes than the model has positions.
         """
         rows, cols = check_size(height, width, self.size_multiple, plain_grid=not self.any_size)
         if (rows + 1) * (cols + 1) > self.max_positions:
-            raise ValueError(
+            raise SizeError(
                 f"A size of {height}x{width} (height x width) is {rows}x{cols} codes, but the model has only "
-                f"{self.max_positions} positions; ask for a smaller image."
+                f"{self.max_positions} positions; ask for a smaller image.",
+                f"that is {rows}x{cols} codes, more than fit into the model's {self.max_positions} positions",
             )
 
     def prompt_templates(self, prompt: str, edits: bool) -> Sequence[str]:

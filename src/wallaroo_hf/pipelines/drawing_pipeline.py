@@ -134,6 +134,8 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if output_type not in (None, *OUTPUT_TYPES):
             raise ValueError(f"`output_type` is {output_type!r}, but must be one of {OUTPUT_TYPES}.")
+        if num_images_per_prompt is not None and num_images_per_prompt < 1:
+            raise ValueError(f"`num_images_per_prompt` is {num_images_per_prompt}, but must be at least 1.")
         try:
             given = self.abilities.check_settings(settings)
         except UnknownSettingError as error:
@@ -151,7 +153,7 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
         # an edit comes back at its source's size, unless another size (or the published one) was asked for
         fit_back = fit if height is None and aspect_ratio is None and not published else None
         forward = {
-            "copies": num_images_per_prompt or 1,
+            "copies": 1 if num_images_per_prompt is None else num_images_per_prompt,
             "generator": generator,
             "settings": self._of_stage(given, "draw"),
             "callback_on_step_end": callback_on_step_end,

@@ -41,7 +41,11 @@ class AutoPreparationMixin(PreparationMixin):
         written, pixels = self._auto_rows(rows, merged)
         conditional = tokenize(self.tokenizer, written, merged["text_kwargs"], None)
         nulls = [row.null if self.has_editing else dataclasses.replace(row.null, source=None) for row in rows]
-        null_rows, null_pixels = self._branch(nulls, 0, "trained", merged, False)
+        grids = None
+        if "image_grid_thw" in pixels and self.has_editing:  # that of each row's last image, which a drawing would edit
+            last = np.cumsum([len(row.images) for row in rows]) - 1
+            grids = pixels["image_grid_thw"][[index for index, row in zip(last, rows) if row.images]]
+        null_rows, null_pixels = self._branch(nulls, 0, "trained", merged, False, grids)
         data = pad(self.tokenizer, conditional, merged["text_kwargs"]) | pixels
         null = pad(self.tokenizer, null_rows, merged["text_kwargs"]) | null_pixels
         data |= {f"negative_{key}": value for key, value in null.items()}

@@ -32,6 +32,7 @@ class DrawingRequest:
         history: everything before the user's turn, where the row came as a chat.
         fit: how the source is brought to `size`.
         task: the image task, as in `prompt_templates`; None = editing where there is a source, else generation.
+        is_black: a black picture stands in the place of `source`, of which only the size counts.
     """
 
     prompt: str
@@ -43,6 +44,7 @@ class DrawingRequest:
     history: str | None = None
     fit: str = "crop"
     task: str | None = None
+    is_black: bool = False
 
     @property
     def image_task(self) -> str:
@@ -86,7 +88,8 @@ class DrawingRequest:
         if target is not None and prompt.startswith('"') and prompt.endswith('"'):
             prompt = prompt.strip('"')  # the templates bring quotes of their own (released data code)
         if not prompt and target is None:
-            raise ValueError("The prompt is empty; say what to draw (the null prompt is added by itself).")
+            wanted = "what to draw" if source is None else "what to change"
+            raise ValueError(f"The prompt is empty; say {wanted} (the null prompt is added by itself).")
         for what, words in (("prompt", prompt), ("negative prompt", negative)):
             if len(words) > MAX_PROMPT_CHARACTERS:
                 raise ValueError(
@@ -100,8 +103,7 @@ class DrawingRequest:
 
     def null_prompt(self) -> "DrawingRequest":
         """The null prompt: no words (or the negative ones), a black source of the same size, no history."""
-        black = None if self.source is None else Image.new("RGB", self.source.size)
-        return dataclasses.replace(self, prompt=self.negative, source=black, history=None)
+        return dataclasses.replace(self, prompt=self.negative, history=None, is_black=True)
 
     def unprompted(self) -> "DrawingRequest":
         """The row of two-scale guidance that has the source but no instruction."""
@@ -260,8 +262,9 @@ def read_auto_rows(
         size = pick_chat_size(buckets, height, width, ratio, own if has_editing else ())
         negative = (negatives[index] or "").strip()
         refuse_special_tokens("negative prompt", negative, special_tokens)
-        black = Image.new("RGB", own[-1].size) if own else None
-        null = DrawingRequest(negative, black, None, size, negative, prompt_texts.prompt_language(text))
+        source = own[-1] if own else None
+        language = prompt_texts.prompt_language(text)
+        null = DrawingRequest(negative, source, None, size, negative, language, is_black=True)
         rows.append(AutoRow(text, own, size, (height, ratio) != (None, None), null))
     return rows
 

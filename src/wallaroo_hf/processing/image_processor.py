@@ -42,6 +42,10 @@ class WallarooImageProcessor(NaViTImageProcessor):
             pixels = np.pad(pixels, around, mode="edge")
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
+    def black_vq_pixels(self, height: int, width: int) -> np.ndarray:
+        """What [`~WallarooImageProcessor.to_vq_pixels`] gives for a black image of any size, with any `fit`."""
+        return np.full((3, height, width), -1.0, dtype=np.float32)
+
     def fit_back(self, image: Image.Image, source: Image.Image, fit: str) -> Image.Image:
         """Undoes the change of size; see [`wallaroo_hf.pictures.fitting.fit_back`]."""
         return fit_back(image, source, fit)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..common.navit_images import count_vision_tokens, navit_patches
+from ..common.navit_images import black_patches, count_vision_tokens, navit_patches
 from ..layout import grid, prompt_texts
 from ..layout.special_tokens import GENERATE_IMAGE_PAD, IMAGE_PAD, VISION_START, indicator_token
 from .batch import WallarooBatchFeature
@@ -78,7 +78,8 @@ class PreparationMixin:
             if source_guidance:
                 others["unprompted_"] = [request.unprompted() for request in requests]
             for prefix, rewritten in others.items():
-                branches[prefix] = self._branch(rewritten, template, layout, merged, False)
+                grids = pixels.get("image_grid_thw")
+                branches[prefix] = self._branch(rewritten, template, layout, merged, False, grids)
             padded = pad(self.tokenizer, [row for rows, _ in branches.values() for row in rows], text_kwargs)
             data = {}
             for index, (prefix, (_, branch_pixels)) in enumerate(branches.items()):
@@ -98,11 +99,22 @@ class PreparationMixin:
         layout: str,
         merged: dict[str, dict[str, Any]],
         return_labels: bool,
+        grids: np.ndarray | None = None,
     ) -> tuple[list[TokenRow], dict[str, Any]]:
-        """Token rows (unpadded) and pixels of one guidance branch."""
+        """Token rows (unpadded) and pixels of one guidance branch.
+
+        Args:
+            grids: `image_grid_thw` of the sources, where another branch has been prepared with them: a null prompt's are
+                black, and of the same size.
+        """
         edits = [request for request in requests if request.source is not None]
         sources = [request.source for request in edits if request.source is not None]
-        vision, lengths = self._navit(sources, self.pixel_limits.get("editing"), merged["images_kwargs"])
+        limits = self.pixel_limits.get("editing")
+        if grids is not None and all(request.is_black for request in edits):
+            options = self._navit_options(limits, merged["images_kwargs"])
+            vision, lengths = black_patches(self.image_processor, grids, options)
+        else:
+            vision, lengths = self._navit(sources, limits, merged["images_kwargs"])
         queue = iter(lengths)
         texts, starts, refused = [], set(), refused_tokens(self.tokenizer)
         for request in requests:
@@ -120,7 +132,9 @@ class PreparationMixin:
         rows = tokenize(self.tokenizer, texts, merged["text_kwargs"], spans)
         if edits:
             vision["source_pixel_values"] = [
-                self.image_processor.to_vq_pixels(source, *request.size, request.fit)
+                self.image_processor.black_vq_pixels(*request.size)
+                if request.is_black
+                else self.image_processor.to_vq_pixels(source, *request.size, request.fit)
                 for request, source in zip(edits, sources, strict=True)
             ]
         return rows, vision
@@ -181,10 +195,11 @@ class PreparationMixin:
         self, images: list[Image.Image], limits: dict[str, int] | None, images_kwargs: dict[str, Any]
     ) -> tuple[dict[str, Any], list[int]]:
         """NaViT patches of a list of images, and the number of tokens that each becomes."""
-        options = dict(images_kwargs)
-        if limits is not None:
-            options.setdefault("size", limits)
-        return navit_patches(self.image_processor, images, options)
+        return navit_patches(self.image_processor, images, self._navit_options(limits, images_kwargs))
+
+    @staticmethod
+    def _navit_options(limits: dict[str, int] | None, images_kwargs: dict[str, Any]) -> dict[str, Any]:
+        return images_kwargs if limits is None else {"size": limits, **images_kwargs}
 
     def _batch(self, data: dict[str, Any], merged: dict[str, dict[str, Any]]) -> WallarooBatchFeature:
         return WallarooBatchFeature.of_arrays(data, merged["text_kwargs"].get("return_tensors"))

@@ -12,7 +12,16 @@ from typing import Any
 
 from ..files.whole import FullDiskError, no_space_sentence, require_cache
 from .data.local_paths import has_scheme, local_path, refuse_remote_files
-from .data.readers import DATA_SUFFIXES, PICTURE_SUFFIXES, RECORD_VERSION, parse_record, read_records, record_features
+from .data.readers import (
+    DATA_SUFFIXES,
+    PICTURE_SUFFIXES,
+    RECORD_VERSION,
+    caption_file,
+    is_hidden,
+    parse_record,
+    read_records,
+    record_features,
+)
 from .data.record_formats import FORMATS, adapt_row
 from .data.training_rows import TASKS, Row, RowError
 
@@ -125,7 +134,7 @@ def _find_files(path: str) -> list[str] | None:
             )
         return [path]
     if glob.has_magic(path):
-        found = sorted(path for path in glob.glob(path, recursive=True) if os.path.isfile(path))
+        found = sorted(path for path in glob.glob(path, recursive=True) if os.path.isfile(path))  # none that is hidden
         if not found:
             raise ValueError(f"No file fits the pattern '{path}'.")
         return found
@@ -156,8 +165,12 @@ def _files_in_folder(folder: Path) -> list[str]:
         )
     if kinds:
         return next(iter(kinds.values()))
-    pictures = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-    if not any(Path(path).with_suffix(".txt").exists() for path in pictures):
+    pictures = sorted(
+        str(path)
+        for path in folder.rglob("*")
+        if path.suffix.lower() in PICTURE_SUFFIXES and not is_hidden(path, folder)
+    )
+    if not any(caption_file(path) for path in pictures):
         raise ValueError(
             f"The folder '{folder}' holds {len(pictures)} pictures, but neither a metadata.jsonl nor .txt files with their "
             "captions; add them, or name a data file."

@@ -1,6 +1,7 @@
 """`build_app`: one page to draw, edit, ask and chat, as far as the checkpoint can. All is served from this machine."""
 
 import os
+from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
@@ -14,6 +15,7 @@ from .app_engine import Engine
 from .app_parts import Words
 from .app_talk import ask_tab, chat_tab
 from .app_texts import LANGUAGES
+from .ports import cannot_listen, require_free
 
 __all__ = ["build_app", "launch"]
 
@@ -65,9 +67,23 @@ def launch(engine: Engine, host: str, port: int | None, open_browser: bool) -> t
 
     Returns:
         The page, whose `close()` ends it, and its address.
+
+    Raises:
+        ValueError: if the address cannot be listened on.
     """
     page = build_app(engine)
-    _, url, _ = page.launch(
+    try:
+        _, url, _ = _launch(page, engine, host, port, open_browser)
+    except OSError as error:  # what gradio raises where no port is free
+        if port is None:
+            raise cannot_listen(host, "7860 to 7959", error) from error
+        require_free(host, port)
+        raise
+    return page, str(url)
+
+
+def _launch(page: gr.Blocks, engine: Engine, host: str, port: int | None, open_browser: bool) -> tuple[Any, Any, Any]:
+    launched: tuple[Any, Any, Any] = page.launch(
         server_name=host,
         server_port=port,
         inbrowser=open_browser,
@@ -82,7 +98,7 @@ def launch(engine: Engine, host: str, port: int | None, open_browser: bool) -> t
         allowed_paths=[str(engine.output)],
         prevent_thread_lock=True,
     )
-    return page, str(url)
+    return launched
 
 
 def _theme() -> gr.themes.Base:

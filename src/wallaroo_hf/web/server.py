@@ -23,6 +23,7 @@ from .errors import ApiError, install_handlers
 from .guard import Guard
 from .image_routes import image_routes
 from .images import ImageReader
+from .ports import BACKLOG, listen
 from .server_settings import ServerSettings
 from .service import Service
 
@@ -122,9 +123,6 @@ def _add_small_routes(app: FastAPI, service: Service) -> None:
         )
 
 
-_BACKLOG = 2048  # connections that the system keeps for us
-
-
 class Server(uvicorn.Server):
     """Uvicorn that, told to stop, refuses what waits and finishes what runs."""
 
@@ -133,29 +131,12 @@ class Server(uvicorn.Server):
         asyncio.get_running_loop().set_exception_handler(QuietLoop())
         await super().startup(sockets)
         for listener in sockets or ():
-            listener.listen(_BACKLOG)  # asyncio shortened it to what it takes at once
+            listener.listen(BACKLOG)  # asyncio shortened it to what it takes at once
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Closes the queue first, so that requests in it are answered at once."""
         self.config.app.state.service.batcher.close()  # type: ignore[union-attr]
         await super().shutdown(sockets)
-
-
-def listen(host: str, port: int) -> tuple[socket.socket, str]:
-    """A socket that listens, and its address as a URL.
-
-    Raises:
-        ValueError: if the address cannot be listened on.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.create_server((str(address[0]), port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise ValueError(
-            f"Cannot listen on {host}, port {port} ({error.strerror}); choose another --host or --port."
-        ) from error
-    name, bound = listener.getsockname()[:2]
-    return listener, f"http://[{name}]:{bound}" if ":" in name else f"http://{name}:{bound}"
 
 
 def make_server(app: FastAPI) -> Server:

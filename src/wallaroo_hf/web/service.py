@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from ..families.abilities import EDITING, GENERATION
 from ..families.contract import DrawingModel, DrawingProcessor
+from ..families.sizes import SizeError
 from .batching import Batcher, Job, events
 from .engine import Engine
 from .errors import ApiError, client_gone, timed_out
@@ -148,8 +149,16 @@ class Service:
         try:
             self.abilities.check_size(height, width)
         except ValueError as error:
-            raise ApiError(400, str(error), param, "invalid_value") from error
+            message = str(error)
+            if isinstance(error, SizeError) and options.size != "auto":
+                message = f"`size` is '{options.size}' (width x height in pixels), but {error.reason}; {self._listed()}."
+            raise ApiError(400, message, param, "invalid_value") from error
         return height, width
+
+    def _listed(self) -> str:
+        """The sizes to ask for, as requests write them."""
+        fitting = [one for one in self.abilities.sizes if one[0] * one[1] <= self.settings.max_output_pixels]
+        return f"ask for {' or '.join(f'{width}x{height}' for height, width in fitting)}" if fitting else "ask for less"
 
     def check_pixels(self, height: int, width: int, param: str) -> None:
         """Refuses images that are too large.
@@ -160,8 +169,8 @@ class Service:
         if height * width > self.settings.max_output_pixels:
             raise ApiError(
                 400,
-                f"The image would have {width}x{height} pixels, but may have {self.settings.max_output_pixels}; ask for a "
-                "smaller `size`.",
+                f"The image would have {width}x{height} pixels, but may have {self.settings.max_output_pixels}; "
+                f"{self._listed()} as `size`.",
                 param,
                 "invalid_size",
             )

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ...common.drawing_sessions import GroupedSession
-from ...common.drawn_values import draw_noise, read_sizes
+from ...common.drawn_values import draw_noise, read_count, read_sizes
 from ...common.scheduler_steps import SchedulerSteps, make_scheduler
 from ...families.contract import Follow, Step
 from ..processing.hieraquery_batch import HieraQueryBatchFeature
@@ -99,6 +99,7 @@ class QueryGroup:
     ) -> None:
         self.model, self.settings, self._follow = model, settings, follow
         rows = _check_prompts(batch)
+        copies = read_count("num_return_sequences", copies)
         self.count, self.was_ended = rows * copies, False
         if batch.get("image_size") is None:
             raise ValueError("`image_size` was not given; say how large the images are.")

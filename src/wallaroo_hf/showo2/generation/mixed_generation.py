@@ -13,6 +13,7 @@ from transformers import DynamicCache, GenerationConfig, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import ModelOutput
 
+from ...common.room import no_room
 from ...common.relaying import Relay, StreamerStopped
 from ...families.contract import Follow
 from .drawing_inputs import check_prompts, read_count, read_sizes
@@ -142,10 +143,8 @@ class MixedRow:
         tokens = config.image_tokens(size) + 1
         longest = config.text_config.max_position_embeddings
         if self.ids.shape[1] + tokens > longest:
-            raise ValueError(
-                f"Chat and image together need {self.ids.shape[1] + tokens} positions, but the model has {longest}; ask "
-                "for a smaller image."
-            )
+            seen = int((self.ids == config.image_token_id).sum())
+            raise no_room(self.ids.shape[1] - seen, seen + tokens, longest, "chat")
         settings = self.settings
         if settings.published_eval and self.drawn:
             settings = dataclasses.replace(settings, guidance_scale=_PUBLISHED_LATER_GUIDANCE)

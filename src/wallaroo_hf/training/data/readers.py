@@ -18,13 +18,16 @@ from typing import Any
 from ...files.parsing import NestingError, parse_json
 from .training_rows import MEDIA_SUFFIXES, RowError
 
-__all__ = ["DATA_SUFFIXES", "PICTURE_SUFFIXES", "RECORD_VERSION", "parse_record", "read_records", "record_features"]
+__all__ = [
+    *("DATA_SUFFIXES", "PICTURE_SUFFIXES", "RECORD_VERSION", "caption_file", "is_hidden", "parse_record"),
+    *("read_records", "record_features"),
+]
 
 LINE_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 TABLE_SUFFIXES = (".csv", ".tsv")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 DATA_SUFFIXES = (*LINE_SUFFIXES, ".json", *TABLE_SUFFIXES, ".tar")
-RECORD_VERSION = 2  # to be raised whenever the same file would give other records
+RECORD_VERSION = 3  # to be raised whenever the same file would give other records
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _JSON_MARK = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)  # a string, which may hold others, or a mark
 
@@ -147,9 +150,23 @@ def _table(path: str, delimiter: str) -> Iterator[tuple[int, bytes]]:
             yield reader.line_num, _dump({key: value for key, value in columns.items() if key and value != ""})
 
 
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Whether a file, or a folder between it and `folder`, has a name that begins with a dot: what systems keep for
+    themselves, such as macOS beside each file on other disks (`._cat.jpg`).
+    """
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def caption_file(picture: str | Path) -> Path | None:
+    """The text file beside a picture that has its name, whatever the case of its ending; None if there is none."""
+    picture = Path(picture)
+    endings = (".txt", ".TXT", ".Txt")
+    return next((path for path in map(picture.with_suffix, endings) if path.exists()), None)
+
+
 def _captioned_picture(path: str) -> Iterator[tuple[int, bytes]]:
-    columns, text = {"image": os.path.basename(path)}, Path(path).with_suffix(".txt")
-    if text.exists():
+    columns, text = {"image": os.path.basename(path)}, caption_file(path)
+    if text is not None:
         columns["caption"] = text.read_text(encoding="utf-8-sig", errors="surrogateescape").strip()
     yield 0, _dump(columns)
 
@@ -166,7 +183,7 @@ def _archive(path: str, name: str) -> Iterator[dict[str, Any]]:
     with tarfile.open(path, "r|") as archive:
         for member in archive:
             folder, _, base = member.name.rpartition("/")
-            stem, _, field = base.partition(".")
+            stem, _, field = base.partition(".")  # no stem: hidden, such as what macOS keeps
             if not member.isfile() or not stem or not field:
                 continue
             if (folder, stem) != key:

@@ -13,6 +13,7 @@ from ...pictures.opening import open_image
 from ...scenes.palette import BACKGROUND_COLOURS, COLOURS
 from ...scenes.render import tile
 from ...scenes.shapes import SHAPES, SLOT
+from ..data.readers import is_hidden
 
 __all__ = ["ImageSource", "image_files", "random_crops", "scene_canvases"]
 
@@ -31,7 +32,9 @@ def image_files(folder: str | Path) -> list[Path]:
         ValueError: if there is no such folder, or no image in it.
     """
     folder = Path(folder)
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _EXTENSIONS)
+    files = sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in _EXTENSIONS and not is_hidden(path, folder)
+    )
     if not files:
         what = "holds no PNG, JPEG, WebP or BMP files" if folder.is_dir() else "is no folder"
         raise ValueError(f"'{folder}' {what}; give a folder with images.")

@@ -13,6 +13,7 @@ _RUN = {OUTPUT: ("update_card", "json_output", "resume", "save", "batch_size")}
 PANELS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "train": {
         "Run": ("stage", "steps", "resume", "dry_run", "force", "skip_bad_rows", "seed"),
+        "Replay": ("replay", "replay_share"),
         "LoRA": ("lora", "lora_rank", "quantize"),
         "Progress": ("previews", "preview_every", "save_every", "log_every", "report_to"),
         HARDWARE: ("device", "batch_size", "workers", "gradient_checkpointing", "padding_free"),

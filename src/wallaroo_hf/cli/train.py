@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from ..files.run_lock import only_run
 from ..files.whole import require_folder
@@ -19,6 +20,7 @@ from .train_vq import train_vq
 if TYPE_CHECKING:
     from ..families.training_stages import TrainingStage
     from ..training.run import RunOptions
+    from ..training.validation import ValidationReport
 
 Output = Annotated[
     Path | None,
@@ -61,6 +63,17 @@ def train(
     quantize: Annotated[
         bool, typer.Option("--quantize", help="QLoRA: the base in 4 bits (needs bitsandbytes).")
     ] = False,
+    replay: Annotated[
+        str | None,
+        typer.Option(
+            "--replay",
+            metavar="[DATA]",
+            help="Mix in rows of what is known already, so that it is not forgotten: DATA, or, for the built-in checkpoint, "
+            "its own scenes.",
+            show_default=False,
+        ),
+    ] = None,
+    replay_share: Annotated[float, typer.Option(help="With --replay: the share of such rows.")] = 0.5,
     resume: Annotated[
         bool,
         typer.Option(
@@ -134,13 +147,24 @@ def train(
         padding_free=padding_free,
         device=device,
         check_weights=check_weights,
+        replay=replay,
+        replay_share=replay_share,
     )
     sources, encoded = _load_data(data)
     chosen = _plan(options, sources, stage, steps, config, settings or [])
-    if dry_run:
-        _look_at_rows(options, sources, chosen)
-    else:
-        _train(options, data, sources, encoded, chosen, resume)
+    from ..training.replay import SCENES, with_replay
+
+    mixed_stage, mixed, encoded = with_replay(options, chosen, sources, encoded)
+    if not dry_run:
+        _train(options, data, mixed, encoded, mixed_stage, resume)
+        return
+    used = {task: found for task, found in sources.items() if chosen.task_ratio.get(task)}
+    report = _look_at_rows(options, sources, used if options.replay in (None, SCENES) else mixed, mixed_stage)
+    _look_at_best(options, used, chosen, output)
+    if report.num_broken:
+        raise ValueError(
+            f"{report.num_broken} of {report.total} rows cannot be trained on; mend them, or train with --skip-bad-rows."
+        )
 
 
 def _load_data(data: str) -> tuple[dict[str, Any], list[str]]:
@@ -179,13 +203,36 @@ def _plan(
     return chosen
 
 
-def _look_at_rows(options: RunOptions, sources: dict[str, Any], chosen: TrainingStage) -> None:
-    """Validates all rows that the stage trains on; broken ones make the exit code 1."""
+def _look_at_best(options: RunOptions, own: dict[str, Any], chosen: TrainingStage, output: Path | None) -> None:
+    """Shows what drawings can be at best."""
+    from statistics import median
+
+    from ..training.best_pictures import NO_BETTER, best_pictures, write_sheet
+
+    found = best_pictures(options, own, chosen)
+    if not found:
+        return
+    sheet = write_sheet(found, (output or Path()) / "at-best.png")
+    values = [one.psnr for one in found]
+    typer.echo(
+        f"At best drawings become what the image codec makes of your pictures: {sheet} ({len(found)} of them, "
+        f"{min(values):.1f} to {max(values):.1f} dB PSNR)."
+    )
+    if median(values) < NO_BETTER:
+        typer.echo(
+            f"That is below {NO_BETTER:g} dB for most of them: drawings can be no better than that, however long you train; "
+            "take a checkpoint whose codec knows such pictures."
+        )
+
+
+def _look_at_rows(
+    options: RunOptions, sources: dict[str, Any], used: dict[str, Any], chosen: TrainingStage
+) -> ValidationReport:
+    """Validates all rows that the stage trains on."""
     from rich.console import Console
 
     from ..training.run import count_rows, validate
 
-    used = {task: found for task, found in sources.items() if chosen.task_ratio.get(task)}
     console = Console()
     with console.status("Looking at rows"):
         report = validate(options, used, chosen)
@@ -197,10 +244,7 @@ def _look_at_rows(options: RunOptions, sources: dict[str, Any], chosen: Training
         f"Training would take {chosen.max_steps} steps of {chosen.global_batch_size} rows, "
         f"{', '.join(f'{task} {share:g}' for task, share in chosen.task_ratio.items() if share)}."
     )
-    if report.num_broken:
-        raise ValueError(
-            f"{report.num_broken} of {report.total} rows cannot be trained on; mend them, or train with --skip-bad-rows."
-        )
+    return report
 
 
 def _train(
@@ -267,8 +311,22 @@ def _say_plan(trainer: Any, chosen: TrainingStage, checkpoint: str | None) -> No
     )
 
 
+class _OptionalValues(TyperGroup):
+    """Options whose value may be left out, which typer does not know."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Gives `--replay` the value that it has alone."""
+        words: list[str] = []
+        for word, following in zip(args, [*args[1:], None], strict=True):
+            words.append(word)
+            if word == "--replay" and (following is None or following.startswith("-")):
+                words.append("scenes")
+        return super().parse_args(ctx, words)
+
+
 train_app = typer.Typer(
     name="train",
+    cls=_OptionalValues,
     invoke_without_command=True,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},

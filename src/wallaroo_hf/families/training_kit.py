@@ -68,6 +68,9 @@ class RowEncoder(Protocol):
     def encode(self, pixels: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """Arrays by column of pictures `(B, 3, H, W)` of one size."""
 
+    def reconstruct(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pictures `(B, 3, H, W)` in [-1, 1] through the codec and back: what drawings can be at best."""
+
 
 class TrainingKit(Protocol):
     """How a family is trained. A model that trains has a forward with `loss`, `logits` (or None) and `losses` by name, and
@@ -184,7 +187,7 @@ class TrainingKit(Protocol):
         """The codec of a model."""
 
     def encoder(self, codec: Any, processor: Any) -> RowEncoder:
-        """What encodes rows ahead."""
+        """What encodes rows ahead; without a codec (None) it only plans."""
 
     def take_sizes(self, processor: Any, stage: TrainingStage) -> None:
         """Has a processor choose the sizes of a stage, for encoding ahead."""

@@ -31,6 +31,10 @@ def run_settings(options: RunOptions, chosen: TrainingStage, data: str) -> dict[
     del stage["follows"]  # says no more than the name
     settings = stage | {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
     settings |= {"model": _resolved(options.model), "data": _resolved(data)}
+    if options.replay is not None:
+        settings["replay"] = _resolved(options.replay)
+    else:
+        del settings["replay_share"]
     if not options.lora:
         del settings["lora_rank"]
     kept = {name: value for name, value in settings.items() if name not in _MAY_CHANGE}

@@ -37,6 +37,7 @@ __all__ = [
     "finish",
     "last_checkpoint",
     "load_training_data",
+    "prepared_processor",
     "validate",
 ]
 
@@ -68,6 +69,8 @@ class RunOptions:
         dtype: of the weights; None = float32, but with LoRA "auto" (what trains is float32 then too), see
             [`wallaroo_hf.families.precision.loading_dtype`].
         check_weights: look for weights that are not finite in what is loaded.
+        replay: data that keep what the checkpoint knows, or "scenes"; see [`wallaroo_hf.training.replay.with_replay`].
+        replay_share: of the rows that are replayed.
     """
 
     model: str
@@ -90,6 +93,8 @@ class RunOptions:
     device: str | None = None
     dtype: str | None = None
     check_weights: bool = True
+    replay: str | None = None
+    replay_share: float = 0.5
 
 
 def fine_tuning(model: str, tasks: Mapping[str, int], lora: bool) -> Any:
@@ -165,11 +170,7 @@ def validate(
     Raises:
         ValueError: for a checkpoint that cannot be loaded, or that the stage does not follow.
     """
-    family, kit = find_family(options.model), _kit_with(options)
-    with reading_checkpoint(options.model):
-        processor = family.resolve("processor").from_pretrained(options.model)
-        config = family.resolve("config").from_pretrained(options.model)
-    kit.prepare_processor(processor, config, chosen, options.force)
+    kit, processor = prepared_processor(options, chosen)
     return validate_rows(
         named_rows(sources),
         kit.collator(processor, chosen).measure,
@@ -178,6 +179,20 @@ def validate(
         size_multiple=_size_multiple(options.model),
         progress=progress,
     )
+
+
+def prepared_processor(options: RunOptions, chosen: TrainingStage) -> tuple[TrainingKit, Any]:
+    """The kit of the checkpoint's family, and its processor as the stage has it; for looking at rows without weights.
+
+    Raises:
+        ValueError: for a checkpoint that cannot be loaded, or that the stage does not follow.
+    """
+    family, kit = find_family(options.model), _kit_with(options)
+    with reading_checkpoint(options.model):
+        processor = family.resolve("processor").from_pretrained(options.model)
+        config = family.resolve("config").from_pretrained(options.model)
+    kit.prepare_processor(processor, config, chosen, options.force)
+    return kit, processor
 
 
 def _size_multiple(model: str) -> int:

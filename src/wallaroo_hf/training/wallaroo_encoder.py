@@ -85,3 +85,8 @@ class WallarooRowEncoder:
         """Codes `(B, rows, cols)` and latents `(B, rows, cols, embed_dim)`."""
         encoded = self.vq_model.encode(pixels)
         return {"image_tokens": encoded.image_tokens, "source_latents": encoded.latents}
+
+    def reconstruct(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pictures `(B, 3, H, W)` through the image tokenizer and back."""
+        decoded: torch.Tensor = self.vq_model.decode(self.vq_model.encode(pixels).image_tokens)
+        return decoded

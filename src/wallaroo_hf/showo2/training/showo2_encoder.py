@@ -80,6 +80,14 @@ class ShowO2RowEncoder:
 
     def encode(self, pixels: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """Means and log variances of each token's latents `(B, 2 * channels * patch_size², rows, cols)`."""
-        device = next(iter(self.codec.state_dict().values())).device
-        posterior = self.codec.vae.encode_images(pixels.to(device))
+        posterior = self._posterior(pixels)
         return {COLUMN: pack_posteriors(posterior, self.codec.config.patch_size)}
+
+    def reconstruct(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pictures `(B, 3, H, W)` to the means of their latents and back."""
+        decoded: torch.Tensor = self.codec.vae.decode_latents(self._posterior(pixels).mean)
+        return decoded
+
+    def _posterior(self, pixels: torch.Tensor) -> Any:
+        device = next(iter(self.codec.state_dict().values())).device
+        return self.codec.vae.encode_images(pixels.to(device))

@@ -14,7 +14,9 @@ def serve_page(
     host: Annotated[
         str, typer.Option(help="Address to listen at; the default lets only this machine in.")
     ] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port. Default: the first free one from 7860.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port. Default: the first free one from 7860.")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path(
         "wallaroo-pictures"
     ),

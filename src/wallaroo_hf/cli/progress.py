@@ -69,8 +69,7 @@ class StepDisplay:
 
     def step(self, done: int, words: str | None = None) -> None:
         """So many steps are done; `words` stand behind the bar."""
-        more = {} if words is None else {"description": words}
-        self.bar.update(self.task, completed=done, **more)
+        self.bar.update(self.task, completed=done, description=words)
 
     def line(self, done: int, words: str) -> None:
         """Writes a plain line, where there is a file for it."""

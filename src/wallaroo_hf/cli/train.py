@@ -68,8 +68,8 @@ def train(
         typer.Option(
             "--replay",
             metavar="[DATA]",
-            help="Mix in rows of what is known already, so that it is not forgotten: DATA, or, for the built-in checkpoint, "
-            "its own scenes.",
+            help="Mix in rows of what is known already, so that it is not forgotten: DATA, or without it the scenes that "
+            "the built-in checkpoint learned.",
             show_default=False,
         ),
     ] = None,
@@ -220,8 +220,8 @@ def _look_at_best(options: RunOptions, own: dict[str, Any], chosen: TrainingStag
     )
     if median(values) < NO_BETTER:
         typer.echo(
-            f"That is below {NO_BETTER:g} dB for most of them: drawings can be no better than that, however long you train; "
-            "take a checkpoint whose codec knows such pictures."
+            f"That is below {NO_BETTER:g} dB for most of them, and drawings can be no better, however long you train; take "
+            "a checkpoint whose codec knows such pictures."
         )
 
 
@@ -262,8 +262,8 @@ def _run(
     from ..training.checkpoints import set_checkpoints_aside
     from ..training.resuming import check_settings, run_settings, write_settings
     from ..training.run import build_trainer, finish, last_checkpoint
-    from ..training.trainer import NonFiniteLossError
     from ..training.stopping import StopWhenAsked
+    from ..training.trainer import NonFiniteLossError
     from .progress import TrainingProgress, say_at_once
 
     final = options.output / "final"
@@ -290,7 +290,9 @@ def _run(
     if trainer.state.global_step < chosen.max_steps:
         if is_main:
             done = f"step {trainer.state.global_step} of {chosen.max_steps}"
-            typer.echo(f"Stopped after {done}, saved in {options.output}; the same command goes on from there.", err=True)
+            typer.echo(
+                f"Stopped after {done}, saved in {options.output}; the same command goes on from there.", err=True
+            )
         raise typer.Exit(130)
     folder = finish(trainer, options.output)
     if is_main:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .settings import Setting, check_settings, sensible_notices
-from .sizes import SizeError, Sized, pick_size, whole_edges
+from .sizes import Sized, SizeError, pick_size, whole_edges
 from .vocabulary import KnownWords, unknown_notice, unknown_words
 
 __all__ = ["EDITING", "GENERATION", "UNDERSTANDING", "Abilities", "check_words"]

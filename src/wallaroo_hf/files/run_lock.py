@@ -20,8 +20,8 @@ _held: dict[Path, int] = {}  # by this process: how often
 def only_run(folder: Path) -> Iterator[None]:
     """Keeps a folder for this process while the block runs; the same process may take it again meanwhile.
 
-    The lock of a process that is no more, killed for example, is taken over, and what it was writing is removed. Whether one on another machine still runs
-    cannot be told from here: it counts as running.
+    The lock of a process that is no more, killed for example, is taken over, and what it was writing is removed. Whether
+    one on another machine still runs cannot be told from here: it counts as running.
 
     Raises:
         ValueError: if another process has the folder.

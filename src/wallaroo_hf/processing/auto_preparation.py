@@ -42,7 +42,9 @@ class AutoPreparationMixin(PreparationMixin):
         conditional = tokenize(self.tokenizer, written, merged["text_kwargs"], None)
         nulls = [row.null if self.has_editing else dataclasses.replace(row.null, source=None) for row in rows]
         grids = None
-        if "image_grid_thw" in pixels and self.has_editing:  # that of each row's last image, which a drawing would edit
+        if (
+            "image_grid_thw" in pixels and self.has_editing
+        ):  # that of each row's last image, which a drawing would edit
             last = np.cumsum([len(row.images) for row in rows]) - 1
             grids = pixels["image_grid_thw"][[index for index, row in zip(last, rows) if row.images]]
         null_rows, null_pixels = self._branch(nulls, 0, "trained", merged, False, grids)

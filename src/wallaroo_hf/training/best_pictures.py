@@ -106,9 +106,7 @@ def _present(row: Mapping[str, Any]) -> Row:
     return {key: value for key, value in row.items() if value is not None}
 
 
-def _drawn(
-    task: str, row: Row, kit: Any, processor: Any
-) -> Iterator[tuple[str, Any, tuple[int, int], Image.Image]]:
+def _drawn(task: str, row: Row, kit: Any, processor: Any) -> Iterator[tuple[str, Any, tuple[int, int], Image.Image]]:
     """Name, key, size and picture of what a row draws; nothing of one that cannot be trained on, or is encoded."""
     planner = kit.encoder(None, processor)
     try:

@@ -151,14 +151,18 @@ class Service:
         except ValueError as error:
             message = str(error)
             if isinstance(error, SizeError) and options.size != "auto":
-                message = f"`size` is '{options.size}' (width x height in pixels), but {error.reason}; {self._listed()}."
+                message = (
+                    f"`size` is '{options.size}' (width x height in pixels), but {error.reason}; {self._listed()}."
+                )
             raise ApiError(400, message, param, "invalid_value") from error
         return height, width
 
     def _listed(self) -> str:
         """The sizes to ask for, as requests write them."""
         fitting = [one for one in self.abilities.sizes if one[0] * one[1] <= self.settings.max_output_pixels]
-        return f"ask for {' or '.join(f'{width}x{height}' for height, width in fitting)}" if fitting else "ask for less"
+        return (
+            f"ask for {' or '.join(f'{width}x{height}' for height, width in fitting)}" if fitting else "ask for less"
+        )
 
     def check_pixels(self, height: int, width: int, param: str) -> None:
         """Refuses images that are too large.

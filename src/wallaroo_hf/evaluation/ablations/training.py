@@ -12,13 +12,13 @@ import torch
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ...families.loading import load_model, reading_checkpoint
+from ...families.precision import computes_in_bf16
 from ...modeling.model import WallarooForConditionalGeneration
 from ...processing.processor import WallarooProcessor
 from ...training.arguments import WallarooTrainingArguments
 from ...training.callbacks import StageCallback
 from ...training.collator import WallarooDataCollator
 from ...training.data.mixing import Source, TaskMixture
-from ...families.precision import computes_in_bf16
 from ...training.preparation import add_editing_parts, prepare_for_stage
 from ...training.stages import Stage, stage
 from ...training.trainer import WallarooTrainer

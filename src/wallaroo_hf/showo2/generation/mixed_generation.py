@@ -13,8 +13,8 @@ from transformers import DynamicCache, GenerationConfig, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import ModelOutput
 
-from ...common.room import no_room
 from ...common.relaying import Relay, StreamerStopped
+from ...common.room import no_room
 from ...families.contract import Follow
 from .drawing_inputs import check_prompts, read_count, read_sizes
 from .flow_drawing import FlowGroup, FlowSettings

@@ -14,13 +14,13 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 
 from ..._version import __version__
 from ...families.loading import load_model
+from ...families.precision import computes_in_bf16
 from ...families.registry import FAMILIES
 from ...files.whole import new_file, new_folder
 from ..arguments import WallarooTrainingArguments
 from ..callbacks import StageCallback
 from ..checkpoints import find_last_complete_checkpoint
 from ..devices import training_device
-from ...families.precision import computes_in_bf16
 from ..previews import PreviewCallback
 from ..reports import plot_losses
 from ..stopping import StopWhenAsked

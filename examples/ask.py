@@ -1,18 +1,22 @@
 """Asks a question about a picture.
 
+python examples/ask.py
 python examples/ask.py examples/lake.jpg "Where is this?" --model wallaroo-7b
 """
 
 import argparse
+from pathlib import Path
 
 from transformers import TextStreamer
 
-from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor
+from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor, default_checkpoint
+
+EXAMPLE = Path(__file__).with_name("scene.png")
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--model", required=True, help="a converted checkpoint: folder or Hub id")
-parser.add_argument("image")
-parser.add_argument("question")
+parser.add_argument("--model", default=default_checkpoint(), help="folder or Hub id; default: the built-in checkpoint")
+parser.add_argument("image", nargs="?", default=str(EXAMPLE), help="default: a drawing")
+parser.add_argument("question", nargs="?", default="what colour is the heart?")
 parser.add_argument("--max-new-tokens", type=int, default=256)
 arguments = parser.parse_args()
 

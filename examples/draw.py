@@ -1,5 +1,6 @@
 """Draws a picture from a text, and shows it growing.
 
+python examples/draw.py
 python examples/draw.py "a red fox in the snow" --model wallaroo-7b --output fox.png
 """
 
@@ -7,15 +8,15 @@ import argparse
 
 import torch
 
-from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor
+from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor, default_checkpoint
 from wallaroo_hf.generation import ImageStreamer
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--model", required=True, help="a converted checkpoint: folder or Hub id")
-parser.add_argument("prompt")
+parser.add_argument("--model", default=default_checkpoint(), help="folder or Hub id; default: the built-in checkpoint")
+parser.add_argument("prompt", nargs="?", default="a red heart and a blue square")
 parser.add_argument("--output", default="drawing.png")
-parser.add_argument("--height", type=int, default=512)
-parser.add_argument("--width", type=int, default=512)
+parser.add_argument("--height", type=int, help="in pixels; default: the checkpoint's")
+parser.add_argument("--width", type=int)
 parser.add_argument("--seed", type=int, default=1)
 arguments = parser.parse_args()
 
@@ -24,8 +25,8 @@ processor = WallarooProcessor.from_pretrained(arguments.model)
 
 
 def show(streamer: ImageStreamer, image: int, row: int) -> None:
-    """Saves a preview after every eighth row."""
-    if row % 8 == 0:
+    """Saves a preview after every fourth row."""
+    if row % 4 == 0:
         streamer.preview(image).save(arguments.output)
 
 

@@ -1,19 +1,23 @@
 """Edits a picture; the result has its size.
 
+python examples/edit.py
 python examples/edit.py examples/lake.jpg "make it winter" --model wallaroo-7b --output winter.png
 """
 
 import argparse
+from pathlib import Path
 
 import torch
 from PIL import Image
 
-from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor
+from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor, default_checkpoint
+
+EXAMPLE = Path(__file__).with_name("scene.png")
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--model", required=True, help="a converted checkpoint: folder or Hub id")
-parser.add_argument("image")
-parser.add_argument("instruction")
+parser.add_argument("--model", default=default_checkpoint(), help="folder or Hub id; default: the built-in checkpoint")
+parser.add_argument("image", nargs="?", default=str(EXAMPLE), help="default: a drawing")
+parser.add_argument("instruction", nargs="?", default="make the square yellow")
 parser.add_argument("--output", default="edit.png")
 parser.add_argument("--seed", type=int, default=1)
 arguments = parser.parse_args()

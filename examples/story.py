@@ -1,5 +1,6 @@
 """Tells a story in text and pictures: the model decides when to draw (`generation_mode="auto"`).
 
+    python examples/story.py
     python examples/story.py "Tell a short story about a fox, with pictures." --model MODEL --output story
 
 Released weights were never trained to interleave; with them, expect text only.
@@ -10,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor
+from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor, default_checkpoint
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--model", required=True, help="a converted checkpoint: folder or Hub id")
-parser.add_argument("prompt")
+parser.add_argument("--model", default=default_checkpoint(), help="folder or Hub id; default: the built-in checkpoint")
+parser.add_argument("prompt", nargs="?", default="Draw a red circle.")
 parser.add_argument("--output", type=Path, default=Path("story"))
-parser.add_argument("--height", type=int, default=512)
-parser.add_argument("--width", type=int, default=512)
+parser.add_argument("--height", type=int, help="in pixels; default: the checkpoint's")
+parser.add_argument("--width", type=int)
 parser.add_argument("--max-new-tokens", type=int, default=512)
 parser.add_argument("--seed", type=int, default=1)
 arguments = parser.parse_args()

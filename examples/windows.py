@@ -1,5 +1,6 @@
 """Draws a picture code by code and by windows, and shows which forward decided which code.
 
+python examples/windows.py
 python examples/windows.py "a green heart" --seed 5 --output windows.png
 """
 
@@ -14,7 +15,7 @@ import wallaroo_hf
 CELL, MARGIN = 48, 16
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("prompt")
+parser.add_argument("prompt", nargs="?", default="a green heart")
 parser.add_argument("--model", default=wallaroo_hf.default_checkpoint(), help="default: the built-in checkpoint")
 parser.add_argument("--output", default="windows.png")
 parser.add_argument("--size", type=int, default=96, help="height and width in pixels")

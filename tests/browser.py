@@ -56,7 +56,7 @@ class Page:
         field.send_keys("\ue009a\ue000\ue003")  # control + a, release, backspace
         field.send_keys(text)
 
-    def wait(self, look: Callable[[], Any], what: str, seconds: float = 90) -> Any:
+    def wait(self, look: Callable[[], Any], what: str, seconds: float = 600) -> Any:
         """Looks again and again until there is something."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:

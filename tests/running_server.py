@@ -45,7 +45,7 @@ class RunningServer:
         self, path: str, body: Any = None, headers: dict[str, str] | None = None, method: str | None = None
     ) -> tuple[int, Any, dict[str, str]]:
         """Status, JSON (or text) and headers of an answer; `body` is bytes, or goes as JSON."""
-        connection = http.client.HTTPConnection(*self.address, timeout=240)
+        connection = http.client.HTTPConnection(*self.address, timeout=1500)
         sent = dict(headers or {})
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()

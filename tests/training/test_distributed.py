@@ -20,6 +20,7 @@ from wallaroo_hf.training.checkpoints import find_last_complete_checkpoint, why_
 needs_deepspeed = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed"
 )
+pytestmark = pytest.mark.timeout(3600)  # of the first test, which waits for the pairs of all
 WAYS = ["ddp", "fsdp2", pytest.param("zero2", marks=needs_deepspeed), pytest.param("zero3", marks=needs_deepspeed)]
 
 
@@ -43,7 +44,7 @@ def _run_pair(model_folder: Path, output: Path, *ways: str) -> None:
         [*command, training_pairs.__file__, str(model_folder), str(output), *ways],
         capture_output=True,
         text=True,
-        timeout=250,
+        timeout=1500,  # three processes import torch, and others may want the machine too
         check=False,
         env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
     )

@@ -64,7 +64,7 @@ def hold(monkeypatch):
         run = server.service.engine.run
 
         def held(jobs):
-            assert gate.wait(120)
+            assert gate.wait(600)
             run(jobs)
 
         monkeypatch.setattr(server.service.batcher, "_run", held)
@@ -77,7 +77,7 @@ def hold(monkeypatch):
 def eventually():
     """Waits until something is true."""
 
-    def wait(condition, seconds=60.0):
+    def wait(condition, seconds=600.0):
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, "it did not become true"

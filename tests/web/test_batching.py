@@ -26,7 +26,7 @@ class Recorder:
         self.gate.set()
 
     def __call__(self, jobs):
-        assert self.gate.wait(60)
+        assert self.gate.wait(600)
         self.batches.append([job.request for job in jobs])
         for job in jobs:
             if isinstance(job.request, BaseException):

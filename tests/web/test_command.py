@@ -48,7 +48,7 @@ def process():
 
 def _post(url, body):
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=240) as response:
+    with urllib.request.urlopen(request, timeout=1500) as response:
         return json.load(response)
 
 
@@ -65,9 +65,9 @@ def test_it_serves_and_finishes_what_it_began(process):
     while json.load(urllib.request.urlopen(f"{url}/health"))["running"] == 0:
         assert drawing.is_alive()
     serving.send_signal(signal.SIGTERM)
-    drawing.join(240)
+    drawing.join(800)
     assert [picture_in(item["b64_json"]).size for item in answers[0]["data"]] == [(96, 96)] * 8
-    assert serving.wait(120) in (0, -signal.SIGTERM)
+    assert serving.wait(600) in (0, -signal.SIGTERM)
     with pytest.raises(OSError):
         urllib.request.urlopen(f"{url}/health")
 

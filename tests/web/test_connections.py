@@ -26,7 +26,7 @@ POST = b"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type
 
 
 def _connect(server, data: bytes = b"") -> socket.socket:
-    connection = socket.create_connection(server.address, timeout=60)
+    connection = socket.create_connection(server.address, timeout=600)
     connection.sendall(data)
     return connection
 
@@ -204,14 +204,14 @@ def test_few_files(tmp_path):
         line = serving.stdout.readline()
         assert line.startswith("Serving "), line + log.read_text()
         port = int(line.split(":")[2].split("/")[0])
-        flood = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(400)]
+        flood = [socket.create_connection(("127.0.0.1", port), timeout=600) for _ in range(400)]
         for connection in flood:
             with contextlib.suppress(OSError):  # some have made room for others
                 connection.sendall(HALF)
         began = _cpu_seconds(serving.pid)
         time.sleep(1)
         assert _cpu_seconds(serving.pid) - began < 0.5
-        with socket.create_connection(("127.0.0.1", port), timeout=60) as honest:
+        with socket.create_connection(("127.0.0.1", port), timeout=600) as honest:
             honest.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert b"200 OK" in honest.recv(65536)
     finally:

@@ -42,7 +42,7 @@ async def _draw(address: tuple[str, int], number: int) -> tuple[int, bytes, floa
 
 def test_a_thousand_clients(serve, compact, small_processor):
     """Each gets the image of its own prompt and seed, as the pipeline draws it in other batches."""
-    with serve(max_queue=NUM_REQUESTS, max_batch=50, timeout=240) as server:
+    with serve(max_queue=NUM_REQUESTS, max_batch=50, timeout=1500) as server:
 
         async def all_at_once():
             return await asyncio.gather(*(_draw(server.address, number) for number in range(NUM_REQUESTS)))

@@ -30,7 +30,7 @@ def still_serving(server):
 def _raw(server, path: str, body: bytes, content_type: str = "application/json") -> tuple[int, dict]:
     """Status and JSON of an answer, which must be UTF-8 and hold whole text."""
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
-    with socket.create_connection(server.address, timeout=60) as connection:
+    with socket.create_connection(server.address, timeout=600) as connection:
         connection.sendall(head.encode() + b"Content-Type: " + content_type.encode("latin-1") + b"\r\n\r\n" + body)
         data = b""
         while chunk := connection.recv(65536):
@@ -163,7 +163,7 @@ def test_forms_that_are_no_text(server, field, value):
     ],
 )
 def test_request_lines_and_headers(server, line, header):
-    with socket.create_connection(server.address, timeout=60) as connection:
+    with socket.create_connection(server.address, timeout=600) as connection:
         connection.sendall(line + b"\r\n" + header + b"\r\nConnection: close\r\n\r\n")
         data = b""
         while chunk := connection.recv(65536):

@@ -61,4 +61,4 @@ def test_frames_and_prompts_too(tmp_path):
     folder = _leave(tmp_path / "own")
     assert len(frames_in(str(folder))) == 2
     (folder / "g.TXT").unlink()
-    assert [file.name for file in read_dpg(folder).files] == ["a.png"]
+    assert [file.path for file in read_dpg(folder).files] == ["a.png"]

@@ -19,7 +19,10 @@ from wallaroo_hf import WallarooForConditionalGeneration, WallarooPipeline, Wall
 
 ROOT = Path(__file__).resolve().parents[1]
 OF_OTHER_FAMILIES = ("showo2.md", "hieraquery.md")
-PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if path.name not in OF_OTHER_FAMILIES)]
+PAGES = [
+    ROOT / "README.md",
+    *sorted(path for path in (ROOT / "docs").glob("*.md") if path.name not in OF_OTHER_FAMILIES),
+]
 # What a block says -> why it is not run; whatever says none of this is run.
 NOT_RUN = {
     r"wallaroo-7b|wallaroo-stage-3b|show-o2|\.ckpt": "needs released weights",

@@ -157,6 +157,32 @@ def test_a_door_takes_less_than_twenty_lines(name):
     assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) < 20
 
 
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("draw", "drawing.png"),
+        ("edit", "edit.png"),
+        ("ask", None),
+        ("story", "story"),
+        ("windows", "windows.png"),
+        ("pipeline", "blue.png"),
+        ("any_to_any", "drawing.png"),
+        ("export", "exported"),
+    ],
+)
+def test_without_arguments(name, made, tmp_path, monkeypatch, capsys):
+    """On the built-in checkpoint; `demo`, `finetune` and `app` have no required ones either, and tests above and below."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    assert capsys.readouterr().out.strip() and (made is None or (tmp_path / made).exists())
+
+
+def test_only_other_projects_and_families_need_arguments():
+    needing = {path.name for path in EXAMPLES.glob("*.py") if "required=True" in path.read_text(encoding="utf-8")}
+    assert needing == {"showo2.py"}
+
+
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_finetune(run, compact, tmp_path, method):
     """A few steps on all tasks; the result loads."""

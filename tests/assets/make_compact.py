@@ -634,10 +634,10 @@ With the full golden data at hand, and all parity tests passing on it:
 
 ## Licence
 
-`tokenizer/` is cut from the tokenizer of Qwen2.5-VL (vocabulary, merges, chat template, image processor settings), which Alibaba
-Cloud publishes with [Qwen2.5-VL-7B-Instruct](https://huggingface.co/Qwen/Qwen2.5-VL-7B-Instruct) under the Apache License 2.0;
-what was changed is said above. Its added tokens are those of Wallaroo's authors. The text of that licence is in this
-repository's `LICENSE`.
+`tokenizer/` is cut from the tokenizer of Qwen2.5-VL (vocabulary, merges, chat template, image processor settings), which
+Alibaba Cloud publishes with [Qwen2.5-VL-7B-Instruct](https://huggingface.co/Qwen/Qwen2.5-VL-7B-Instruct) under the Apache
+License 2.0; what was changed is said above. Its added tokens are those of Wallaroo's authors. The text of that licence is
+in this repository's `LICENSE`.
 """
 
 PARTS = {

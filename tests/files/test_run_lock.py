@@ -121,3 +121,17 @@ def test_of_many_that_find_a_stale_lock_one_gets_it(tmp_path):
     assert all(f"(process {holder})" in said for _, said in found if said != "held")
     for process, _ in found:
         end(process)
+
+
+def test_what_a_killed_run_was_writing_is_removed(tmp_path):
+    (tmp_path / "previews").mkdir()
+    left = [tmp_path / ".losses-0a1b2c3d.png", tmp_path / "previews" / ".step-9-00ff00ff.png"]
+    for path in left:
+        path.touch()
+    (tmp_path / ".final-partial-0a1b2c3d").mkdir()
+    others = [tmp_path / name for name in ("losses.png", ".hidden.png", ".notes-0a1b2c3.txt")]
+    for path in others:
+        path.touch()
+    with only_run(tmp_path):
+        assert not any(path.exists() for path in left) and not (tmp_path / ".final-partial-0a1b2c3d").exists()
+    assert all(path.exists() for path in others)

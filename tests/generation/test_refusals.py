@@ -30,6 +30,16 @@ def inputs(processor):
         ({"generation_mode": "video"}, "generation_mode"),
         ({"pixel_values_videos": torch.ones(1)}, "Video"),
         ({"guidence_scale": 3.0}, "guidence_scale"),
+        ({"num_return_sequences": 0}, "`num_return_sequences` is 0, but must be a whole number from 1 on"),
+        ({"num_return_sequences": 1.5}, "whole number"),
+        ({"guidance_scale": float("nan")}, "`guidance_scale` is nan, but must be a finite number"),
+        ({"guidance_scale": float("inf")}, "finite"),
+        ({"guidance_scale": "3"}, "`guidance_scale` is '3', but must be a number"),
+        ({"source_guidance_scale": float("nan")}, "`source_guidance_scale` is nan"),
+        ({"top_p": float("nan")}, "`top_p` is nan"),
+        ({"image_guidance_scale": 2.0}, "as an argument it is `guidance_scale`"),
+        ({"generation_mode": "text", "guidance_scale": float("nan")}, "`guidance_scale` is nan"),
+        ({"generation_mode": "text", "num_return_sequences": 0}, "`num_return_sequences` is 0"),
     ],
 )
 def test_refused_arguments(model, inputs, kwargs, words):
@@ -138,3 +148,14 @@ def test_the_whole_output_knows_its_grids(model, processor, copies):
     assert [tuple(image.shape) for image in pixels] == [(3, 32, 48)] * copies + [(3, 16, 64)] * copies
     given = model.decode_image_tokens(output.sequences, target_grid_hw=output.target_grid_hw)
     assert all(torch.equal(*pair) for pair in zip(pixels, given, strict=True))
+
+
+def test_what_is_too_long_is_named(model, processor):
+    """A prompt that is longer than its picture is to be shortened; a picture that is larger, to be smaller."""
+    long = processor(text="a cat " * 40, generation_mode="image", height=32, width=32, return_tensors="pt")
+    large = processor(text="a cat", generation_mode="image", height=128, width=128, return_tensors="pt")
+    model.config.text_config.max_position_embeddings = 60
+    with pytest.raises(ValueError, match="shorten the prompt"):
+        model.generate(**long, generation_mode="image")
+    with pytest.raises(ValueError, match="60; ask for a smaller image"):
+        model.generate(**large, generation_mode="image")

@@ -4,7 +4,7 @@ __all__ = ["no_room"]
 
 
 def no_room(words: int, pictures: int, longest: int, prompt: str = "prompt") -> ValueError:
-    """The error, which blames what takes more of the positions.
+    """The error, whose remedy begins with what takes more of the positions.
 
     Args:
         words: positions of what was said.
@@ -12,8 +12,8 @@ def no_room(words: int, pictures: int, longest: int, prompt: str = "prompt") -> 
         longest: positions of the model.
         prompt: what the words are called.
     """
-    remedy = f"shorten the {prompt}" if words > pictures else "ask for a smaller image"
+    remedy = f"shorten the {prompt}, or " if words > pictures else ""
     return ValueError(
         f"{prompt.capitalize()} and image together need {words + pictures} positions ({words} of them for words), but the "
-        f"model has {longest}; {remedy}."
+        f"model has {longest}; {remedy}ask for a smaller image."
     )

@@ -157,12 +157,11 @@ class Service:
             raise ApiError(400, message, param, "invalid_value") from error
         return height, width
 
-    def _listed(self) -> str:
-        """The sizes to ask for, as requests write them."""
+    def _listed(self, what: str = "") -> str:
+        """What to ask for: the checkpoint's sizes, as requests write them."""
         fitting = [one for one in self.abilities.sizes if one[0] * one[1] <= self.settings.max_output_pixels]
-        return (
-            f"ask for {' or '.join(f'{width}x{height}' for height, width in fitting)}" if fitting else "ask for less"
-        )
+        listed = " or ".join(f"{width}x{height}" for height, width in fitting)
+        return f"ask for {what}{listed}" if listed else "ask for a smaller `size`"
 
     def check_pixels(self, height: int, width: int, param: str) -> None:
         """Refuses images that are too large.
@@ -174,7 +173,7 @@ class Service:
             raise ApiError(
                 400,
                 f"The image would have {width}x{height} pixels, but may have {self.settings.max_output_pixels}; "
-                f"{self._listed()} as `size`.",
+                f"{self._listed('a smaller `size`, such as ')}.",
                 param,
                 "invalid_size",
             )

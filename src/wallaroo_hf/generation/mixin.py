@@ -169,6 +169,11 @@ class WallarooGenerationMixin(DoorsMixin, WritingMixin):
     ) -> DrawingSettings:
         """What was asked for, with the generation configs' entries and the defaults where nothing was."""
         lookup = functools.partial(look_up, generation_config, self.generation_config)
+        if "prepare_inputs_for_generation" in vars(self):  # put there by PEFT's prompt learning, and not asked here
+            raise ValueError(
+                "This model has a learned prompt (PEFT's prompt tuning), which drawing would leave out; train LoRA to draw "
+                "otherwise."
+            )
         refuse_impossible(kwargs, lookup)
         for config in (self.generation_config, generation_config):
             refuse_unknown_entries(config)

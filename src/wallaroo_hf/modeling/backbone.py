@@ -90,7 +90,8 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, Qwen2_5_VLModel):
             torch_compilable_check(
                 ~slots.any(),
                 "The rows hold <|generate_image_pad|> placeholders, but there is neither `target_pixel_values` nor "
-                "`target_image_tokens`; pass them as the processor gave them, or put codes in place (`vocab_size + index`).",
+                "`target_image_tokens`; pass them as the processor gave them, or put codes in place (`vocab_size + "
+                "index`).",
             )
             return input_ids, labels
         codes = self._target_codes(target_pixel_values, target_image_tokens).to(input_ids.device)

@@ -73,7 +73,7 @@ def _tasks_of_labels(
     """What each label takes part in, `(B, T)`, index into [`task_names`], where the ids are not there to tell."""
     if bool((labels == config.generate_image_token_id).any()):
         raise ValueError(
-            "`labels` hold <|generate_image_pad|> placeholders, which only `input_ids` say the codes of; pass these too, or "
+            "`labels` hold <|generate_image_pad|> placeholders, whose codes only `input_ids` can tell; pass these too, or "
             "put codes in place (`vocab_size + index`)."
         )
     is_code = labels >= config.text_config.vocab_size

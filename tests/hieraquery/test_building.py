@@ -134,7 +134,7 @@ def test_queries_are_as_far_apart_as_words(built):
     tensors, config = stored(built), json.loads((built / "config.json").read_text())
     table = tensors["mllm.model.embed_tokens.weight"].double()
     assert config["query_std"] == pytest.approx(float(table.std()), rel=1e-3)
-    queries = torch.cat([tensor for name, tensor in tensors.items() if name.startswith("queries.queries.")])
+    queries = torch.cat([tensor for name, tensor in tensors.items() if name.startswith("queries.group_")])
     assert float(queries.std()) == pytest.approx(config["query_std"], rel=0.2)
 
 

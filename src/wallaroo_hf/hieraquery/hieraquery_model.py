@@ -193,11 +193,11 @@ class HieraQueryForConditionalGeneration(HieraQueryGenerationMixin, PreTrainedMo
             cache=prompt.cache,
             use_cache=True,
         ).last_hidden_state
-        read = [states[:, span] for span in self.queries.spans(needed)]
+        groups = [states[:, span] for span in self.queries.spans(needed)]
         chosen = {
-            "own": lambda at: read[at : at + 1],
-            "prefix": lambda at: read[: at + 1],
-            "all": lambda at: read,
+            "own": lambda at: groups[at : at + 1],
+            "prefix": lambda at: groups[: at + 1],
+            "all": lambda at: groups,
         }[self.config.condition]
         return [self.connector(torch.cat(chosen(place[scale]), dim=1), scale) for scale in wanted]
 

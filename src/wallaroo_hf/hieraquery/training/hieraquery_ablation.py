@@ -31,7 +31,7 @@ _HALF = {"query_grid": (2, 2), "factor": 0.5}
 _WHOLE = {"query_grid": (4, 4), "factor": 1.0}
 _ALL = (_QUARTER, _HALF, _WHOLE)
 _MORE_TOKENS = sum(scale["factor"] ** 2 for scale in _ALL)  # type: ignore[operator]  # what the three scales cost: 1.31
-_MODEL = {"width": 128, "num_layers": 4, "num_heads": 4, "condition_size": 128}
+_MODEL: dict[str, Any] = {"width": 128, "num_layers": 4, "num_heads": 4, "condition_size": 128}
 # A small model's rates, with Muon; noise is cheap beside the language model.
 _LEARNING: dict[str, Any] = {"learning_rate": 3e-3, "lowest_rate": 6e-5, "weight_decay": 0.0, "noise_draws": 4}
 

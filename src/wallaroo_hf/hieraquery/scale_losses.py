@@ -77,7 +77,7 @@ def _group_losses(
     if targets.keep is not None:
         repeated = repeated * targets.keep[:, rows].flatten().to(repeated)[:, None, None]
     finest = targets.finest[rows[0]]
-    with model.dit_adapter.tap(model.dit, layer) as tap, _plain_attention_on_cpu(device):
+    with model.dit_adapter.tap(model.dit, layer) as tap, _plain_attention(model.dit, device):
         velocity = model.dit_adapter.velocity(model.dit, noised(clean, noise, sigma), sigma, repeated, finest)
     losses = {"flow": flow_loss(velocity, clean, noise)}
     if targets.features is not None and tap.hidden_states is not None:
@@ -89,9 +89,12 @@ def _group_losses(
 
 
 @contextmanager
-def _plain_attention_on_cpu(device: torch.device) -> Iterator[None]:
-    """Torch's fused attention on a CPU takes several times as long as plain products to go backward over few tokens."""
-    if device.type != "cpu":
+def _plain_attention(dit: Any, device: torch.device) -> Iterator[None]:
+    """Torch's fused attention on a CPU takes several times as long as plain products to go backward over few tokens.
+
+    Activations that are computed a second time, going backward, are so outside of this: they have the fused one twice.
+    """
+    if device.type != "cpu" or dit.gradient_checkpointing:
         yield
         return
     with sdpa_kernel(SDPBackend.MATH):

@@ -7,7 +7,9 @@ import torch
 from accelerate.utils import FullyShardedDataParallelPlugin
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
+from small_hieraquery import new_hieraquery
 from wallaroo_hf import WallarooForConditionalGeneration
+from wallaroo_hf.hieraquery.training.hieraquery_kit import KIT as HIERAQUERY
 from wallaroo_hf.training.collator import Numbered, WallarooDataCollator
 from wallaroo_hf.training.sharding import adjust_fsdp, frozen_weights, hide_frozen_parts
 from wallaroo_hf.training.wallaroo_kit import KIT, encode_images
@@ -75,3 +77,20 @@ def test_encoding_before_the_forward_changes_nothing(model, processor, rows):
     words = WallarooDataCollator(processor)([numbered[6]])
     words.pop("row_names")
     assert encode_images(model.model, words).keys() == words.keys()
+
+
+def test_units_of_fsdp_are_outside_of_what_is_hidden():
+    model, _ = new_hieraquery()
+    accelerator = _accelerator(
+        fsdp_version=2,
+        auto_wrap_policy="TRANSFORMER_BASED_WRAP",
+        mixed_precision_policy="bf16",
+        cpu_ram_efficient_loading=False,  # which the test above leaves in the environment
+    )
+    adjust_fsdp(accelerator, model, HIERAQUERY.frozen_parts)
+    units = accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap  # diffusers' classes name some of their own
+    assert {"Qwen2DecoderLayer", "SanaTransformerBlock"} <= set(units)
+    assert not any(unit.startswith("Qwen2_5_VL") for unit in units)
+    hide_frozen_parts(model, HIERAQUERY.frozen_parts, torch.device("cpu"))
+    assert {name.split(".")[0] for name, _ in model.named_parameters()} == {"queries", "connector", "dit", "alignment"}
+    assert not model.train().mllm.training

@@ -54,10 +54,7 @@ class HieraQueryForConditionalGeneration(HieraQueryGenerationMixin, PreTrainedMo
     config: HieraQueryConfig
     config_class = HieraQueryConfig
     main_input_name = "input_ids"
-    _no_split_modules = [
-        *("Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock", "Qwen2DecoderLayer"),
-        *("SanaTransformerBlock", "JointTransformerBlock"),
-    ]
+    _no_split_modules = ["Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock", "Qwen2DecoderLayer"]
     _keep_in_fp32_modules_strict = ["codec"]
     supports_gradient_checkpointing = True
     _supports_sdpa = True

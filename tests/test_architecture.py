@@ -49,6 +49,7 @@ ALLOWED = {
 _LIGHT = {"torch", "transformers", "numpy", "PIL", "safetensors"}
 _NO_TENSORS = {"torch", "transformers"}
 HEAVY = {"layout": _LIGHT, "files": {*_NO_TENSORS, "numpy"}, "families": _LIGHT, "pictures": _NO_TENSORS}
+LOADING = [SOURCE / "families" / name for name in ("loading.py", "precision.py")]  # imported when something is loaded
 OUTSIDE_OF_SCENES = {"numpy", "PIL", "datasets"}  # beside the standard library
 
 
@@ -85,7 +86,7 @@ def test_dependencies_flow_one_way(path):
     assert ours <= ALLOWED[room] | {room}, f"{room} must not import {ours - ALLOWED[room] - {room}}"
     outside = {name for name, is_ours in _imports(path) if not is_ours}
     assert "wallaroo_hf" not in outside, "import relatively"
-    if path != SOURCE / "families" / "loading.py":  # which is imported when something is loaded
+    if path not in LOADING:
         assert not outside & HEAVY.get(room, set())
     if room == "scenes":
         assert outside <= {*sys.stdlib_module_names, *OUTSIDE_OF_SCENES}

@@ -319,9 +319,9 @@ class _OptionalValues(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Gives `--replay` the value that it has alone."""
         words: list[str] = []
-        for word, following in zip(args, [*args[1:], None], strict=True):
+        for index, word in enumerate(args):
             words.append(word)
-            if word == "--replay" and (following is None or following.startswith("-")):
+            if word == "--replay" and (index + 1 == len(args) or args[index + 1].startswith("-")):
                 words.append("scenes")
         return super().parse_args(ctx, words)
 

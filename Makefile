@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 # The core: what computes, without servers, training runs and evaluation
-CORE := tests/conversion tests/generation tests/layout tests/modeling tests/parity tests/pipelines tests/processing \
+CORE := tests/conversion tests/generation tests/layout tests/modeling tests/parity tests/peers tests/pipelines tests/processing \
 	tests/showo2/test_showo2_parity.py tests/showo2/test_showo2_doors.py tests/families \
 	tests/test_architecture.py tests/test_built_in.py tests/test_conversation.py tests/test_requirements.py \
 	tests/training/test_trainer.py tests/training/test_lora.py

@@ -1,10 +1,13 @@
 """What a configuration accepts and refuses."""
 
+import logging
+
 import pytest
 import torch
 from transformers import AutoConfig
 
 from wallaroo_hf import WallarooConfig, WallarooVQConfig, WallarooVQModel
+from wallaroo_hf.common import unknown_keys
 
 SMALL_VQ = {"codebook_size": 64, "base_channels": 32, "latent_channels": 32, "channel_multiplier": [1, 1]}
 
@@ -99,3 +102,34 @@ def test_norm_groups(tmp_path):
     for channels, groups in ((48, 4), (64, 24), (32, 0)):
         with pytest.raises(ValueError, match=f"`base_channels` is {channels} and `norm_num_groups` is {groups}"):
             WallarooVQConfig(base_channels=channels, norm_num_groups=groups)
+
+
+def test_notes_of_tools_are_told_and_kept(tmp_path, caplog):
+    """What was saved loads, also with keys that other tools left in any part; a key that may be a misspelt one is told."""
+    config = WallarooConfig(vq_config=SMALL_VQ)
+    for part in (config, config.text_config, config.vision_config, config.vq_config):
+        part.note_of_a_tool = 3
+    config.has_editting = False
+    config.hidden_size = 5
+    config.save_pretrained(tmp_path)
+    logger = logging.getLogger(unknown_keys.logger.name)
+    logger.addHandler(caplog.handler)
+    try:
+        loaded = AutoConfig.from_pretrained(tmp_path)
+    finally:
+        logger.removeHandler(caplog.handler)
+    for part in (loaded, loaded.text_config, loaded.vision_config, loaded.vq_config):
+        assert part.note_of_a_tool == 3
+    told = "\n".join(record.getMessage() for record in caplog.records)
+    for name in ("WallarooConfig", "Qwen2_5_VLTextConfig", "Qwen2_5_VLVisionConfig", "WallarooVQConfig"):
+        assert f"{name} has no setting `note_of_a_tool`; it is kept" in told
+    assert "has no setting `has_editting`; it is kept, and nothing reads it; did you mean `has_editing`?" in told
+    assert "`hidden_size` is 5 beside `text_config`" in told and loaded.text_config.hidden_size != 5
+    assert WallarooConfig(**config.to_dict()).note_of_a_tool == 3
+    with pytest.raises(ValueError, match="did you mean `has_editing`"):
+        WallarooConfig(has_editting=False)
+
+
+def test_settings_of_any_transformers_configuration():
+    for value in (True, False):
+        assert WallarooVQConfig(tie_word_embeddings=value).tie_word_embeddings is value

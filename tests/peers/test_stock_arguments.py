@@ -8,6 +8,7 @@ from transformers import ContinuousBatchingConfig, Qwen2Config, Qwen2ForCausalLM
 
 from helpers import picture
 
+from .model_checks import without_pixels
 from .subjects import drawing_subject, question_subject, stock_model, text_subject
 
 
@@ -137,6 +138,19 @@ def test_forward_refuses_what_no_model_takes(compact, text):
         compact.model(input_ids=subject.batch["input_ids"])
 
 
+def test_fullgraph(compact, text):
+    """One graph without breaks, of text and of rows that draw."""
+    drawing = drawing_subject(compact)
+    drawn = without_pixels(drawing)
+    for subject, batch in ((text, text.batch), (drawing, drawn)):
+        torch._dynamo.reset()
+        compiled = torch.compile(subject.model, fullgraph=True, backend="eager")
+        with torch.no_grad():
+            said, expected = subject.read(compiled(**batch)), subject.read(subject.model(**batch))
+        torch.testing.assert_close(said, expected)
+    torch._dynamo.reset()
+
+
 # ------------------------------------------------------------------------------------------------------------ processors
 
 
@@ -180,3 +194,23 @@ def test_a_lone_placeholder_is_an_image(compact, stock):
     )
     with torch.no_grad():
         torch.testing.assert_close(compact.model(**inputs).logits, stock(**inputs).logits)
+
+
+@pytest.mark.parametrize("family", ["showo2", "hieraquery"])
+def test_rows_of_other_families(family):
+    """Their processors leave rows as they are without padding, and cut no picture either."""
+    pytest.importorskip("diffusers")
+    if family == "showo2":
+        from small_showo2 import new_showo2 as new
+    else:
+        from small_hieraquery import new_hieraquery as new
+    processor = new()[1]
+    content = [{"type": "image", "image": picture(1, 32, 32)}, {"type": "text", "text": "What?"}]
+    chat = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    whole = processor(text=[chat, "red"], images=[picture(1, 32, 32)], padding=False)
+    lengths = [len(row) for row in whole["input_ids"]]
+    assert lengths[0] > lengths[1] and lengths == [len(row) for row in whole["attention_mask"]]
+    with pytest.raises(ValueError, match="make no tensor; pass padding=True"):
+        processor(text=[chat, "red"], images=[picture(1, 32, 32)], padding=False, return_tensors="pt")
+    with pytest.raises(ValueError, match="`truncation` to 3 tokens would leave 0 of the"):
+        processor(text=chat, images=[picture(1, 32, 32)], truncation=True, max_length=3)

@@ -95,6 +95,7 @@ def refuse_unknown_keys(
             meant = f"did you mean `{close[0]}`?" if close else ""
             if not written:
                 raise ValueError(f"{config_class.__name__} has no setting `{key}`; {meant or 'remove it.'}")
+            told = f"; {meant}" if meant else "."
             logger.warning(
-                "%s has no setting `%s`; it is kept, and nothing reads it. %s", config_class.__name__, key, meant
+                "%s has no setting `%s`; it is kept, and nothing reads it%s", config_class.__name__, key, told
             )

@@ -5,11 +5,9 @@ from typing import Any
 import torch
 from transformers import GenerationMixin
 
-__all__ = ["TextInputsMixin"]
+from ..common.generate_arguments import drop_generate_arguments
 
-# Arguments of `generate` that its decoding methods take where they need them and hand on where not; stock models' `forward`
-# swallows what it does not know, ours does not.
-_OF_GENERATE = ("tokenizer", "assistant_tokenizer", "assistant_model", "debug_io")
+__all__ = ["TextInputsMixin"]
 
 
 class TextInputsMixin(GenerationMixin):
@@ -27,8 +25,7 @@ class TextInputsMixin(GenerationMixin):
             kwargs: as in transformers.
         """
         model_inputs = super().prepare_inputs_for_generation(input_ids, inputs_embeds=inputs_embeds, **kwargs)
-        for name in _OF_GENERATE:
-            model_inputs.pop(name, None)
+        drop_generate_arguments(model_inputs)
         if kwargs.get("use_cache", True) and not kwargs.get("is_first_iteration", False):
             model_inputs.pop("source_pixel_values", None)
             if model_inputs.get("image_task") is None:

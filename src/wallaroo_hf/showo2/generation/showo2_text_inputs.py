@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from transformers import GenerationMixin
 from transformers.cache_utils import Cache
 
+from ...common.generate_arguments import drop_generate_arguments
 from ..block_layout import BlockLayout
 
 __all__ = ["ShowO2TextInputsMixin"]
@@ -56,6 +57,7 @@ class ShowO2TextInputsMixin(GenerationMixin):
             is_first_iteration=is_first_iteration,
             **kwargs,
         )
+        drop_generate_arguments(prepared)
         prepared["output_velocities"] = False
         if published_eval and prepared.get("input_ids") is not None:
             self._say_image_tokens(prepared, answer_start - input_ids.shape[1])

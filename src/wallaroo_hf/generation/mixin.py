@@ -122,8 +122,6 @@ class WallarooGenerationMixin(DoorsMixin, TextInputsMixin, TextPositionsMixin):
             ValueError: for modes and arguments that cannot work; one sentence each.
         """
         kwargs |= {"logits_processor": logits_processor, "stopping_criteria": stopping_criteria}
-        if kwargs.get("pixel_values_videos") is not None or kwargs.get("video_grid_thw") is not None:
-            raise ValueError("Video input is not supported yet; pass single frames as images.")
         if generation_mode not in (None, *GENERATION_MODES):
             raise ValueError(f"`generation_mode` is {generation_mode!r}, but must be one of {GENERATION_MODES}.")
         check_window(window)
@@ -179,7 +177,8 @@ class WallarooGenerationMixin(DoorsMixin, TextInputsMixin, TextPositionsMixin):
         longest = self.config.text_config.max_position_embeddings
         if input_ids is not None and input_ids.shape[1] > longest:
             raise ValueError(
-                f"The prompt has {input_ids.shape[1]} tokens, but the model has {longest} positions; shorten it."
+                f"The prompt has {input_ids.shape[1]} tokens, but the model has {longest} positions; shorten it"
+                f"{', or show fewer or smaller frames of its video' if kwargs.get('video_grid_thw') is not None else ''}."
             )
         return super().generate(inputs, generation_config, **kwargs)
 

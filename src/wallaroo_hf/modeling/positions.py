@@ -10,6 +10,8 @@ from ..generation.text_positions import positions_behind, remember_rope_deltas, 
 from .adapters import token_masks
 from .configuration import WallarooConfig
 
+VIDEO_TYPE = 2  # in `mm_token_type_ids`
+
 
 class PositionsMixin(Qwen2_5_VLModel):
     """Qwen2.5-VL's positions by our rules, and without anything kept on the model."""
@@ -17,8 +19,12 @@ class PositionsMixin(Qwen2_5_VLModel):
     config: WallarooConfig
 
     def mm_token_type_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """1 for NaViT placeholders, else 0: `(B, T)` int64. Without it Qwen2.5-VL silently computes other positions."""
-        return token_masks(input_ids, self.config).vision.long()
+        """1 for NaViT placeholders, 2 for those of videos, else 0: `(B, T)` int64.
+
+        Without it Qwen2.5-VL silently computes other positions.
+        """
+        of_videos = (input_ids == self.config.video_token_id).long()
+        return token_masks(input_ids, self.config).vision.long() + VIDEO_TYPE * of_videos
 
     def get_rope_index(
         self,
@@ -39,9 +45,16 @@ class PositionsMixin(Qwen2_5_VLModel):
             second_per_grid_ts: of videos.
             attention_mask: `(B, T)`, 0 at padding.
             kwargs: passed on.
+
+        Raises:
+            ValueError: if there is a video in the rows, but no grid of one.
         """
         if mm_token_type_ids is None:
             mm_token_type_ids = self.mm_token_type_ids(input_ids)
+        if video_grid_thw is None and bool((mm_token_type_ids == VIDEO_TYPE).any()):
+            raise ValueError(
+                "The prompts hold a video, but there is no `video_grid_thw`; pass all tensors that the processor returned."
+            )
         position_ids, deltas = super().get_rope_index(
             input_ids, mm_token_type_ids, image_grid_thw, video_grid_thw, second_per_grid_ts, attention_mask, **kwargs
         )

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..common.chat_form import expand_vision
 from ..common.padded_rows import TokenRow, pad_rows, tokenizer_options
-from ..layout.special_tokens import IMAGE_PAD, VISION_END, VISION_START
+from ..layout.special_tokens import IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START
 
 __all__ = ["TokenRow", "expand_vision", "pad", "tokenize"]
 
@@ -49,7 +49,7 @@ def pad(tokenizer: Any, rows: Sequence[TokenRow], text_kwargs: dict[str, Any]) -
 
 
 def _mm_token_type_ids(tokenizer: Any, input_ids: np.ndarray) -> np.ndarray:
-    """1 for NaViT placeholders (those of the vision block), 0 for all else, the source block included."""
-    image, start, end = tokenizer.convert_tokens_to_ids([IMAGE_PAD, VISION_START, VISION_END])
+    """1 for NaViT placeholders (those of the vision block), 2 for those of videos, 0 for all else, the source included."""
+    image, video, start, end = tokenizer.convert_tokens_to_ids([IMAGE_PAD, VIDEO_PAD, VISION_START, VISION_END])
     inside = (input_ids == start).cumsum(axis=-1) > (input_ids == end).cumsum(axis=-1)
-    return ((input_ids == image) & inside).astype(np.int64)
+    return ((input_ids == image) & inside) + 2 * (input_ids == video).astype(np.int64)

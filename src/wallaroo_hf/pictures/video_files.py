@@ -131,7 +131,6 @@ class VideoFile:
         if not self._container.streams.video:
             raise VideoError(f"The file {self.name} holds no video; give one that does.", "unusable_video")
         stream = self._container.streams.video[0]
-        stream.thread_type = "AUTO"
         self.height, self.width = int(stream.height or 0), int(stream.width or 0)
         rate = stream.average_rate or stream.guessed_rate
         self.rate = float(rate) if rate else None
@@ -179,17 +178,15 @@ class VideoFile:
 
 
 def _import_av() -> ModuleType:
-    """PyAV, which says nothing of damaged files by itself.
+    """PyAV. Its log stays off, as it is by itself: threads that decode would wait for Python to take what they say.
 
     Raises:
         VideoError: if it is not installed.
     """
     try:
         import av
-        import av.logging
     except ImportError as error:
         raise VideoError(_WITHOUT_DECODER, "no_decoder") from error
-    av.logging.set_level(av.logging.PANIC)
     return av
 
 

@@ -47,7 +47,7 @@ class PositionsMixin(Qwen2_5_VLModel):
             kwargs: passed on.
 
         Raises:
-            ValueError: if there is a video in the rows, but no grid of one.
+            ValueError: if there are more pictures or videos in the rows than grids of them.
         """
         if mm_token_type_ids is None:
             mm_token_type_ids = self.mm_token_type_ids(input_ids)
@@ -55,9 +55,14 @@ class PositionsMixin(Qwen2_5_VLModel):
             raise ValueError(
                 "The prompts hold a video, but there is no `video_grid_thw`; pass all tensors that the processor returned."
             )
-        position_ids, deltas = super().get_rope_index(
-            input_ids, mm_token_type_ids, image_grid_thw, video_grid_thw, second_per_grid_ts, attention_mask, **kwargs
-        )
+        given = (input_ids, mm_token_type_ids, image_grid_thw, video_grid_thw, second_per_grid_ts, attention_mask)
+        try:
+            position_ids, deltas = super().get_rope_index(*given, **kwargs)
+        except StopIteration as error:
+            raise ValueError(
+                "The prompts hold more pictures or videos than `image_grid_thw` and `video_grid_thw` tell of; pass exactly "
+                "the processor's tensors."
+            ) from error
         if attention_mask is not None:
             position_ids = position_ids.masked_fill(attention_mask.to(position_ids.device) == 0, 1)
         return position_ids, deltas

@@ -18,8 +18,9 @@ import numpy as np
 
 from .opening import DOWNLOAD_TIMEOUT, MAX_ASPECT_RATIO, MAX_PIXELS, ImageError, quoted, read_data_url
 
-__all__ = ["MAX_FILE_BYTES", "MAX_FRAMES", "VideoError", "VideoFile", "has_video_decoder", "is_video_source"]
+__all__ = ["MAX_FILE_BYTES", "MAX_FRAMES", "VIDEO_SUFFIXES", "VideoError", "VideoFile", "has_video_decoder", "is_video_source"]
 
+VIDEO_SUFFIXES = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ogv", "wmv", "flv")  # of names of files
 MAX_FRAMES = 500_000  # more than four hours at 30 a second: all up to the last that is seen are decoded
 MAX_FILE_BYTES = 512_000_000  # of what is downloaded
 # Containers that people have; the others that FFmpeg knows include playlists, which name further files.

@@ -7,12 +7,22 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...common.chat_form import IM_START, IMAGE_BLOCK, IMAGE_PAD, expand_vision, split_chat
+from ...common.chat_form import (
+    IM_START,
+    IMAGE_BLOCK,
+    IMAGE_PAD,
+    VIDEO_PAD,
+    expand_rows,
+    require_placeholders,
+    split_chat,
+)
 from ...common.navit_images import navit_patches
+from ...common.navit_videos import VideoSettings, navit_videos
 from ...common.padded_rows import TokenRow, pad_rows, tokenizer_options
 from ...common.row_values import as_rows, images_per_row
 from ...families.abilities import EDITING, GENERATION
 from ...pictures.opening import flatten_images
+from ...pictures.videos import flatten_videos
 from ..hieraquery_abilities import HieraQueryAbilities
 from .hieraquery_batch import HieraQueryBatchFeature
 from .hieraquery_image_processor import HieraQueryImageProcessor
@@ -61,16 +71,20 @@ class HieraQueryRowsMixin:
             longest_edge=self.longest_edge,
         )
 
-    def _answer(self, texts: list[str], images: Any, merged: dict[str, dict[str, Any]]) -> HieraQueryBatchFeature:
+    def _answer(
+        self, texts: list[str], images: Any, videos: Any, merged: dict[str, dict[str, Any]]
+    ) -> HieraQueryBatchFeature:
         """Rows whose text goes on, as Qwen2.5-VL's own processor makes them."""
-        flat = flatten_images(images)
-        placeholders = sum(text.count(IMAGE_PAD) for text in texts)
-        if placeholders != len(flat):
-            raise ValueError(
-                f"The prompts hold {placeholders} {IMAGE_PAD} placeholders, but {len(flat)} images were given; they must "
-                "match (`processor.apply_chat_template` writes one per image)."
+        flat, clips = flatten_images(images), flatten_videos(videos)
+        require_placeholders(texts, IMAGE_PAD, len(flat), "image")
+        require_placeholders(texts, VIDEO_PAD, len(clips), "video")
+        seen: dict[str, Any] = {}
+        if clips:
+            seen, lengths = navit_videos(
+                self.image_processor, clips, VideoSettings.read(merged["videos_kwargs"], None)
             )
-        return self._batch(self._rows(texts, flat, merged), merged)
+            texts = expand_rows(texts, lengths, VIDEO_PAD)
+        return self._batch(self._rows(texts, flat, merged) | seen, merged)
 
     def _draw(
         self, texts: list[str], images: Any, wishes: SizeWishes, source_fit: str, merged: dict[str, dict[str, Any]]
@@ -132,14 +146,14 @@ class HieraQueryRowsMixin:
     ) -> dict[str, Any]:
         """Padded rows of rendered chats and the patches of what they show."""
         vision, lengths = navit_patches(self.image_processor, images, merged["images_kwargs"])
-        queue, options = iter(lengths), tokenizer_options(merged["text_kwargs"])
-        rows: list[TokenRow] = []
-        for text in texts:
-            expanded = expand_vision(text, [next(queue) for _ in range(text.count(IMAGE_PAD))])
-            rows.append({"input_ids": list(self.tokenizer(expanded, **options)["input_ids"])})
+        options = tokenizer_options(merged["text_kwargs"])
+        rows: list[TokenRow] = [
+            {"input_ids": list(self.tokenizer(text, **options)["input_ids"])} for text in expand_rows(texts, lengths)
+        ]
         data: dict[str, Any] = pad_rows(self.tokenizer.pad_token_id, rows, merged["text_kwargs"])
-        image_id = self.tokenizer.convert_tokens_to_ids(IMAGE_PAD)
-        data["mm_token_type_ids"] = (data["input_ids"] == image_id).astype(np.int64)
+        image_id, video_id = self.tokenizer.convert_tokens_to_ids([IMAGE_PAD, VIDEO_PAD])
+        ids = data["input_ids"]
+        data["mm_token_type_ids"] = (ids == image_id).astype(np.int64) + 2 * (ids == video_id).astype(np.int64)
         return data | vision
 
     def _batch(self, data: dict[str, Any], merged: dict[str, dict[str, Any]]) -> HieraQueryBatchFeature:

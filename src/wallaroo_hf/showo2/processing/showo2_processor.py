@@ -129,7 +129,7 @@ class ShowO2Processor(RowsMixin, ProcessorBase):
     def _take_over(self, content: Mapping[str, Any]) -> None:
         """What a model's configuration says of tasks, sizes and positions."""
         abilities = showo2_abilities(content, {}, {})
-        self.drawing_sizes, self.tasks = list(abilities.sizes), list(abilities.tasks)
+        self.drawing_sizes, self.tasks = list(abilities.sizes), list(content.get("tasks") or RELEASED_TASKS)
         self.image_token_size, self.max_positions = abilities.size_multiple, abilities.max_positions
 
     def _check_agreement(self, config: ShowO2Config, where: str) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from ..pictures import open_picture
-from .training_rows import ORDINAL, one_line, refuse_media, row_ordinal
+from ..videos import open_row_video
+from .training_rows import ORDINAL, VIDEO, one_line, refuse_media, row_ordinal
 
 __all__ = ["Numbered", "RowParts", "only_draws", "row_label", "take_apart"]
 
@@ -21,6 +22,7 @@ class RowParts:
         shown, drawn: pictures, in order; of those that were encoded ahead, what they became.
         latents: of the shown ones, where they were encoded ahead (`source_latents`).
         posteriors: of all pictures, in order, where they were encoded ahead (`image_latents`); then none was opened.
+        videos: that are shown, in order.
     """
 
     messages: list[dict[str, Any]]
@@ -28,6 +30,7 @@ class RowParts:
     drawn: list[Any]
     latents: list[Any] | None
     posteriors: list[Any] | None = None
+    videos: list[Any] = dataclasses.field(default_factory=list)
 
     @property
     def roles(self) -> list[str]:
@@ -102,7 +105,13 @@ def take_apart(row: Mapping[str, Any]) -> RowParts:
         raise ValueError(f"its messages show {used} images, but it brings {len(images)}; they must match in number.")
     latents = row.get("source_latents")
     sources = None if latents is None or len(latents) == 0 else list(latents)
-    return RowParts(chat, shown, drawn, sources, posteriors)
+    videos = [open_row_video(video) for video in row.get("videos") or []]
+    num_shown = sum(item["type"] == VIDEO for message in chat for item in message["content"])
+    if num_shown != len(videos):
+        raise ValueError(
+            f"its messages show {num_shown} videos, but it brings {len(videos)}; they must match in number."
+        )
+    return RowParts(chat, shown, drawn, sources, posteriors, videos)
 
 
 def _plain(content: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -111,10 +120,12 @@ def _plain(content: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for item in content:
         if item["type"] == "text":
             items.append({"type": "text", "text": item["text"]})
-        elif item["type"] == "image":
-            items.append({"type": "image"})
+        elif item["type"] in ("image", VIDEO):
+            items.append({"type": item["type"]})
         else:
-            raise ValueError(f"a message holds content of type {item['type']!r}, but only text and image are known.")
+            raise ValueError(
+                f"a message holds content of type {item['type']!r}, but only text, image and video are known."
+            )
     return items
 
 

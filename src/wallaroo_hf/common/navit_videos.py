@@ -4,6 +4,7 @@ The arithmetic is that of transformers' `Qwen2VLVideoProcessor` and `Qwen2_5_VLP
 filter is torch's, which torchvision calls too.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -19,8 +20,8 @@ from ..pictures.videos import Frames, GivenFrames, open_video
 from .processor_base import PaddedOnTheLeft
 
 __all__ = [
-    *("VIDEO_KEYWORDS", "NaViTVideosKwargs", "SeesVideos", "VideoSettings", "choose_frames", "count_video_tokens"),
-    *("frame_size", "navit_videos"),
+    *("VIDEO_KEYWORDS", "NaViTVideosKwargs", "SeesVideos", "VideoSettings", "choose_frames", "choose_within"),
+    *("count_video_tokens", "frame_size", "navit_videos"),
 ]
 
 _UNKNOWN_RATE = 24.0  # what transformers takes for the rate of frames that come without one
@@ -160,6 +161,29 @@ def choose_frames(total: int, rate: float | None, settings: VideoSettings, tempo
         return list(range(total))
     # float32, as in transformers, which decides what is rounded down
     return torch.arange(0, total, total / count).int().tolist()
+
+
+def choose_within(
+    total: int, rate: float | None, max_tokens: int, image_processor: Any, limits: Mapping[str, int] | None = None
+) -> list[int]:
+    """Which frames of a video are seen by default, if at most so many tokens may be made of it.
+
+    Args:
+        total, rate: see [`choose_frames`].
+        max_tokens: `max_video_tokens` that the processor is then called with.
+        image_processor: Qwen2-VL's.
+        limits: of the area of a frame, see [`VideoSettings`].
+
+    Raises:
+        ValueError: see [`choose_frames`].
+    """
+    settings = VideoSettings.read({"max_video_tokens": max_tokens}, limits)
+    factor, temporal = image_processor.patch_size * image_processor.merge_size, image_processor.temporal_patch_size
+    smallest = max(1.0, settings.limits[0] * 1.05 / factor**2)  # tokens of a patch in time, however many there are
+    most = max(1, int(max_tokens * 0.9 / smallest)) * temporal
+    most = min(most, settings.max_frames)
+    limited = dataclasses.replace(settings, max_frames=most, min_frames=min(settings.min_frames, most))
+    return choose_frames(total, rate, limited, temporal)
 
 
 def frame_size(

@@ -11,7 +11,6 @@ from PIL import Image
 from ..families.contract import DrawingModel, DrawingProcessor
 
 
-
 @dataclass(frozen=True)
 class Video:
     """A video in a question.

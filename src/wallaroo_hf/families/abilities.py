@@ -15,7 +15,7 @@ __all__ = ["EDITING", "GENERATION", "NAVIT_VIDEO_OPTIONS", "UNDERSTANDING", "VID
 UNDERSTANDING, GENERATION, EDITING = "understanding", "text-to-image", "image-editing"
 VIDEO = "video"  # questions about videos
 # What processors of Qwen2.5-VL's kind take of videos, see [`wallaroo_hf.common.navit_videos.VideoSettings`].
-NAVIT_VIDEO_OPTIONS = ("fps", "num_frames", "min_frames", "max_frames", "video_metadata")
+NAVIT_VIDEO_OPTIONS = ("fps", "num_frames", "min_frames", "max_frames", "max_video_tokens", "video_metadata")
 # Far beyond what any training row had; longer prompts would only fill memory.
 MAX_PROMPT_CHARACTERS = 20_000
 

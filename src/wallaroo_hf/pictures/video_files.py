@@ -3,7 +3,6 @@
 Importing it imports neither PyAV nor torch.
 """
 
-import importlib.util
 import io
 import os
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ import numpy as np
 
 from .opening import DOWNLOAD_TIMEOUT, MAX_ASPECT_RATIO, MAX_PIXELS, ImageError, quoted, read_data_url
 
-__all__ = ["MAX_FILE_BYTES", "MAX_FRAMES", "VIDEO_SUFFIXES", "VideoError", "VideoFile", "has_video_decoder", "is_video_source"]
+__all__ = ["MAX_FILE_BYTES", "MAX_FRAMES", "VIDEO_SUFFIXES", "VideoError", "VideoFile", "is_video_source"]
 
 VIDEO_SUFFIXES = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ogv", "wmv", "flv")  # of names of files
 MAX_FRAMES = 500_000  # more than four hours at 30 a second: all up to the last that is seen are decoded
@@ -43,11 +42,6 @@ class VideoError(ValueError):
     def __init__(self, message: str, reason: str = "broken_video") -> None:
         super().__init__(message)
         self.reason = reason
-
-
-def has_video_decoder() -> bool:
-    """Whether PyAV is installed."""
-    return importlib.util.find_spec("av") is not None
 
 
 def is_video_source(value: Any) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ..common.navit_videos import VideoSettings, count_video_tokens
+from ..common.navit_videos import VideoSettings, choose_within, count_video_tokens
 from ..pictures.videos import flatten_videos
 from .batch import WallarooBatchFeature
 from .refused_words import refused_tokens
@@ -36,6 +36,10 @@ class ProcessorDoorsMixin(PreparationMixin):
     def pictures(self, pixels: Sequence[torch.Tensor]) -> list[Image.Image]:
         """Decoded pixels `(3, H, W)` as pictures; see [`WallarooImageProcessor.from_vq_pixels`]."""
         return self.image_processor.from_vq_pixels(list(pixels))
+
+    def choose_frames(self, num_frames: int, rate: float | None, max_tokens: int) -> list[int]:
+        """See [`wallaroo_hf.common.navit_videos.choose_within`]."""
+        return choose_within(num_frames, rate, max_tokens, self.image_processor, self.pixel_limits.get("video"))
 
     def count_tokens(self, messages: Sequence[dict[str, Any]], may_draw: bool = False) -> int:
         """How many tokens a chat has at least, its pictures included, told without preparing them.

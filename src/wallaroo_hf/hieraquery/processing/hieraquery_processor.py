@@ -12,7 +12,7 @@ from ...common.chat_form import IM_START, IMAGE_PAD, VIDEO_PAD
 from ...common.chat_turns import with_next_turn
 from ...common.folder_settings import read_settings
 from ...common.navit_images import count_vision_tokens
-from ...common.navit_videos import VIDEO_KEYWORDS, SeesVideos, VideoSettings, count_video_tokens
+from ...common.navit_videos import VIDEO_KEYWORDS, SeesVideos, VideoSettings, choose_within, count_video_tokens
 from ...common.processor_base import ProcessorBase
 from ...common.row_values import as_texts
 from ...families.vocabulary import KnownWords
@@ -285,6 +285,10 @@ class HieraQueryProcessor(HieraQueryRowsMixin, ProcessorBase):
         """
         answered = [{"type": "text", "text": "".join(piece for piece in pieces if isinstance(piece, str))}]
         return with_next_turn(messages, answered, [{"type": "text", "text": prompt}])
+
+    def choose_frames(self, num_frames: int, rate: float | None, max_tokens: int) -> list[int]:
+        """See [`wallaroo_hf.common.navit_videos.choose_within`]."""
+        return choose_within(num_frames, rate, max_tokens, self.image_processor)
 
     def count_tokens(self, messages: Sequence[dict[str, Any]], may_draw: bool = False) -> int:
         """How many tokens a chat has at least, its pictures included, told without preparing them.

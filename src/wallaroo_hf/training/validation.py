@@ -13,7 +13,7 @@ from rich.table import Table
 from .data.training_rows import REASONS, SIZE_MULTIPLE, TASKS, Row, RowError, check_row, row_name, row_task
 from .data.worker_threads import in_order
 from .pictures import check_picture
-from .videos import check_video
+from .row_videos import check_video
 
 __all__ = ["Problem", "TaskCount", "ValidationReport", "valid_rows", "validate_rows"]
 

@@ -18,8 +18,8 @@ from .event_stream import sse, stream
 from .images import RequestImages, data_uri, encode
 from .requests import Answer, Ending, Picture, Text, TextSettings
 from .schemas import ChatBody, ImagePart, Message, TextPart, VideoPart
+from .sent_videos import open_video
 from .service import TEXT_FIELDS, Service, client_of, first_seed, make_jobs
-from .videos import open_video
 
 DEFAULT_NEW_TOKENS = 512
 _CHARS_PER_TOKEN = 8  # text with more characters than this per allowed token is not even tokenized

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..pictures import open_picture
-from ..videos import open_row_video
+from ..row_videos import open_row_video
 from .training_rows import ORDINAL, VIDEO, one_line, refuse_media, row_ordinal
 
 __all__ = ["Numbered", "RowParts", "only_draws", "row_label", "take_apart"]

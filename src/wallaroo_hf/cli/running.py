@@ -232,7 +232,8 @@ def _video_arguments(
     Raises:
         ValueError: for what its family cannot be told.
     """
-    given = {name: value for name, value in (("num_frames", num_frames), ("fps", fps)) if value is not None}
+    wished: dict[str, Any] = {"num_frames": num_frames, "fps": fps}
+    given = {name: value for name, value in wished.items() if value is not None}
     asked = {name: f"--{name.replace('_', '-')}" for name in _ASKED}
     for name in given:
         if name not in abilities.video_options:

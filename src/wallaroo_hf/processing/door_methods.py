@@ -39,7 +39,7 @@ class ProcessorDoorsMixin(PreparationMixin):
 
     def choose_frames(self, num_frames: int, rate: float | None, max_tokens: int) -> list[int]:
         """See [`wallaroo_hf.common.navit_videos.choose_within`]."""
-        return choose_within(num_frames, rate, max_tokens, self.image_processor, self.pixel_limits.get("video"))
+        return choose_within(num_frames, rate, max_tokens, self.image_processor, self.video_limits)
 
     def count_tokens(self, messages: Sequence[dict[str, Any]], may_draw: bool = False) -> int:
         """How many tokens a chat has at least, its pictures included, told without preparing them.
@@ -54,7 +54,7 @@ class ProcessorDoorsMixin(PreparationMixin):
         task = "editing" if may_draw else "understanding"
         # the placeholder of each is among the tokens of the text
         num_seen = sum(self.num_vision_tokens(image, task) - 1 for image in images)
-        settings = VideoSettings.read({}, self.pixel_limits.get("video"))
+        settings = VideoSettings.read({}, self.video_limits)
         for video in flatten_videos([part["video"] for part in parts if "video" in part]):
             num_seen += count_video_tokens(self.image_processor, video, settings) - 1
         return len(self.tokenizer(text)["input_ids"]) + num_seen

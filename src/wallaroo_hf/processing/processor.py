@@ -46,7 +46,8 @@ class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorBase
         prompt_templates (`dict`): task (`"generation"`, `"editing"`) → language (`"en"`, `"zh"`) → templates.
         image_token_size (`int`): edge of one code in pixels.
         pixel_limits (`dict`): task → `{"shortest_edge", "longest_edge"}`, the areas in pixels between which NaViT sees
-            an image; tasks not named use the image processor's own `size`. Those of `"video"` count for each frame of one.
+            an image; tasks not named use the image processor's own `size`. Those of `"video"` count for each frame of one;
+                default: those of `"understanding"`, else Qwen2.5-VL's.
         first_image_token_id (`int`, *optional*): id of image code 0 in sequences, the model's `vocab_size`; needed to split
             what `generate` returns into text and images. Loading and saving beside a model's `config.json` take it from
             there.

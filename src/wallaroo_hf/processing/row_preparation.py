@@ -45,7 +45,7 @@ class PreparationMixin:
         vision, lengths = self._navit(flat, limits, merged["images_kwargs"])
         expanded = expand_rows(texts, lengths, IMAGE_PAD)
         if clips:
-            settings = VideoSettings.read(merged["videos_kwargs"], self.pixel_limits.get("video"))
+            settings = VideoSettings.read(merged["videos_kwargs"], self.video_limits)
             seen, lengths = navit_videos(self.image_processor, clips, settings)
             expanded, vision = expand_rows(expanded, lengths, VIDEO_PAD), vision | seen
         rows = tokenize(
@@ -168,6 +168,11 @@ class PreparationMixin:
         return found | ({"target_image_tokens": codes} if any(code is not None for code in codes) else {})
 
     # ------------------------------------------------------------------------------------------------ shared steps
+
+    @property
+    def video_limits(self) -> dict[str, int] | None:
+        """The areas in pixels between which frames of videos are seen; None = Qwen2.5-VL's own."""
+        return self.pixel_limits.get("video", self.pixel_limits.get("understanding"))
 
     def num_vision_tokens(self, image: Image.Image, task: str) -> int:
         """How many tokens an image becomes where it is understood, told from its size alone.

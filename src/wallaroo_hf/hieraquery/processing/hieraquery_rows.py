@@ -78,13 +78,18 @@ class HieraQueryRowsMixin:
         flat, clips = flatten_images(images), flatten_videos(videos)
         require_placeholders(texts, IMAGE_PAD, len(flat), "image")
         require_placeholders(texts, VIDEO_PAD, len(clips), "video")
-        seen: dict[str, Any] = {}
-        if clips:
-            seen, lengths = navit_videos(
-                self.image_processor, clips, VideoSettings.read(merged["videos_kwargs"], None)
+        if not clips:
+            return self._batch(self._rows(texts, flat, merged), merged)
+        video_id = self.tokenizer.convert_tokens_to_ids(VIDEO_PAD)
+        if video_id in (None, self.tokenizer.unk_token_id):
+            raise ValueError(
+                f"The tokenizer lacks {VIDEO_PAD}, so no video can be shown; give that of a Qwen2.5-VL model."
             )
-            texts = expand_rows(texts, lengths, VIDEO_PAD)
-        return self._batch(self._rows(texts, flat, merged) | seen, merged)
+        settings = VideoSettings.read(merged["videos_kwargs"], None)
+        seen, lengths = navit_videos(self.image_processor, clips, settings)
+        data = self._rows(expand_rows(texts, lengths, VIDEO_PAD), flat, merged)
+        data["mm_token_type_ids"] += 2 * (data["input_ids"] == video_id).astype(np.int64)
+        return self._batch(data | seen, merged)
 
     def _draw(
         self, texts: list[str], images: Any, wishes: SizeWishes, source_fit: str, merged: dict[str, dict[str, Any]]
@@ -151,9 +156,8 @@ class HieraQueryRowsMixin:
             {"input_ids": list(self.tokenizer(text, **options)["input_ids"])} for text in expand_rows(texts, lengths)
         ]
         data: dict[str, Any] = pad_rows(self.tokenizer.pad_token_id, rows, merged["text_kwargs"])
-        image_id, video_id = self.tokenizer.convert_tokens_to_ids([IMAGE_PAD, VIDEO_PAD])
-        ids = data["input_ids"]
-        data["mm_token_type_ids"] = (ids == image_id).astype(np.int64) + 2 * (ids == video_id).astype(np.int64)
+        image_id, ids = self.tokenizer.convert_tokens_to_ids(IMAGE_PAD), data["input_ids"]
+        data["mm_token_type_ids"] = (ids == image_id).astype(np.int64)
         return data | vision
 
     def _batch(self, data: dict[str, Any], merged: dict[str, dict[str, Any]]) -> HieraQueryBatchFeature:

@@ -173,8 +173,12 @@ def test_what_is_refused(model, processor, batch):
         "pixel_values_videos": batch["pixel_values_videos"][:48],
         "video_grid_thw": batch["video_grid_thw"][:1],
     }
-    with pytest.raises(ValueError, match="more pictures or videos than"):
+    with pytest.raises(ValueError, match="room for 32 tokens of videos, but `pixel_values_videos` brings 12"):
         model(**fewer)
+    with pytest.raises(ValueError, match="more pictures or videos than"):
+        model.model.get_rope_index(
+            batch["input_ids"], image_grid_thw=batch["image_grid_thw"], video_grid_thw=batch["video_grid_thw"][:1]
+        )
     model.config.text_config.max_position_embeddings = 20
     with pytest.raises(ValueError, match="20 positions; shorten it, or show fewer or smaller frames of its video"):
         model.generate(**batch)

@@ -237,7 +237,7 @@ def test_contradicting_files_are_refused(compact, tmp_path, file, key, value):
         ({"truncation": True}, "truncation"),
         ({"videos": [1]}, "Nothing is drawn from a video"),
         ({"audio": [1]}, "Audio is not understood"),
-        ({"videos": [1], "generation_mode": "text"}, "A video was given as a int"),
+        ({"videos": 1, "generation_mode": "text"}, "A video was given as a int"),
         ({"videos": ["nowhere.mp4"], "generation_mode": "text"}, "0 <\\|video_pad\\|> placeholders, but 1 videos"),
         ({"return_labels": True}, "target_images"),
         ({"images": ["nowhere.png"]}, "does not exist"),

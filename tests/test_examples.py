@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from transformers import LogitsProcessorList
 
+from films import film_frames, write_film
 from helpers import picture
 from small_showo2 import save_showo2
 from test_architecture import SOURCE
@@ -259,3 +260,12 @@ def test_vlmevalkit(compact, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(type(compact.model), "generate", briefly)
     runpy.run_path(str(EXAMPLES / "vlmevalkit.py"), run_name="__main__")
     assert capsys.readouterr().out.startswith("answer: ") and asked == [1024]
+
+
+def test_video(run, tmp_path):
+    film = write_film(tmp_path / "bar.mp4", film_frames(20))
+    out = run("video", film, "What happens?", "--fps", 1, "--max-new-tokens", 3)
+    assert out.startswith("2 pairs of frames of ") and "1.00 s apart" in out  # at least 4 frames
+    for number, frame in enumerate(film_frames(4)):
+        Image.fromarray(frame).save(tmp_path / f"{number}.png")
+    assert "2 pairs of frames" in run("video", tmp_path, "What happens?", "--max-new-tokens", 3)

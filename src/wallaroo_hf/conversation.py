@@ -65,12 +65,14 @@ class Conversation:
         images: Sequence[Image.Image] = (),
         on_text: TextCallback | None = None,
         on_row: StepCallback | None = None,
+        videos: Sequence[Any] = (),
     ) -> list[Piece]:
         """Says something and gets the answer.
 
         Args:
             text: the user's words.
             images: shown with them.
+            videos: shown with them, in any form that the processor takes; in a chat with videos nothing is drawn.
             on_text: called with each new bit of the answer's text; returning False stops the answer.
             on_row: called as `on_row(preview, rows, of)` after each row or step of what is drawn, where `preview()` is a
                 picture of what is there; returning False stops the answer.
@@ -84,8 +86,10 @@ class Conversation:
         """
         if not text.strip():
             raise ValueError("The message is empty; say something.")
-        messages = self._with(text, images)
-        mode: Literal["text", "auto"] = "auto" if self.abilities.draws_in_chats else "text"
+        if videos:
+            self.abilities.check_answers({}, videos=True)
+        messages = self._with(text, images, videos)
+        mode: Literal["text", "auto"] = "auto" if self._may_draw(messages) else "text"
         size = self.size if mode == "auto" else {}
         inputs = self.processor.apply_chat_template(
             messages,
@@ -118,7 +122,7 @@ class Conversation:
             ValueError: if there is no room for an answer.
         """
         length, longest, image = inputs["input_ids"].shape[1], self.abilities.max_positions, 0
-        if self.abilities.draws_in_chats:
+        if self._may_draw(messages):
             shown = [part["image"] for turn in messages for part in turn["content"] if "image" in part]
             like = shown[-1] if shown and self.abilities.edits else None
             image = self.abilities.image_positions(*self.abilities.pick_size(**self.size, like=like))
@@ -129,9 +133,15 @@ class Conversation:
             )
         return longest - length - image
 
-    def _with(self, text: str, images: Sequence[Image.Image]) -> list[dict[str, Any]]:
+    def _may_draw(self, messages: Sequence[dict[str, Any]]) -> bool:
+        """Whether the model decides if it draws: where it was trained to, in chats without videos."""
+        has_videos = any(part["type"] == "video" for turn in messages for part in turn["content"])
+        return self.abilities.draws_in_chats and not has_videos
+
+    def _with(self, text: str, images: Sequence[Image.Image], videos: Sequence[Any]) -> list[dict[str, Any]]:
         """The chat with the user's next message."""
         given: list[dict[str, Any]] = [{"type": "image", "image": image} for image in images]
+        given += [{"type": "video", "video": video} for video in videos]
         if not self.messages:
             return [{"role": "user", "content": [*given, {"type": "text", "text": text}]}]
         # what the model wrote may spell a token by chance, and was none then

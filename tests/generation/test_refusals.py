@@ -28,7 +28,7 @@ def inputs(processor):
         ({"generation_config": GenerationConfig(num_beams=3)}, "num_beams=1"),
         ({"labels": torch.ones(1, 3).long()}, "`labels` is an argument of `forward`"),
         ({"generation_mode": "video"}, "generation_mode"),
-        ({"pixel_values_videos": torch.ones(1)}, "Video"),
+        ({"pixel_values_videos": torch.ones(1)}, "`pixel_values_videos` is an argument of `forward`"),
         ({"guidence_scale": 3.0}, "guidence_scale"),
         ({"num_return_sequences": 0}, "`num_return_sequences` is 0, but must be a whole number from 1 on"),
         ({"num_return_sequences": 1.5}, "whole number"),
@@ -107,7 +107,7 @@ def test_drawing_arguments_in_text_mode(model, processor):
     inputs = processor(text="Hello", return_tensors="pt")
     with pytest.raises(ValueError, match="generation_mode='image'"):
         model.generate(**inputs, generator=torch.Generator())
-    with pytest.raises(ValueError, match="Video"):
+    with pytest.raises(ValueError, match="`pixel_values_videos` needs `video_grid_thw`"):
         model.generate(**inputs, pixel_values_videos=torch.ones(1))
 
 

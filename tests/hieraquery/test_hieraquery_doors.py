@@ -20,12 +20,13 @@ from typer.testing import CliRunner
 
 import wallaroo_hf
 from commands import run
+from films import film_frames
 from running_server import RunningServer, data_uri, picture_in, png
 from small_hieraquery import picture, save_hieraquery
 from wallaroo_hf.cli import app
 from wallaroo_hf.conversation import Conversation
 from wallaroo_hf.families.contract import TextSettings
-from wallaroo_hf.families.registry import find_family, load
+from wallaroo_hf.families.registry import abilities_of, find_family, load
 
 DRAW, CHAT = "/v1/images/generations", "/v1/chat/completions"
 NO_AUTO = "decide by itself when to draw"
@@ -273,3 +274,24 @@ def test_scenes(folder, tmp_path):
     assert scores["settings"]["num_inference_steps"] == 2 and scores["settings"]["guidance_scale"] == 5.0
     refused = evaluate("no", *few, code=1)
     assert f"does not do drawing in chats, so leave chat out (--tasks {tasks})" in refused
+
+
+def test_answers_about_videos_are_the_frozen_models_own(small):
+    """Frames as Qwen2.5-VL's processor brings them; positions and answers by the language model alone."""
+    model, processor = small.model, small.processor
+    content = [{"type": "video", "video": film_frames(6)}, {"type": "text", "text": "what colour is it?"}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        add_generation_prompt=True,
+        processor_kwargs={
+            "videos_kwargs": {"size": {"shortest_edge": 64, "longest_edge": 256}, "video_metadata": [{"fps": 2.0}]}
+        },
+    )
+    assert inputs["video_grid_thw"][0, 0] == 3 and inputs["second_per_grid_ts"].tolist() == [1.0]
+    assert (inputs["mm_token_type_ids"] == 2).sum() == inputs["video_grid_thw"].prod() // 4
+    expected = copy.deepcopy(model.mllm).generate(**inputs, max_new_tokens=6, do_sample=False)
+    assert torch.equal(model.generate(**inputs, max_new_tokens=6, do_sample=False), expected)
+    assert "video" in abilities_of(model, processor).tasks and "video" not in processor.tasks

@@ -260,7 +260,7 @@ def test_placeholder_errors(model, processor):
         model(**{**rows, "target_pixel_values": rows["target_pixel_values"] * 2})
     with pytest.raises(ValueError, match="source_mask"):
         model(**rows, source_mask=torch.zeros(1, 5, dtype=torch.bool))
-    with pytest.raises(ValueError, match="Video"):
+    with pytest.raises(ValueError, match="`pixel_values_videos` needs `video_grid_thw`"):
         model(**rows, pixel_values_videos=torch.ones(1))
     with pytest.raises(ValueError, match="vision tokens"):
         model(

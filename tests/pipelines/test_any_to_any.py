@@ -8,6 +8,7 @@ import pytest
 from transformers import pipeline
 from transformers.pipelines.any_to_any import AnyToAnyPipeline
 
+from films import film_frames
 from helpers import picture, same_picture
 from wallaroo_hf import WallarooAnyToAnyPipeline
 
@@ -127,6 +128,24 @@ def test_image_text_to_text(model, processor):
     chat = _chat("What is it?", picture(1))
     one, two = pipe(text=[chat, _chat("Why?")], max_new_tokens=3, return_full_text=False, **_greedy())
     assert one == pipe(text=chat, max_new_tokens=3, return_full_text=False, **_greedy()) and two != one
+
+
+def test_videos(model, processor, ours):
+    """By both pipelines, with the processor's words for them."""
+    processor.pixel_limits["video"] = {"shortest_edge": 784, "longest_edge": 784}
+    content = [{"type": "video", "video": film_frames(4)}, {"type": "text", "text": "What happens?"}]
+    chat = [{"role": "user", "content": content}]
+    pipe = pipeline("image-text-to-text", model=model, processor=processor)
+    options = {"max_new_tokens": 3, "return_full_text": False, **_greedy()}
+    four = pipe(text=chat, **options)[0]["generated_text"]
+    two = pipe(text=chat, processor_kwargs={"num_frames": 2}, **options)[0]["generated_text"]
+    inputs = processor.apply_chat_template(
+        chat, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
+    )
+    new = model.generate(**inputs, do_sample=False, max_new_tokens=3)[:, inputs["input_ids"].shape[1] :]
+    assert four == processor.post_process_image_text_to_text(new)[0] and isinstance(two, str)
+    ours.processor.pixel_limits["video"] = processor.pixel_limits["video"]
+    assert ours(text=chat, **options)[0]["generated_text"]
 
 
 def test_saving_saves_all(ours, tmp_path):

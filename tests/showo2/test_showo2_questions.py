@@ -87,7 +87,8 @@ def test_what_is_a_video(frames, tmp_path):
 
 def test_videos_that_cannot_be_asked_about(folder, frames, tmp_path):
     picture().save(tmp_path / "a.png")
-    assert "Wallaroo checkpoint does not understand videos; show pictures" in the_sentence("ask", frames, WORDS)
+    refused = the_sentence("ask", frames, WORDS, "-m", folder, "--fps", 2)
+    assert "A Show-o2 checkpoint takes no --fps; say --num-frames, or leave it out" in refused
     assert "--num-frames is for videos" in the_sentence("ask", tmp_path / "a.png", WORDS, "--num-frames", 3)
     refused = the_sentence("ask", tmp_path / "clip.mp4", WORDS, "-m", folder, "--num-frames", 1)
     assert "clip.mp4' does not exist" in refused or "need a decoder" in refused  # of either this machine may lack

@@ -42,6 +42,13 @@ def ask(
         int | None,
         typer.Option(min=1, metavar="N", help="How many frames of a video are seen. Default: the family's."),
     ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="In its place, how many are seen a second; of a folder of frames, how many it has. Default: the family's.",
+        ),
+    ] = None,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
     check_weights: options.CheckWeights = True,
@@ -58,8 +65,9 @@ def ask(
     *paths, question = images
     require_words(question, "the question", "wallaroo ask picture.png 'What is it?'")
     videos = any(names_a_video(path) for path in paths)
-    if num_frames is not None and not videos:
-        raise ValueError("--num-frames is for videos; give one, or leave --num-frames out.")
+    for name, value in (("--num-frames", num_frames), ("--fps", fps)):
+        if value is not None and not videos:
+            raise ValueError(f"{name} is for videos; give one, or leave {name} out.")
     from . import running
 
     options.quiet()
@@ -76,6 +84,7 @@ def ask(
         show=not as_json,
         settings=given,
         num_frames=num_frames,
+        fps=fps,
     )
     used = None if sampling is None else sampling.seed
     if as_json:

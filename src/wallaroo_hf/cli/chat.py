@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..files.whole import require_folder
-from .given import names_a_picture, shown
+from .given import frames_in, is_folder, names_a_picture, shown
 from .options import BUILT_IN, CheckWeights, Device, Guidance, GuidanceMinP, Model, quiet
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 HELP = """Say anything, in English or Chinese; what was drawn last is what the next words may change.
   /image PATH   show a picture with the next message
+  /video PATH   show a video: a file, or a folder of frames
   /new          start over
   /help         this
   /quit         leave (so does Ctrl-D)"""
@@ -94,6 +95,7 @@ class _Loop:
         self.conversation, self.start, self.output = conversation, start, output
         self.protocol, self.model = protocol, model
         self.shown: list[Image] = []
+        self.videos: list[Any] = []
 
     def run(self) -> None:
         while True:
@@ -117,12 +119,18 @@ class _Loop:
         if line == "/help":
             typer.echo(HELP)
         elif line == "/new":
-            self.conversation, self.shown = self.start(self.conversation.seed), []
+            self.conversation, self.shown, self.videos = self.start(self.conversation.seed), [], []
         elif line.split()[0] == "/image":
             words = shlex.split(line)[1:]
             if not words:
                 raise ValueError("Which picture? Give its path: /image PATH")
             self.shown.append(open_image(" ".join(words)))
+        elif line.split()[0] == "/video":
+            path = " ".join(shlex.split(line)[1:])
+            if not path:
+                raise ValueError("Which video? Give its path: /video PATH")
+            self.conversation.abilities.check_answers({}, videos=True)
+            self.videos.append(frames_in(path) if is_folder(path) else path)
         elif names_a_picture(line):
             raise ValueError(f"{shown(line)} is a picture; show it with: /image {line}")
         elif line.startswith("/"):
@@ -143,6 +151,9 @@ class _Loop:
                 show_image(image, sys.stdout, self.protocol)
                 typer.echo(f"[{path}]")
 
-        self.conversation.say(text, self.shown, on_text=lambda piece: typer.echo(piece, nl=False), on_row=row)
+        videos, self.videos = self.videos, []  # one that cannot be read is not shown again
+        self.conversation.say(
+            text, self.shown, on_text=lambda piece: typer.echo(piece, nl=False), on_row=row, videos=videos
+        )
         typer.echo()
         self.shown = []

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TextStreamer
 
 from .. import _registration  # noqa: F401  the command line postpones it
-from ..families.abilities import EDITING, GENERATION
+from ..families.abilities import EDITING, GENERATION, Abilities
 from ..families.registry import Checkpoint
 from ..families.registry import load as load_checkpoint  # noqa: F401  for the commands
 from ..families.settings import Notice
@@ -24,6 +24,9 @@ from ..files.saved_pictures import save_png, slug
 from ..pipelines import DrawingPipeline
 from .given import frames_in, is_folder, is_picture_file, names_a_video
 from .setting_options import parse_settings, read_checkpoint_abilities
+
+_ASKED = ("num_frames", "fps")  # options of `wallaroo ask` about videos
+_FOLDER_RATE = 2.0  # frames a second in a folder of them, as Qwen2.5-VL's own code takes lists of frames
 
 
 @dataclass(frozen=True)
@@ -216,6 +219,32 @@ class Sampling:
         return {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
 
 
+def _video_arguments(
+    abilities: Abilities, videos: Sequence[str | list[str]], num_frames: int | None, fps: float | None
+) -> dict[str, Any]:
+    """Videos as a processor takes them: files, and lists of frames whose rate is said where the processor asks for it.
+
+    Args:
+        abilities: of the checkpoint.
+        videos: files and lists of frames.
+        num_frames, fps: see [`answer`].
+
+    Raises:
+        ValueError: for what its family cannot be told.
+    """
+    wished: dict[str, Any] = {"num_frames": num_frames, "fps": fps}
+    given = {name: value for name, value in wished.items() if value is not None}
+    asked = {name: f"--{name.replace('_', '-')}" for name in _ASKED}
+    for name in given:
+        if name not in abilities.video_options:
+            others = " or ".join(option for one, option in asked.items() if one in abilities.video_options)
+            raise ValueError(f"A {abilities.family} checkpoint takes no {asked[name]}; say {others}, or leave it out.")
+    if videos and "video_metadata" in abilities.video_options:
+        rate = fps or _FOLDER_RATE
+        given["video_metadata"] = [{} if isinstance(one, str) else {"fps": rate} for one in videos]
+    return given | ({"videos": list(videos)} if videos else {})
+
+
 def answer(
     checkpoint: Checkpoint,
     images: Sequence[str],
@@ -225,6 +254,7 @@ def answer(
     show: bool = True,
     settings: Mapping[str, Any] | None = None,
     num_frames: int | None = None,
+    fps: float | None = None,
 ) -> str:
     """Answers a question about images and videos, printing as it goes (unless not to `show`).
 
@@ -237,6 +267,7 @@ def answer(
         show: whether to print.
         settings: of the checkpoint's family, checked; see [`wallaroo_hf.families.abilities.Abilities.check_answers`].
         num_frames: how many of each video are seen; default: the processor's.
+        fps: in its place, how many are seen a second; of a folder of frames, how many there are.
 
     Returns:
         The whole answer.
@@ -246,7 +277,7 @@ def answer(
     content = [{"type": "video" if names_a_video(path) else "image"} for path in images]
     content.append({"type": "text", "text": question})
     abilities, given = checkpoint.abilities, dict(settings or {})
-    shown = ({"videos": videos} if videos else {}) | ({} if num_frames is None else {"num_frames": num_frames})
+    shown = _video_arguments(checkpoint.abilities, videos, num_frames, fps)
     text = checkpoint.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     inputs = checkpoint.processor(
         text=[text], images=pictures or None, return_tensors="pt", **shown, **abilities.for_stage(given, "prepare")

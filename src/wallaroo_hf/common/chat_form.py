@@ -7,7 +7,8 @@ from ..files.whole_text import printable
 
 __all__ = [
     *("IMAGE_BLOCK", "IMAGE_PAD", "IM_END", "IM_START", "SYSTEM_PROMPT", "TURN", "VIDEO_BLOCK", "VIDEO_PAD"),
-    *("VISION_END", "VISION_START", "answer_spans", "expand_vision", "said", "split_chat"),
+    *("VISION_END", "VISION_START", "answer_spans", "expand_rows", "expand_vision", "require_placeholders", "said"),
+    "split_chat",
 ]
 
 IM_START = "<|im_start|>"
@@ -25,13 +26,45 @@ TURN = re.compile(
 )
 
 
-def expand_vision(text: str, lengths: list[int]) -> str:
-    """Repeats each `<|image_pad|>` of a text as often as its image has NaViT tokens."""
-    pieces = text.split(IMAGE_PAD)
+def expand_vision(text: str, lengths: list[int], pad: str = IMAGE_PAD) -> str:
+    """Repeats each `<|image_pad|>` (or another `pad`) of a text as often as its image has NaViT tokens."""
+    pieces = text.split(pad)
     expanded = [pieces[0]]
     for length, piece in zip(lengths, pieces[1:], strict=True):
-        expanded += [IMAGE_PAD * length, piece]
+        expanded += [pad * length, piece]
     return "".join(expanded)
+
+
+def expand_rows(texts: Iterable[str], lengths: Iterable[int], pad: str = IMAGE_PAD) -> list[str]:
+    """Texts in which each placeholder is repeated, see [`expand_vision`].
+
+    Args:
+        texts: one per row.
+        lengths: of all placeholders, row by row.
+        pad: the placeholder.
+    """
+    queue = iter(lengths)
+    return [expand_vision(text, [next(queue) for _ in range(text.count(pad))], pad) for text in texts]
+
+
+def require_placeholders(texts: Iterable[str], pad: str, given: int, what: str) -> None:
+    """Makes sure that as many pictures or videos were given as prompts have placeholders.
+
+    Args:
+        texts: the prompts.
+        pad: the placeholder.
+        given: how many were given.
+        what: what they are called, such as "image".
+
+    Raises:
+        ValueError: if they do not match.
+    """
+    placeholders = sum(text.count(pad) for text in texts)
+    if placeholders != given:
+        raise ValueError(
+            f"The prompts hold {placeholders} {pad} placeholders, but {given} {what}s were given; "
+            f"they must match (`processor.apply_chat_template` writes one per {what})."
+        )
 
 
 def split_chat(text: str) -> tuple[str, str]:

@@ -30,11 +30,16 @@ class PaddedOnTheLeft(ProcessingKwargs, total=False):  # type: ignore[call-arg]
 
 
 class ProcessorBase(ProcessorMixin):
-    """Checks of chats and keywords, and the ways back from ids and pictures."""
+    """Checks of chats and keywords, and the ways back from ids and pictures.
+
+    Attributes:
+        video_keywords: what may be said of videos by itself, as well as in `videos_kwargs`.
+    """
 
     tokenizer: Any
     image_processor: Any
     kwargs_class: ClassVar[type[ProcessingKwargs]] = PaddedOnTheLeft
+    video_keywords: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def special_words(self) -> tuple[str, ...]:
@@ -84,6 +89,7 @@ class ProcessorBase(ProcessorMixin):
         """
         known = set(TextKwargs.__annotations__) | set(self.image_processor.valid_kwargs.__annotations__)
         known |= set(self.kwargs_class.__annotations__) | set(ProcessingKwargs.__annotations__) | {"common_kwargs"}
+        known |= self.video_keywords
         for key in kwargs:
             if key not in known:
                 close = difflib.get_close_matches(key, [*known, *also_hinted], 1)

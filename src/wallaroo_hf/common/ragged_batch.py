@@ -15,17 +15,20 @@ class RaggedBatchFeature(BatchFeature):
 
     Attributes:
         ragged_keys: names of lists, with one entry per picture; image codecs run in float32, whatever the model's dtype.
+        exact_keys: names of tensors that are moved, but never rounded: positions are made of them.
         prefixes: of the guidance branches beside the row's own; their tensors have the same names behind it.
         fills: tensors `(B, T)` and what pads them; None = the tokenizer's own.
     """
 
     ragged_keys: ClassVar[tuple[str, ...]] = ()
+    exact_keys: ClassVar[tuple[str, ...]] = ("second_per_grid_ts",)
     prefixes: ClassVar[tuple[str, ...]] = ("negative_",)
     fills: ClassVar[dict[str, int | None]] = {"input_ids": None, "attention_mask": 0, "labels": -100}
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Moves tensors to a device and casts floating ones, as `BatchFeature.to`, except for `ragged_keys`."""
+        """Moves tensors to a device and casts floating ones, as `BatchFeature.to`, except for the keys named above."""
         kept = {key: self.data[key] for key in self.ragged_keys if key in self.data}
+        exact = {key: self.data[key] for key in self.exact_keys if hasattr(self.data.get(key), "to")}
         super().to(*args, **kwargs)
         device = kwargs.get("device", args[0] if args and isinstance(args[0], (str, int)) else None)
         if device is None and args and type(args[0]).__name__ == "device":
@@ -35,7 +38,8 @@ class RaggedBatchFeature(BatchFeature):
                 key: [None if item is None else item.to(device=device) for item in value]
                 for key, value in kept.items()
             }
-        self.data.update(kept)
+            exact = {key: value.to(device=device) for key, value in exact.items()}
+        self.data.update(kept | exact)
         return self
 
     @classmethod

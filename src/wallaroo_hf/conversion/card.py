@@ -6,7 +6,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from ..families.abilities import EDITING, UNDERSTANDING, Abilities
+from ..families.abilities import EDITING, UNDERSTANDING, VIDEO, Abilities
 from ..families.registry import Family
 from ..files.checkpoint_files import read_json
 
@@ -36,7 +36,7 @@ def card_text(
         ValueError: if the card that there is cannot be read.
     """
     abilities = _abilities(family, folder)
-    drawing = [task for task in abilities.tasks if task != UNDERSTANDING]
+    drawing = [task for task in abilities.tasks if task not in (UNDERSTANDING, VIDEO)]
     data: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "any-to-any",

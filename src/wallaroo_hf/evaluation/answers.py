@@ -1,15 +1,30 @@
-"""Answers to chats about pictures, a batch at a time."""
+"""Answers to chats about pictures and videos, a batch at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from PIL import Image
 
 from ..families.contract import DrawingModel, DrawingProcessor
 
-Piece: TypeAlias = "str | Image.Image"
+
+@dataclass(frozen=True)
+class Video:
+    """A video in a question.
+
+    Attributes:
+        video: in any form that processors take.
+        rate: how many frames a second it has, where it is a list of frames.
+    """
+
+    video: Any
+    rate: float | None = None
+
+
+Piece: TypeAlias = "str | Image.Image | Video"
 
 
 def answer(
@@ -17,6 +32,7 @@ def answer(
     processor: DrawingProcessor,
     questions: Sequence[Sequence[Piece]],
     settings: Mapping[str, Any] | None = None,
+    video_options: Mapping[str, Any] | None = None,
     **generation: Any,
 ) -> list[str]:
     """What a model answers to questions, each in a chat of its own.
@@ -24,15 +40,20 @@ def answer(
     Args:
         model: of any family.
         processor: its processor.
-        questions: each one's words and pictures, in the order that they are shown in.
+        questions: each one's words, pictures and videos, in the order that they are shown in.
         settings: of the family, that say something of answers.
+        video_options: how videos are seen, such as `fps`; see [`wallaroo_hf.families.abilities.Abilities.video_options`].
         generation: arguments of `generate`, such as `do_sample` and `max_new_tokens`.
     """
     chats = [[{"role": "user", "content": [_content(piece) for piece in question]}] for question in questions]
     texts = [processor.apply_chat_template(chat, add_generation_prompt=True) for chat in chats]
-    pictures = [piece for question in questions for piece in question if not isinstance(piece, str)]
+    pictures = [piece for question in questions for piece in question if isinstance(piece, Image.Image)]
+    videos = [piece for question in questions for piece in question if isinstance(piece, Video)]
+    shown = {"videos": [one.video for one in videos], **(video_options or {})} if videos else {}
+    if any(one.rate is not None for one in videos):
+        shown["video_metadata"] = [{} if one.rate is None else {"fps": one.rate} for one in videos]
     inputs = processor(
-        text=texts, images=pictures or None, generation_mode="text", return_tensors="pt", **(settings or {})
+        text=texts, images=pictures or None, generation_mode="text", return_tensors="pt", **shown, **(settings or {})
     )
     inputs = inputs.to(model.device, dtype=model.dtype)
     tokens = model.generate(**inputs, generation_mode="text", **(settings or {}), **generation)
@@ -41,4 +62,6 @@ def answer(
 
 
 def _content(piece: Piece) -> dict[str, str]:
-    return {"type": "text", "text": piece} if isinstance(piece, str) else {"type": "image"}
+    if isinstance(piece, str):
+        return {"type": "text", "text": piece}
+    return {"type": "video" if isinstance(piece, Video) else "image"}

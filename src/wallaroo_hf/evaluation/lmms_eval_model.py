@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from ..files.built_in import FOLDER
 from ..files.checkpoint_files import find_checkpoint
 from ..files.whole import new_file
 from ..pictures.opening import open_image
-from .answers import Piece, answer
+from ..pictures.video_files import VIDEO_SUFFIXES
+from .answers import Piece, Video, answer
 from .drawing_runs import draw_pictures
 from .recipes import check_recipe, find_recipe, recipes_of
 
@@ -53,6 +55,8 @@ class WallarooLmmsEval(lmms):
             those of the family's recipe for ImgEdit; see [`Recipe`]. The sampling settings of tasks are about text and not
             used for them. Answers have those that say something of them too, such as Show-o2's `published_eval`.
         check_weights: whether to look for weights that are not finite.
+        num_frames, fps, max_frames: how videos are seen, of families that take it; see
+            [`wallaroo_hf.families.abilities.Abilities.video_options`].
 
     Raises:
         ValueError: for another mode or settings that cannot be, and for a checkpoint that is damaged.
@@ -80,6 +84,9 @@ class WallarooLmmsEval(lmms):
         source_fit: str | None = None,
         guidance_min_p: float | None = None,
         check_weights: bool = True,
+        num_frames: int | None = None,
+        fps: float | None = None,
+        max_frames: int | None = None,
     ) -> None:
         super().__init__()
         if mode not in MODES:
@@ -103,7 +110,24 @@ class WallarooLmmsEval(lmms):
         self.model, self.processor = checkpoint.model, checkpoint.processor
         self.mode, self.batch_size, self.max_new_tokens = mode, int(batch_size), max_new_tokens
         self.output_dir, self.resolution, self.seed = Path(output_dir), resolution, seed
+        self.video_options = self._check_videos({"num_frames": num_frames, "fps": fps, "max_frames": max_frames})
         self._told: set[str] = set()
+
+    def _check_videos(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What was said of videos, without what is None.
+
+        Raises:
+            ValueError: for what the checkpoint's family does not take.
+        """
+        abilities = abilities_of(self.model, self.processor)
+        options = {name: value for name, value in given.items() if value is not None}
+        unknown = [name for name in options if name not in abilities.video_options]
+        if unknown:
+            raise ValueError(
+                f"`{unknown[0]}` says nothing to a {abilities.family} checkpoint, whose videos take "
+                f"{', '.join(abilities.video_options) or 'nothing'}; leave it out."
+            )
+        return options
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """Answers requests, or draws what they ask for; one text per request, in their order."""
@@ -159,11 +183,17 @@ class WallarooLmmsEval(lmms):
     def _visuals(self, request: Sequence[Any]) -> list[Image.Image]:
         return [open_image(visual) for visual in self._shown(request)]
 
+    def _seen(self, request: Sequence[Any]) -> list[Image.Image | Video]:
+        """The pictures and videos of a request; tasks give videos as the names of their files, or as their frames."""
+        return [_video_or_picture(visual) for visual in self._shown(request)]
+
     def _answer(self, batch: Sequence[Sequence[Any]]) -> list[str]:
         settings = batch[0][1]
-        questions = [_interleave(request[0], self._visuals(request)) for request in batch]
+        questions = [_interleave(request[0], self._seen(request)) for request in batch]
+        if any(isinstance(piece, Video) for question in questions for piece in question):
+            abilities_of(self.model, self.processor).check_answers({}, videos=True)
         told = abilities_of(self.model, self.processor).for_answers(self.recipe.given())
-        answers = answer(self.model, self.processor, questions, told, **self._answering(settings))
+        answers = answer(self.model, self.processor, questions, told, self.video_options, **self._answering(settings))
         stops = settings.get("until") or []
         stops = [stops] if isinstance(stops, str) else stops
         return [_cut(text, [stop for stop in stops if stop and stop != _DEFAULT_STOP]) for text in answers]
@@ -229,7 +259,15 @@ def _read_recipe(pretrained: str, mode: str, changes: Mapping[str, Any]) -> Reci
     return recipe
 
 
-def _interleave(words: str, pictures: Sequence[Image.Image]) -> list[Piece]:
+def _video_or_picture(visual: Any) -> Image.Image | Video:
+    """What a task gives, as a question has it."""
+    if isinstance(visual, (str, os.PathLike)) and Path(visual).suffix.lower().lstrip(".") in VIDEO_SUFFIXES:
+        return Video(os.fspath(visual))
+    is_frames = isinstance(visual, (list, tuple)) or getattr(visual, "ndim", 0) == 4
+    return Video(visual) if is_frames else open_image(visual)
+
+
+def _interleave(words: str, pictures: Sequence[Image.Image | Video]) -> list[Piece]:
     """A question's pieces: pictures where its words mark them, else before the words.
 
     Raises:

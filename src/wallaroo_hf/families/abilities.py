@@ -10,9 +10,12 @@ from .settings import Setting, check_settings, sensible_notices
 from .sizes import Sized, SizeError, pick_size, whole_edges
 from .vocabulary import KnownWords, unknown_notice, unknown_words
 
-__all__ = ["EDITING", "GENERATION", "UNDERSTANDING", "Abilities", "check_words"]
+__all__ = ["EDITING", "GENERATION", "NAVIT_VIDEO_OPTIONS", "UNDERSTANDING", "VIDEO", "Abilities", "check_words"]
 
 UNDERSTANDING, GENERATION, EDITING = "understanding", "text-to-image", "image-editing"
+VIDEO = "video"  # questions about videos
+# What processors of Qwen2.5-VL's kind take of videos, see [`wallaroo_hf.common.navit_videos.VideoSettings`].
+NAVIT_VIDEO_OPTIONS = ("fps", "num_frames", "min_frames", "max_frames", "max_video_tokens", "video_metadata")
 # Far beyond what any training row had; longer prompts would only fill memory.
 MAX_PROMPT_CHARACTERS = 20_000
 
@@ -31,7 +34,7 @@ class Abilities:
         languages: of prompts, such as ("en", "zh").
         settings: its knobs.
         negative_prompt: whether it takes one.
-        videos: whether it understands them; its processor takes `videos`, and `num_frames` of each.
+        video_options: what its processor takes beside `videos`, such as `num_frames` of each.
         progress_unit: what a drawing's progress is counted in: "row" or "step".
         interleaves: whether it draws in a chat where it sees fit; else it draws only what it is asked to draw.
         special_tokens: tokens that users' words must not spell, known where a tokenizer is at hand.
@@ -49,7 +52,7 @@ class Abilities:
     languages: tuple[str, ...]
     settings: tuple[Setting, ...]
     negative_prompt: bool = True
-    videos: bool = False
+    video_options: tuple[str, ...] = ()
     progress_unit: str = "step"
     interleaves: bool = True
     special_tokens: tuple[str, ...] = ()
@@ -60,6 +63,11 @@ class Abilities:
     def edits(self) -> bool:
         """Whether it edits pictures."""
         return EDITING in self.tasks
+
+    @property
+    def videos(self) -> bool:
+        """Whether it understands videos; its processor takes `videos`, see `video_options`."""
+        return VIDEO in self.tasks
 
     @property
     def draws(self) -> bool:

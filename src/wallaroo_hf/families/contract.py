@@ -247,6 +247,15 @@ class DrawingProcessor(Protocol):
     def count_tokens(self, messages: Sequence[dict[str, Any]], may_draw: bool = False) -> int:
         """How many tokens a chat has at least, its pictures included, told without preparing them."""
 
+    def choose_frames(self, num_frames: int, rate: float | None, max_tokens: int) -> list[int]:
+        """Which frames of a video are seen, ascending, where it may become so many tokens; of families that see videos.
+
+        Args:
+            num_frames: how many it has.
+            rate: how many of them a second; None if that is not known.
+            max_tokens: see above.
+        """
+
     def collate(self, rows: Sequence[BatchFeature]) -> BatchFeature:
         """Prepared rows, of one mode, as one batch."""
 

@@ -124,8 +124,6 @@ class WallarooGenerationMixin(DoorsMixin, WritingMixin):
             ValueError: for modes and arguments that cannot work; one sentence each.
         """
         kwargs |= {"logits_processor": logits_processor, "stopping_criteria": stopping_criteria}
-        if kwargs.get("pixel_values_videos") is not None or kwargs.get("video_grid_thw") is not None:
-            raise ValueError("Video input is not supported yet; pass single frames as images.")
         if generation_mode not in (None, *GENERATION_MODES):
             raise ValueError(f"`generation_mode` is {generation_mode!r}, but must be one of {GENERATION_MODES}.")
         check_window(window)

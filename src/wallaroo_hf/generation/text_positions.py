@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from transformers import Cache, GenerationMixin
 
+_SEEN = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")  # what positions of pictures and videos are made of
+
 
 def rope_deltas(cache: Cache | None) -> torch.Tensor | None:
     """What positions are ahead of the number of tokens, `(B, 1)` int64, in the sequences of a cache; None if not known."""
@@ -50,16 +52,14 @@ class TextPositionsMixin(GenerationMixin):
         text = GenerationMixin._prepare_position_ids_for_generation(self, inputs_tensor, model_kwargs)  # (B or 1, T)
         ids = model_kwargs.get("input_ids")
         ids = inputs_tensor if ids is None or ids.shape[1] == 0 else ids
-        cache, grids = model_kwargs.get("cache"), model_kwargs.get("image_grid_thw")
+        cache, seen = model_kwargs.get("cache"), {name: model_kwargs.get(name) for name in _SEEN}
         past = 0 if cache is None else int(cache.get_seq_length())
         types = model_kwargs.get("mm_token_type_ids")
         known = rope_deltas(cache) if past else None
         if known is not None and (types is None or not bool(types[:, past:].any())):
             three = (text + known.to(text.device)).expand(3, -1, -1)
-        elif types is not None and grids is not None and ids.ndim == 2:
-            three, _ = self.model.get_rope_index(
-                ids, types, image_grid_thw=grids, attention_mask=model_kwargs.get("attention_mask")
-            )
+        elif types is not None and any(grids is not None for grids in seen.values()) and ids.ndim == 2:
+            three, _ = self.model.get_rope_index(ids, types, **seen, attention_mask=model_kwargs.get("attention_mask"))
         else:
             three = text.expand(3, -1, -1)
         return torch.cat([text.expand(1, three.shape[1], -1), three])
@@ -73,6 +73,6 @@ class TextPositionsMixin(GenerationMixin):
         types = model_kwargs.get("mm_token_type_ids")
         if cache is None or positions is None or positions.shape[0] != 4:
             return
-        pictures = any(model_kwargs.get(name) is not None for name in ("image_grid_thw", "mm_encoder_outputs"))
+        pictures = any(model_kwargs.get(name) is not None for name in (*_SEEN, "mm_encoder_outputs"))
         if types is None or pictures or not bool(types.any()):
             remember_rope_deltas(cache, positions[1, :, -1:] - positions[0, :, -1:])

@@ -50,7 +50,8 @@ class WritingMixin(TextInputsMixin, TextPositionsMixin):
         prompt = input_ids if kwargs.get("inputs_embeds") is None else kwargs["inputs_embeds"]
         if prompt is not None and prompt.shape[1] > longest:
             raise ValueError(
-                f"The prompt has {prompt.shape[1]} tokens, but the model has {longest} positions; shorten it."
+                f"The prompt has {prompt.shape[1]} tokens, but the model has {longest} positions; shorten it"
+                f"{', or show fewer or smaller frames of its video' if kwargs.get('video_grid_thw') is not None else ''}."
             )
         if chunk_size is not None and kwargs.get("source_pixel_values") is not None:
             raise ValueError(

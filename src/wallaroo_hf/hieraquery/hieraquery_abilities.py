@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from ..families.abilities import EDITING, GENERATION, UNDERSTANDING, Abilities
+from ..families.abilities import EDITING, GENERATION, NAVIT_VIDEO_OPTIONS, UNDERSTANDING, VIDEO, Abilities
 from ..families.settings import Setting, of_checkpoint
 from ..families.sizes import SizeError
 from ..files.whole_text import printable
@@ -173,7 +173,8 @@ def hieraquery_abilities(
     text = (config.get("mllm_config") or {}).get("text_config") or {}
     return HieraQueryAbilities(
         family="HieraQuery",
-        tasks=tasks,
+        tasks=(*tasks, *((VIDEO,) if UNDERSTANDING in tasks and VIDEO not in tasks else ())),
+        video_options=NAVIT_VIDEO_OPTIONS,
         sizes=listed_sizes(config),
         size_multiple=latent_edge(config),
         any_size=True,

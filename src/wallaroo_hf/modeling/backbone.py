@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from transformers import Cache, DynamicCache, Qwen2_5_VLModel
-from transformers.modeling_outputs import MultimodalBaseModelOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPooling, MultimodalBaseModelOutputWithPast
 from transformers.utils import torch_compilable_check
 from transformers.utils.deprecation import deprecate_kwarg
 
@@ -40,7 +40,7 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, TargetsMixin, Qwen2_5_VLMode
     config: WallarooConfig
     generation_adapter: WallarooAdapter
     source_adapter: WallarooAdapter
-    input_modalities = ("image", "text")
+    input_modalities = ("image", "video", "text")
     _no_split_modules = [*Qwen2_5_VLModel._no_split_modules, *WallarooVQModel._no_split_modules]
 
     def __init__(self, config: WallarooConfig) -> None:
@@ -197,6 +197,25 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, TargetsMixin, Qwen2_5_VLMode
 
     # ----------------------------------------------------------------------------------------------- parent's hooks
 
+    def get_video_features(
+        self, pixel_values_videos: torch.Tensor, video_grid_thw: torch.Tensor | None = None, **kwargs: Any
+    ) -> Any:
+        """As in Qwen2.5-VL.
+
+        Args:
+            pixel_values_videos: NaViT patches of videos, `(patches, C)`.
+            video_grid_thw: their grids, `(videos, 3)`.
+            kwargs: see transformers.
+
+        Raises:
+            ValueError: without grids.
+        """
+        if video_grid_thw is None:
+            raise ValueError(
+                "`pixel_values_videos` needs `video_grid_thw`; pass all tensors that the processor returned."
+            )
+        return super().get_video_features(pixel_values_videos, video_grid_thw, **kwargs)
+
     def get_placeholder_mask(
         self,
         input_ids: torch.Tensor | None,
@@ -226,6 +245,11 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, TargetsMixin, Qwen2_5_VLMode
                         f"{len(image_features)}; pass exactly the processor's tensors."
                     ),
                 )
+            if video_features is not None and int(video.sum()) != len(video_features):
+                raise ValueError(
+                    f"The prompts have room for {int(video.sum())} tokens of videos, but `pixel_values_videos` brings "
+                    f"{len(video_features)}; pass exactly the processor's tensors."
+                )
             input_ids = masked
         return super().get_placeholder_mask(input_ids, inputs_embeds, image_features, video_features)
 
@@ -243,6 +267,7 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, TargetsMixin, Qwen2_5_VLMode
         image_grid_thw: torch.LongTensor | None = None,
         video_grid_thw: torch.LongTensor | None = None,
         mm_token_type_ids: torch.Tensor | None = None,
+        second_per_grid_ts: torch.Tensor | None = None,
         source_pixel_values: Sequence[torch.Tensor] | None = None,
         source_latents: Sequence[torch.Tensor | None] | None = None,
         source_mask: Sequence[torch.Tensor] | None = None,
@@ -257,8 +282,10 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, TargetsMixin, Qwen2_5_VLMode
         Args:
             input_ids: `(B, T)`; ids at or above `vocab_size` are image codes.
             attention_mask: `(B, T)`, 1 for tokens, 0 for padding.
-            mm_token_type_ids: `(B, T)`, 1 for NaViT placeholders; derived from the ids when absent.
+            mm_token_type_ids: `(B, T)`, 1 for NaViT placeholders, 2 for those of videos; derived from the ids when absent.
             pixel_values, image_grid_thw: NaViT patches `(patches, C)` and grids `(images, 3)`.
+            pixel_values_videos, video_grid_thw: the same of videos.
+            second_per_grid_ts: seconds between two temporal patches of each video, `(videos,)`.
             source_pixel_values: images to edit, one `(3, H, W)` in [-1, 1] per source block.
             source_latents: in place of `source_pixel_values`, what the image tokenizer makes of them (`encode`'s
                 unquantised `latents`), one `(rows, cols, embed_dim)` per source block; None entries are encoded from
@@ -273,11 +300,9 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, TargetsMixin, Qwen2_5_VLMode
                 the same parts, whatever its rows are.
 
         Raises:
-            ValueError: for video input, for tensors that do not match the placeholders, and for codes in a step that
-                continues a cache without `image_task`.
+            ValueError: for tensors that do not match the placeholders, and for codes in a step that continues a cache
+                without `image_task`.
         """
-        if pixel_values_videos is not None or video_grid_thw is not None:
-            raise ValueError("Video input is not supported yet; pass single frames as images.")
         has_sources = source_pixel_values is not None or source_latents is not None
         if has_sources and input_ids is None:
             name = "source_latents" if source_pixel_values is None else "source_pixel_values"
@@ -302,7 +327,14 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, TargetsMixin, Qwen2_5_VLMode
                     inputs_embeds, masks, source_pixel_values, source_latents, source_mask
                 )
         if touch_all_parts and inputs_embeds is not None:
-            inputs_embeds = self._touch_all_parts(inputs_embeds, embedded, has_sources, pixel_values is not None)
+            has_vision = pixel_values is not None or pixel_values_videos is not None
+            inputs_embeds = self._touch_all_parts(inputs_embeds, embedded, has_sources, has_vision)
+        if touch_all_parts and pixel_values is not None and pixel_values_videos is not None:
+            # in one run, as in the processes whose rows have only one kind
+            mm_encoder_outputs = self._see_together(
+                (pixel_values, image_grid_thw), (pixel_values_videos, video_grid_thw)
+            )
+            pixel_values = pixel_values_videos = None
         return super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -311,11 +343,28 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, TargetsMixin, Qwen2_5_VLMode
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             pixel_values=pixel_values,
+            pixel_values_videos=pixel_values_videos,
             image_grid_thw=image_grid_thw,
+            video_grid_thw=video_grid_thw,
             mm_token_type_ids=mm_token_type_ids,
+            second_per_grid_ts=second_per_grid_ts,
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
         )
+
+    def _see_together(self, *kinds: tuple[torch.Tensor, torch.Tensor | None]) -> dict[str, Any]:
+        """The vision tower's features of pictures and of videos, as `mm_encoder_outputs`, in one run of it.
+
+        Args:
+            kinds: patches and grids, of pictures and of videos.
+        """
+        grids = [grid for _, grid in kinds if grid is not None]
+        seen = self.get_image_features(torch.cat([one for one, _ in kinds]), torch.cat(grids), return_dict=True)
+        images = len(grids[0])
+        outputs = {}
+        for name, features in (("image", seen.pooler_output[:images]), ("video", seen.pooler_output[images:])):
+            outputs[name] = BaseModelOutputWithPooling(pooler_output=features)
+        return outputs
 
     def _image_task(
         self, input_ids: torch.Tensor, image_task: torch.Tensor | int | None, masks: TokenMasks | None

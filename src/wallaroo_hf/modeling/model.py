@@ -51,7 +51,7 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
 
     config: WallarooConfig
     generation_head: WallarooImageHead
-    input_modalities = ("image", "text")
+    input_modalities = ("image", "video", "text")
     output_modalities = ("image", "text")
     _no_split_modules = WallarooModel._no_split_modules
 
@@ -88,6 +88,7 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
         image_grid_thw: torch.LongTensor | None = None,
         video_grid_thw: torch.LongTensor | None = None,
         mm_token_type_ids: torch.Tensor | None = None,
+        second_per_grid_ts: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor | None = None,
         source_pixel_values: Sequence[torch.Tensor] | None = None,
         source_latents: Sequence[torch.Tensor | None] | None = None,
@@ -107,8 +108,9 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
         r"""Computes logits, and losses when there are labels.
 
         Args:
-            input_ids, attention_mask, mm_token_type_ids, pixel_values, image_grid_thw, source_pixel_values, source_latents,
-                source_mask, image_task, edit_mask, touch_all_parts: see [`WallarooModel.forward`].
+            input_ids, attention_mask, mm_token_type_ids, pixel_values, image_grid_thw, pixel_values_videos, video_grid_thw,
+                second_per_grid_ts, source_pixel_values, source_latents, source_mask, image_task, edit_mask,
+                touch_all_parts: see [`WallarooModel.forward`].
             position_ids: `(3, B, T)` as in Qwen2.5-VL, or `(4, B, T)` with positions in the row first: where those are 0 a
                 row begins, so several rows can stand one after the other without padding.
             labels: `(B, T)`, unshifted (the label at p is predicted at p - 1), -100 = ignored; codes are
@@ -160,6 +162,7 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
             image_grid_thw=image_grid_thw,
             video_grid_thw=video_grid_thw,
             mm_token_type_ids=mm_token_type_ids,
+            second_per_grid_ts=second_per_grid_ts,
             source_pixel_values=source_pixel_values,
             source_latents=source_latents,
             source_mask=source_mask,
@@ -190,6 +193,7 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_outputs=outputs.image_outputs,
+            video_outputs=outputs.video_outputs,
             image_logits=image_logits,
             losses=losses,
         )

@@ -11,6 +11,8 @@ from ..generation.text_positions import positions_behind, remember_rope_deltas, 
 from .adapters import token_masks
 from .configuration import WallarooConfig
 
+VIDEO_TYPE = 2  # in `mm_token_type_ids`
+
 
 def _text_positions(input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """What `get_rope_index` makes of rows without images, without a look at the values, so that graphs can be traced."""
@@ -28,8 +30,12 @@ class PositionsMixin(Qwen2_5_VLModel):
     config: WallarooConfig
 
     def mm_token_type_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """1 for NaViT placeholders, else 0: `(B, T)` int64. Without it Qwen2.5-VL silently computes other positions."""
-        return token_masks(input_ids, self.config).vision.long()
+        """1 for NaViT placeholders, 2 for those of videos, else 0: `(B, T)` int64.
+
+        Without it Qwen2.5-VL silently computes other positions.
+        """
+        of_videos = (input_ids == self.config.video_token_id).long()
+        return token_masks(input_ids, self.config).vision.long() + VIDEO_TYPE * of_videos
 
     def get_rope_index(
         self,
@@ -50,19 +56,27 @@ class PositionsMixin(Qwen2_5_VLModel):
             second_per_grid_ts: of videos.
             attention_mask: `(B, T)`, 0 at padding.
             kwargs: passed on.
+
+        Raises:
+            ValueError: if there are more pictures or videos in the rows than grids of them.
         """
         if mm_token_type_ids is None:
             mm_token_type_ids = self.mm_token_type_ids(input_ids)
         if image_grid_thw is None and video_grid_thw is None:
             torch_compilable_check(
                 ~(mm_token_type_ids > 0).any(),
-                "The prompts hold a vision block, but there is no `image_grid_thw`; pass all tensors that the processor "
-                "returned.",
+                "The prompts hold pictures or videos, but neither `image_grid_thw` nor `video_grid_thw` came; pass all "
+                "tensors that the processor returned.",
             )
             return _text_positions(input_ids, attention_mask)
-        position_ids, deltas = super().get_rope_index(
-            input_ids, mm_token_type_ids, image_grid_thw, video_grid_thw, second_per_grid_ts, attention_mask, **kwargs
-        )
+        given = (input_ids, mm_token_type_ids, image_grid_thw, video_grid_thw, second_per_grid_ts, attention_mask)
+        try:
+            position_ids, deltas = super().get_rope_index(*given, **kwargs)
+        except (StopIteration, TypeError) as error:  # of grids that are too few, or None
+            raise ValueError(
+                "The prompts hold more pictures or videos than `image_grid_thw` and `video_grid_thw` tell of; pass exactly "
+                "the processor's tensors."
+            ) from error
         if attention_mask is not None:
             position_ids = position_ids.masked_fill(attention_mask.to(position_ids.device) == 0, 1)
         return position_ids, deltas

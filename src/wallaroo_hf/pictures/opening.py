@@ -47,7 +47,7 @@ _TURNS = {
 
 __all__ = [
     *("FORMATS", "MAX_ASPECT_RATIO", "MAX_PIXELS", "UNREADABLE", "ImageError"),
-    *("decode_image", "flatten_images", "open_header", "open_image", "read_data_url"),
+    *("decode_image", "flatten_images", "open_header", "open_image", "quoted", "read_data_url"),
 ]
 
 
@@ -77,7 +77,7 @@ def open_image(image: Any) -> Image.Image:
         return decode_image(bytes(image))
     if isinstance(image, (str, os.PathLike)):
         text = os.fsdecode(image)
-        name = _quoted(text)
+        name = quoted(text)
         with _file(text, name) as file:
             return decode_image(file, name)
     if hasattr(image, "read"):
@@ -196,7 +196,7 @@ def _given(image: Image.Image) -> Image.Image:
 
 def _read(file: Any) -> Image.Image:
     """An open file, from its beginning."""
-    name = _quoted(file.name) if isinstance(getattr(file, "name", None), str) else "given"
+    name = quoted(file.name) if isinstance(getattr(file, "name", None), str) else "given"
     if isinstance(file, io.TextIOBase):
         raise ImageError(f"The image {name} is a file that was opened as text; open it with mode 'rb'.")
     return decode_image(file, name)
@@ -329,7 +329,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """How messages name what was given: on one line, printable, and not too long."""
     shown = " ".join(text[:200].split())
     return f"'{shown.encode('utf-8', 'backslashreplace').decode()}'"

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..common.navit_videos import VIDEO_KEYWORDS, SeesVideos
 from ..common.processor_base import ProcessorBase
 from ..common.row_values import as_texts
 from ..families.vocabulary import KnownWords
 from ..files.whole_text import refuse_halves
 from ..layout import grid, prompt_texts
-from ..layout.special_tokens import END_OF_LINE, IMAGE_PAD, RELEASED_INDICATOR_SIZES, added_tokens
+from ..layout.special_tokens import END_OF_LINE, IMAGE_PAD, RELEASED_INDICATOR_SIZES, VIDEO_PAD, added_tokens
 from .agreement import check_folder_agreement, read_model_config, take_first_image_token_id
 from .auto_preparation import AutoPreparationMixin
 from .batch import WallarooBatchFeature
@@ -45,7 +46,8 @@ class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorBase
         prompt_templates (`dict`): task (`"generation"`, `"editing"`) → language (`"en"`, `"zh"`) → templates.
         image_token_size (`int`): edge of one code in pixels.
         pixel_limits (`dict`): task → `{"shortest_edge", "longest_edge"}`, the areas in pixels between which NaViT sees
-            an image; tasks not named use the image processor's own `size`.
+            an image; tasks not named use the image processor's own `size`. Those of `"video"` count for each frame of one;
+                default: those of `"understanding"`, else Qwen2.5-VL's.
         first_image_token_id (`int`, *optional*): id of image code 0 in sequences, the model's `vocab_size`; needed to split
             what `generate` returns into text and images. Loading and saving beside a model's `config.json` take it from
             there.
@@ -58,6 +60,8 @@ class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorBase
     """
 
     image_processor: WallarooImageProcessor
+    kwargs_class = SeesVideos
+    video_keywords = VIDEO_KEYWORDS
 
     def __init__(
         self,
@@ -91,7 +95,7 @@ class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorBase
         self.image_token_size = image_token_size
         limits = pixel_limits if pixel_limits is not None else {"editing": EDITING_PIXEL_LIMITS}
         self.pixel_limits = {task: dict(limit) for task, limit in limits.items()}
-        self.image_token = IMAGE_PAD
+        self.image_token, self.video_token = IMAGE_PAD, VIDEO_PAD
         # what is generated continues the last token of each row; kept on saving, for pipelines read it off the tokenizer
         tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
@@ -154,6 +158,9 @@ class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorBase
                 mode; `None` for rows that have none). PIL images, paths, URLs, arrays; nested lists are accepted.
             text: prompts. In text mode a rendered chat; in image mode what to draw or how to edit, either plain or as a
                 rendered chat, of which the last user turn is taken.
+            videos: text mode: videos to understand, one per `<|video_pad|>`: files, arrays of frames, lists of frames; see
+                [`wallaroo_hf.pictures.videos.flatten_videos`].
+            audio: not understood.
             generation_mode: `"text"` to answer, `"image"` to draw, `"auto"` to let the model decide (rendered chats; each
                 image can be understood and edited).
             height, width: size of the image to draw in pixels, one for all or one per row; multiples of
@@ -176,10 +183,14 @@ class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorBase
                 or `"pad"` (nothing is lost); see [`WallarooImageProcessor.to_vq_pixels`].
             published_eval: says `layout="published_eval"`; takes the model's setting of this name.
             source_guidance_scale: not None says `source_guidance=True`; takes the model's setting of this name.
+            kwargs: of the tokenizer and the image processor; for videos `fps`, `num_frames`, `min_frames`, `max_frames`,
+                `do_sample_frames`, `video_metadata` and what else [`wallaroo_hf.common.navit_videos.VideoSettings`] has,
+                also as `videos_kwargs`.
 
         Returns:
             `WallarooBatchFeature` with `input_ids`, `attention_mask`, `mm_token_type_ids` (all `(B, T)`, int64) and
-            where there are images `pixel_values` `(patches, C)` float32 and `image_grid_thw` `(images, 3)`. In image
+            where there are images `pixel_values` `(patches, C)` float32 and `image_grid_thw` `(images, 3)`; where there are
+            videos `pixel_values_videos`, `video_grid_thw` and `second_per_grid_ts` `(videos,)` float32. In image
             mode also `target_grid_hw` `(B, 2)`, for edits `source_pixel_values` (list of `(3, H, W)` float32 in
             [-1, 1]), and the null prompt under the same names with the prefix `negative_` (with
             `source_guidance` also the branch without instruction, prefix `unprompted_`). In training
@@ -188,8 +199,8 @@ class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorBase
         Raises:
             ValueError: for sizes, images, prompts or arguments that cannot be drawn from; one sentence each.
         """
-        if videos is not None or audio is not None:
-            raise ValueError("Video and audio input is not supported yet; pass `images` (for a video, single frames).")
+        if audio is not None:
+            raise ValueError("Audio is not understood; leave `audio` out.")
         if generation_mode not in GENERATION_MODES:
             raise ValueError(f"`generation_mode` is {generation_mode!r}, but must be one of {GENERATION_MODES}.")
         layout = "published_eval" if published_eval else layout
@@ -212,7 +223,9 @@ class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorBase
             },
         )
         if generation_mode == "text":
-            return self._understand(texts, images, merged, return_labels)
+            return self._understand(texts, images, videos, merged, return_labels)
+        if videos is not None:
+            raise ValueError("Nothing is drawn from a video; leave `videos` out, or pass generation_mode='text'.")
         if merged["text_kwargs"].get("truncation"):
             raise ValueError("`truncation` would cut what is drawn, or its prompt; shorten the prompt instead.")
         refused = refused_tokens(self.tokenizer)
@@ -317,4 +330,5 @@ class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorBase
         names = ["input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw"]
         names.append("source_pixel_values")
         branches = [f"{prefix}{name}" for prefix in ("", "negative_", "unprompted_") for name in names]
-        return [*branches, "target_grid_hw", "target_pixel_values", "target_image_tokens", "labels"]
+        videos = ["pixel_values_videos", "video_grid_thw", "second_per_grid_ts"]
+        return [*branches, *videos, "target_grid_hw", "target_pixel_values", "target_image_tokens", "labels"]

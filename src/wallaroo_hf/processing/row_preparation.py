@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..common.chat_form import expand_rows, require_placeholders
 from ..common.navit_images import black_patches, count_vision_tokens, navit_patches
+from ..common.navit_videos import VideoSettings, navit_videos
 from ..layout import grid, prompt_texts
-from ..layout.special_tokens import GENERATE_IMAGE_PAD, IMAGE_PAD, VISION_START, indicator_token
+from ..layout.special_tokens import GENERATE_IMAGE_PAD, IMAGE_PAD, VIDEO_PAD, VISION_START, indicator_token
+from ..pictures.videos import flatten_videos
 from .batch import WallarooBatchFeature
 from .drawing_requests import DrawingRequest
 from .image_processor import WallarooImageProcessor, flatten_images
@@ -33,19 +36,18 @@ class PreparationMixin:
     has_editing: bool
 
     def _understand(
-        self, texts: list[str], images: Any, merged: dict[str, dict[str, Any]], return_labels: bool
+        self, texts: list[str], images: Any, videos: Any, merged: dict[str, dict[str, Any]], return_labels: bool
     ) -> WallarooBatchFeature:
-        flat = flatten_images(images)
-        placeholders = [item.count(IMAGE_PAD) for item in texts]
-        if sum(placeholders) != len(flat):
-            raise ValueError(
-                f"The prompts hold {sum(placeholders)} {IMAGE_PAD} placeholders, but {len(flat)} images were given; "
-                "they must match (`processor.apply_chat_template` writes one per image)."
-            )
+        flat, clips = flatten_images(images), flatten_videos(videos)
+        require_placeholders(texts, IMAGE_PAD, len(flat), "image")
+        require_placeholders(texts, VIDEO_PAD, len(clips), "video")
         limits = self.pixel_limits.get("understanding")
         vision, lengths = self._navit(flat, limits, merged["images_kwargs"])
-        queue = iter(lengths)
-        expanded = [expand_vision(item, [next(queue) for _ in range(n)]) for item, n in zip(texts, placeholders)]
+        expanded = expand_rows(texts, lengths, IMAGE_PAD)
+        if clips:
+            settings = VideoSettings.read(merged["videos_kwargs"], self.video_limits)
+            seen, lengths = navit_videos(self.image_processor, clips, settings)
+            expanded, vision = expand_rows(expanded, lengths, VIDEO_PAD), vision | seen
         rows = tokenize(
             self.tokenizer, expanded, merged["text_kwargs"], prompt_texts.answer_spans if return_labels else None
         )
@@ -178,6 +180,11 @@ class PreparationMixin:
         return found | ({"target_image_tokens": codes} if any(code is not None for code in codes) else {})
 
     # ------------------------------------------------------------------------------------------------ shared steps
+
+    @property
+    def video_limits(self) -> dict[str, int] | None:
+        """The areas in pixels between which frames of videos are seen; None = Qwen2.5-VL's own."""
+        return self.pixel_limits.get("video", self.pixel_limits.get("understanding"))
 
     def num_vision_tokens(self, image: Image.Image, task: str) -> int:
         """How many tokens an image becomes where it is understood, told from its size alone.

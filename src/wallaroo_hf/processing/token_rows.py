@@ -7,7 +7,7 @@ import numpy as np
 
 from ..common.chat_form import expand_vision
 from ..common.padded_rows import TokenRow, pad_rows, refuse_cut_images, tokenizer_options
-from ..layout.special_tokens import IMAGE_PAD, PIXEL_END, PIXEL_START
+from ..layout.special_tokens import IMAGE_PAD, PIXEL_END, PIXEL_START, VIDEO_PAD
 
 __all__ = ["TokenRow", "expand_vision", "pad", "tokenize"]
 
@@ -29,14 +29,16 @@ def tokenize(
     Raises:
         ValueError: if truncation would cut an image.
     """
-    image = tokenizer.convert_tokens_to_ids(IMAGE_PAD)
+    image, video = tokenizer.convert_tokens_to_ids([IMAGE_PAD, VIDEO_PAD])
     options = tokenizer_options(text_kwargs)
     rows = []
     for number, text in enumerate(texts):
         encoded = tokenizer(text, return_offsets_mapping=label_spans is not None, **options)
         row = {"input_ids": list(encoded["input_ids"])}
         if options.get("truncation"):
-            refuse_cut_images(number, row["input_ids"].count(image), text.count(IMAGE_PAD), options["max_length"])
+            kept = row["input_ids"].count(image) + row["input_ids"].count(video)
+            needed = text.count(IMAGE_PAD) + text.count(VIDEO_PAD)
+            refuse_cut_images(number, kept, needed, options["max_length"])
         if label_spans is not None:
             spans = label_spans(text)
             row["labels"] = [
@@ -59,7 +61,7 @@ def pad(tokenizer: Any, rows: Sequence[TokenRow], text_kwargs: dict[str, Any]) -
 
 
 def _mm_token_type_ids(tokenizer: Any, input_ids: np.ndarray) -> np.ndarray:
-    """1 for NaViT placeholders, 0 for all else, the source block included."""
-    image, start, end = tokenizer.convert_tokens_to_ids([IMAGE_PAD, PIXEL_START, PIXEL_END])
+    """1 for NaViT placeholders, 2 for those of videos, 0 for all else, the source block included."""
+    image, video, start, end = tokenizer.convert_tokens_to_ids([IMAGE_PAD, VIDEO_PAD, PIXEL_START, PIXEL_END])
     inside = (input_ids == start).cumsum(axis=-1) > (input_ids == end).cumsum(axis=-1)
-    return ((input_ids == image) & ~inside).astype(np.int64)
+    return ((input_ids == image) & ~inside) + 2 * (input_ids == video).astype(np.int64)

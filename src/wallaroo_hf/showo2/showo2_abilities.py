@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..families.abilities import EDITING, GENERATION, UNDERSTANDING, Abilities
+from ..families.abilities import EDITING, GENERATION, UNDERSTANDING, VIDEO, Abilities
 from ..families.settings import Setting, of_checkpoint
 from ..files.whole_text import printable
 
@@ -79,7 +79,7 @@ def showo2_abilities(
     tasks = tuple(config.get("tasks") or RELEASED_TASKS)
     return ShowO2Abilities(
         family="Show-o2",
-        tasks=tasks,
+        tasks=(*tasks, *((VIDEO,) if UNDERSTANDING in tasks and VIDEO not in tasks else ())),
         sizes=tuple((int(height), int(width)) for height, width in config.get("drawing_sizes") or RELEASED_SIZES),
         size_multiple=token_size(config),
         any_size=True,
@@ -87,7 +87,7 @@ def showo2_abilities(
         languages=tuple(processor_config.get("languages") or _LANGUAGES),
         settings=_settings(generation_config, EDITING in tasks),
         negative_prompt=True,
-        videos=UNDERSTANDING in tasks,
+        video_options=("num_frames",),
         progress_unit="step",
         known_words=processor_config.get("known_words") or {},
     )

@@ -17,6 +17,8 @@ from .stages import Stage
 
 __all__ = ["Numbered", "WallarooDataCollator"]
 
+# What the vision tower sees, row by row.
+SEEN = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw", "second_per_grid_ts")
 RAGGED = ("source_pixel_values", "source_latents", "source_mask", "target_pixel_values", "target_image_tokens")
 
 
@@ -47,6 +49,8 @@ class WallarooDataCollator(RowCollator):
     Raises:
         ValueError: for another `on_error`.
     """
+
+    takes_videos = True
 
     def __init__(
         self,
@@ -83,6 +87,8 @@ class WallarooDataCollator(RowCollator):
 
     def _lay_out(self, row: Mapping[str, Any], parts: RowParts, rng: np.random.Generator | None) -> dict[str, Any]:
         """One row; without `rng` as it is longest, with the longest template of its language."""
+        if parts.videos and (parts.drawn or row.get("task") == "interleaved"):
+            raise ValueError("nothing is drawn from a video; leave the video or the drawing out.")
         if not parts.drawn and row.get("task") != "interleaved":
             return self._answer(parts)
         if only_draws(parts) and row.get("task") != "interleaved":
@@ -93,11 +99,16 @@ class WallarooDataCollator(RowCollator):
         if self.pixel_limits is not None:
             kwargs["images_kwargs"] = {"size": self.pixel_limits}
         data = self.processor(return_labels=True, **kwargs).data
-        encoded = {name: data[name] for name in data if name in ("pixel_values", "image_grid_thw", *RAGGED)}
+        encoded = {name: data[name] for name in data if name in (*SEEN, *RAGGED)}
         return encoded | {"input_ids": data["input_ids"][0], "labels": data["labels"][0]}
 
     def _answer(self, parts: RowParts) -> dict[str, Any]:
-        return self._process(text=[self._render(parts.messages)], images=parts.shown or None, generation_mode="text")
+        return self._process(
+            text=[self._render(parts.messages)],
+            images=parts.shown or None,
+            videos=parts.videos or None,
+            generation_mode="text",
+        )
 
     def _drawing(self, row: Mapping[str, Any], parts: RowParts, rng: np.random.Generator | None) -> dict[str, Any]:
         request = parts.messages[-2]
@@ -182,7 +193,7 @@ class WallarooDataCollator(RowCollator):
         batch: dict[str, Any] = {
             name: torch.from_numpy(array) for name, array in pad(self.processor.tokenizer, rows, options).items()
         }
-        for name in ("pixel_values", "image_grid_thw"):
+        for name in SEEN:
             arrays = [row[name] for row in encoded if name in row]
             if arrays:
                 batch[name] = torch.from_numpy(np.concatenate([np.asarray(array) for array in arrays]))

@@ -268,7 +268,7 @@ def _adapted(data: Any, reader: "_RowReader", are_records: bool = False) -> Any:
 def _without_decoding(feature: Any) -> Any:
     """The same features, whose images are read as `{"bytes", "path"}`; decoding is ours, with limits.
 
-    Video and audio are not decoded either: their rows are refused.
+    Video and audio are not decoded either: videos are opened with their rows, and rows with audio are refused.
     """
     datasets = require_datasets()
     if isinstance(feature, (datasets.Image, datasets.Audio, datasets.Video)):
@@ -332,6 +332,8 @@ class _RowReader:
         try:
             row = adapt_row(record, self.format, self.columns)
             row["images"] = [self._resolve(picture) for picture in row["images"]]
+            if row.get("videos"):
+                row["videos"] = [self._resolve_video(video) for video in row["videos"]]
         except RowError as error:
             return self._failed(error)
         return row if self.task is None else {**row, "task": self.task}
@@ -339,21 +341,26 @@ class _RowReader:
     def _failed(self, error: RowError) -> Row:
         return {"error": str(error)} if self.task is None else {"error": str(error), "task": self.task}
 
-    def _resolve(self, picture: Any) -> Any:
+    def _resolve_video(self, video: Any) -> Any:
+        if isinstance(video, (list, tuple)):
+            return [self._resolve(frame) for frame in video]
+        return self._resolve(video, "video")
+
+    def _resolve(self, picture: Any, kind: str = "image") -> Any:
         if isinstance(picture, str) and has_scheme(picture):
             folders = self.folders if self.image_folder is None else (self.image_folder,)
             try:
-                return local_path(picture, folders, "Its image")
+                return local_path(picture, folders, f"Its {kind}")
             except ValueError as error:
-                raise RowError(str(error), "missing_image") from error
+                raise RowError(str(error), f"missing_{kind}") from error
         if isinstance(picture, str):
             if self.folders and not os.path.isabs(picture):
                 raise RowError(
-                    f"Its image '{picture}' may be in '{self.folders[0]}' or '{self.folders[1]}', as its table is one of "
+                    f"Its {kind} '{picture}' may be in '{self.folders[0]}' or '{self.folders[1]}', as its table is one of "
                     f"several in {len(self.folders)} folders; give `image_folder`, or read each folder's tables apart.",
-                    "missing_image",
+                    f"missing_{kind}",
                 )
             return os.path.join(self.image_folder or "", picture)  # absolute paths stay as they are
         if isinstance(picture, Mapping) and picture.get("bytes") is None and picture.get("path"):
-            return self._resolve(picture["path"])
+            return self._resolve(picture["path"], kind)
         return picture

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..pictures.video_files import VideoError
 from .data.row_parts import RowParts, row_label, take_apart
 from .data.training_rows import RowError, row_ordinal
 
@@ -30,9 +31,14 @@ class RowCollator(abc.ABC):
             warning and counted, in the batch and (by this process) in `skipped`. Rows are never cut.
         seed: of the random choices.
 
+    Attributes:
+        takes_videos: whether rows may show videos.
+
     Raises:
         ValueError: for another `on_error`.
     """
+
+    takes_videos = False
 
     def __init__(
         self, processor: Any, *, max_length: int | None = None, on_error: str = "raise", seed: int = 0
@@ -107,7 +113,12 @@ class RowCollator(abc.ABC):
 
     def _encode(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> dict[str, Any]:
         try:
-            return self._lay_out(row, take_apart(row), rng)
+            parts = take_apart(row)
+            if parts.videos and not self.takes_videos:
+                raise RowError(
+                    "videos are not trained on by models of this family; leave such rows out.", "unsupported_task"
+                )
+            return self._lay_out(row, parts, rng)
         except (ValueError, TypeError, KeyError, OSError) as error:
-            reason = error.reason if isinstance(error, RowError) else "unusable_row"
+            reason = error.reason if isinstance(error, (RowError, VideoError)) else "unusable_row"
             raise RowError(f"Row {row_label(row)} cannot be trained on: {error}", reason) from error

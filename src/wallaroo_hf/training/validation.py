@@ -13,6 +13,7 @@ from rich.table import Table
 from .data.training_rows import REASONS, SIZE_MULTIPLE, TASKS, Row, RowError, check_row, row_name, row_task
 from .data.worker_threads import in_order
 from .pictures import check_picture
+from .row_videos import check_video
 
 __all__ = ["Problem", "TaskCount", "ValidationReport", "valid_rows", "validate_rows"]
 
@@ -242,6 +243,8 @@ def valid_rows(
         for picture in row.get("images") or ():
             if picture is not None:  # one that is encoded already
                 check_picture(picture, decode)
+        for video in row.get("videos") or ():
+            check_video(video, decode)
 
     for index, (row, error) in enumerate(in_order(look, rows, num_workers)):
         name = row_name(row, index)

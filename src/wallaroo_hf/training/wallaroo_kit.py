@@ -254,7 +254,12 @@ def _without_padding(model: WallarooModel, inputs: Mapping[str, Any]) -> dict[st
     mask = inputs.pop("attention_mask").bool()
     ids = inputs["input_ids"]
     three, _ = model.get_rope_index(
-        ids, inputs.pop("mm_token_type_ids", None), inputs.get("image_grid_thw"), attention_mask=mask.long()
+        ids,
+        inputs.pop("mm_token_type_ids", None),
+        inputs.get("image_grid_thw"),
+        inputs.get("video_grid_thw"),
+        inputs.pop("second_per_grid_ts", None),
+        mask.long(),
     )
     positions = torch.cat([(mask.long().cumsum(dim=1) - 1)[None], three.to(ids)])  # (4, B, T)
     labels = inputs["labels"].masked_fill(torch.zeros_like(mask).index_fill(1, ids.new_zeros(1), True), -100)

@@ -10,20 +10,21 @@ from typing import Any, Literal, TypeAlias
 from fastapi import APIRouter, Request
 from PIL import Image
 
-from ..families.abilities import GENERATION, UNDERSTANDING
+from ..families.abilities import GENERATION, UNDERSTANDING, VIDEO
 from .batching import Job
 from .bodies import TextRoute
 from .errors import ApiError
 from .event_stream import sse, stream
 from .images import RequestImages, data_uri, encode
 from .requests import Answer, Ending, Picture, Text, TextSettings
-from .schemas import ChatBody, ImagePart, Message, TextPart
+from .schemas import ChatBody, ImagePart, Message, TextPart, VideoPart
+from .sent_videos import open_video
 from .service import TEXT_FIELDS, Service, client_of, first_seed, make_jobs
 
 DEFAULT_NEW_TOKENS = 512
 _CHARS_PER_TOKEN = 8  # text with more characters than this per allowed token is not even tokenized
 
-_Url: TypeAlias = tuple[str, str]  # an image that is not opened yet, and the field that it came in
+_Url: TypeAlias = tuple[str, str]  # an image or video that is not opened yet, and the field that it came in
 
 
 def chat_routes(service: Service) -> APIRouter:
@@ -35,6 +36,10 @@ def chat_routes(service: Service) -> APIRouter:
         service.check_model(body.model)
         turns, urls = _read_messages(service, body.messages)
         images = service.images.of(client_of(request))
+        if "image" in body.modalities and _video_urls(body.messages):
+            raise ApiError(
+                400, "Nothing is drawn in a chat with videos; ask for text alone.", "modalities", "invalid_value"
+            )
         if set(body.modalities) == {"image"}:
             jobs = await _drawings(service, body, turns, urls, images)
         else:
@@ -72,9 +77,12 @@ def _read_messages(service: Service, messages: list[Message]) -> tuple[list[dict
             shown = None
         for part_number, part in enumerate(message.content):
             param = f"{where}.content.{part_number}"
-            if isinstance(part, ImagePart) and message.role != "user":
-                raise ApiError(400, "Only messages of role 'user' may hold images.", param, "invalid_value")
-            if isinstance(part, ImagePart):
+            if not isinstance(part, TextPart) and message.role != "user":
+                kind = "images" if isinstance(part, ImagePart) else "videos"
+                raise ApiError(400, f"Only messages of role 'user' may hold {kind}.", param, "invalid_value")
+            if isinstance(part, VideoPart):
+                content.append({"type": "video"})
+            elif isinstance(part, ImagePart):
                 content.append({"type": "image"})
                 urls.append((part.image_url.url, param))
             else:
@@ -88,16 +96,42 @@ def _read_messages(service: Service, messages: list[Message]) -> tuple[list[dict
             shown = (message.images[-1].image_url.url, f"{where}.images")
         role = "system" if message.role == "developer" else message.role
         turns.append({"role": role, "content": content})
-    if len(urls) > service.settings.max_images:
-        raise ApiError(
-            400,
-            f"The chat holds {len(urls)} images, but may hold {service.settings.max_images}; leave some out.",
-            "messages",
-            "invalid_value",
-        )
-    if not any(part["type"] == "image" or part["text"].strip() for part in turns[-1]["content"]):
+    _check_shown(service, len(urls), len(_video_urls(messages)))
+    if not any(part["type"] != "text" or part["text"].strip() for part in turns[-1]["content"]):
         raise ApiError(400, "The last message is empty; ask something.", "messages", "invalid_value")
     return turns, urls
+
+
+def _video_urls(messages: list[Message]) -> list[_Url]:
+    """The videos of a chat, in order."""
+    return [
+        (part.video_url.url, f"messages.{number}.content.{part_number}")
+        for number, message in enumerate(messages)
+        for part_number, part in enumerate(message.content)
+        if isinstance(part, VideoPart)
+    ]
+
+
+def _check_shown(service: Service, num_images: int, num_videos: int) -> None:
+    """Refuses chats that show too much, or videos that the checkpoint does not understand.
+
+    Raises:
+        ApiError: 400.
+    """
+    settings = service.settings
+    for kind, count, most in (
+        ("images", num_images, settings.max_images),
+        ("videos", num_videos, settings.max_videos),
+    ):
+        if count > most:
+            raise ApiError(
+                400,
+                f"The chat holds {count} {kind}, but may hold {most}; leave some out.",
+                "messages",
+                "invalid_value",
+            )
+    if num_videos:
+        service.check_task(VIDEO, "understands no videos; send frames as images", "messages")
 
 
 def _check_chars(service: Service, messages: list[Message], limit: int) -> None:
@@ -182,9 +216,10 @@ async def _inputs(
     Raises:
         ApiError: if an image cannot be used, or the chat does not fit.
     """
-    async with service.images.chats.place(images.client) if urls else contextlib.nullcontext():
+    videos = _video_urls(body.messages)
+    async with service.images.chats.place(images.client) if urls or videos else contextlib.nullcontext():
         opened = [await images.open_url(*url) for url in urls]
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = await _videos(service, videos, images)
         if mode == "auto":
             like = opened[-1] if opened and service.abilities.edits else None  # what a drawing would edit
             height, width = service.size(body, like)
@@ -194,6 +229,29 @@ async def _inputs(
                 return await asyncio.to_thread(_prepare, service, turns, opened, mode, options)
             except ValueError as error:
                 raise ApiError(400, str(error), "messages", "invalid_value") from error
+
+
+async def _videos(service: Service, urls: list[_Url], images: RequestImages) -> dict[str, Any]:
+    """The processor's arguments for the videos of a chat.
+
+    Raises:
+        ApiError: if one cannot be used.
+    """
+    if not urls:
+        return {}
+    seconds = service.settings.video_timeout
+    most = min(service.settings.max_prompt_tokens, service.abilities.max_positions) // len(urls)
+    seen = []
+    for url, param in urls:
+        video, used = await open_video(images, service.processor, url, param, seconds, most)
+        seen.append(video)
+        seconds -= used
+    arguments: dict[str, Any] = {"videos": [video.frames for video in seen]}
+    if "video_metadata" in service.abilities.video_options:
+        arguments["video_metadata"] = [{"fps": video.rate} for video in seen]
+    if "max_video_tokens" in service.abilities.video_options:
+        arguments["max_video_tokens"] = most
+    return arguments
 
 
 def _prepare(

@@ -1,4 +1,4 @@
-"""Decoding pictures of strangers in processes of their own, which are ended when a picture takes too long."""
+"""Decoding pictures and videos of strangers in processes of their own, which are ended when one takes too long."""
 
 import contextlib
 import json
@@ -8,11 +8,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from .decoding_process import ANSWER, READY, REQUEST
+from .decoding_process import ANSWER, LOOKED_AT, READY, REQUEST
 
 _STARVED = 60.0  # seconds that a process may wait for the processor, beyond those of computing
 _KEPT = 2  # processes that stay when there is nothing to do
@@ -23,6 +27,22 @@ main()
 """
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VideoHeader:
+    """What a video's file holds.
+
+    Attributes:
+        num_frames: how many.
+        rate: how many a second; None if it does not say.
+        height, width: of each, in pixels.
+    """
+
+    num_frames: int
+    rate: float | None
+    height: int
+    width: int
 
 
 class Decoders:
@@ -57,11 +77,60 @@ class Decoders:
             ValueError: see [`decode_image`]; also if it takes too long.
         """
         allowed = self.seconds if seconds is None else min(seconds, self.seconds)
+        options = {"kind": "picture", "name": name, "max_pixels": max_pixels, "formats": list(formats)}
+        (width, height, used), read = self._run(data, options, allowed, f"image {name}", _pixels_of_one)
+        return Image.frombytes("RGB", (width, height), read), used
+
+    def look(self, data: bytes, max_frames: int, max_pixels: int, seconds: float) -> tuple[VideoHeader, float]:
+        """What a video's file holds, and the seconds of computing that it took to find out.
+
+        Args:
+            data: the file.
+            max_frames, max_pixels: see [`wallaroo_hf.pictures.video_files.VideoFile`].
+            seconds: of computing that it may take.
+
+        Raises:
+            ValueError: see [`wallaroo_hf.pictures.video_files.VideoFile`]; also if it takes too long.
+        """
+        options = {"kind": "look", "max_frames": max_frames, "max_pixels": max_pixels}
+        (width, height, used), read = self._run(data, options, seconds, "video sent", lambda *_: LOOKED_AT.size)
+        num_frames, rate = LOOKED_AT.unpack(read)
+        return VideoHeader(num_frames, rate or None, height, width), used
+
+    def frames(
+        self, data: bytes, indices: Sequence[int], max_frames: int, max_pixels: int, seconds: float
+    ) -> tuple[np.ndarray, float]:
+        """Frames of a video, `(T, H, W, 3)` uint8, and the seconds of computing that they took.
+
+        Args:
+            data, max_frames, max_pixels, seconds: see [`look`].
+            indices: which, ascending.
+
+        Raises:
+            ValueError: see [`look`].
+        """
+        options = {"kind": "frames", "max_frames": max_frames, "max_pixels": max_pixels, "indices": list(indices)}
+        size_of = partial(_pixels_of_several, len(indices))
+        (width, height, used), read = self._run(data, options, seconds, "video sent", size_of)
+        return np.frombuffer(read, dtype=np.uint8).reshape(len(indices), height, width, 3), used
+
+    def _run(
+        self, data: bytes, options: dict[str, Any], seconds: float, what: str, size_of: Callable[[int, int], int]
+    ) -> tuple[tuple[int, int, float], bytes]:
+        """Width, height and seconds of an answer, and what follows it.
+
+        Args:
+            data: the file.
+            options: of the request.
+            seconds: of computing that it may take.
+            what: what messages call it.
+            size_of: how many bytes follow an answer of a width and height.
+        """
         decoder = self._take()
         try:
-            decoded = decoder.decode(data, name, max_pixels, formats, max(allowed, 0.01))
+            decoded = decoder.decode(data, options, max(seconds, 0.01), size_of)
         except _Ended as error:
-            raise ValueError(f"The image {name} {error}; save it anew or give a smaller one.") from error
+            raise ValueError(f"The {what} {error}; save it anew or give a smaller one.") from error
         finally:
             self._keep(decoder)
         if isinstance(decoded, str):
@@ -91,6 +160,14 @@ class Decoders:
         decoder.end()
 
 
+def _pixels_of_one(width: int, height: int) -> int:
+    return 3 * width * height
+
+
+def _pixels_of_several(count: int, width: int, height: int) -> int:
+    return count * _pixels_of_one(width, height)
+
+
 class _Ended(Exception):
     """A process ended before it answered; says why."""
 
@@ -115,19 +192,19 @@ class _Decoder:
         return not self._late and self._process.poll() is None
 
     def decode(
-        self, data: bytes, name: str, max_pixels: int, formats: Sequence[str], seconds: float
-    ) -> tuple[Image.Image, float] | str:
-        """A picture and the seconds that it took, or what is wrong with the file.
+        self, data: bytes, options: dict[str, Any], seconds: float, size_of: Callable[[int, int], int]
+    ) -> tuple[tuple[int, int, float], bytes] | str:
+        """Width, height, seconds and what follows them, or what is wrong with the file.
 
         Raises:
             _Ended: if the process had to be ended, or ended by itself.
         """
-        options = {"name": name, "max_pixels": max_pixels, "formats": list(formats), "seconds": seconds}
+        options = {**options, "seconds": seconds}
         watchdog = threading.Timer(seconds + _STARVED, self._is_late)
         watchdog.daemon = True
         watchdog.start()
         try:
-            return self._ask(json.dumps(options).encode(), data)
+            return self._ask(json.dumps(options).encode(), data, size_of)
         except (OSError, EOFError) as error:
             status = self._status()
             if self._late or status == -getattr(signal, "SIGPROF", 0):
@@ -137,7 +214,9 @@ class _Decoder:
         finally:
             watchdog.cancel()
 
-    def _ask(self, options: bytes, data: bytes) -> tuple[Image.Image, float] | str:
+    def _ask(
+        self, options: bytes, data: bytes, size_of: Callable[[int, int], int]
+    ) -> tuple[tuple[int, int, float], bytes] | str:
         assert self._process.stdin is not None
         if not self._ready:
             self._read(len(READY))
@@ -148,7 +227,7 @@ class _Decoder:
         seconds, width, height, num_chars = ANSWER.unpack(self._read(ANSWER.size))
         if num_chars:
             return self._read(num_chars).decode()
-        return Image.frombytes("RGB", (width, height), self._read(3 * width * height)), seconds
+        return (width, height, seconds), self._read(size_of(width, height))
 
     def _read(self, size: int) -> bytes:
         assert self._process.stdout is not None

@@ -236,6 +236,26 @@ class ImagePart(_Body):
         return data
 
 
+class VideoUrl(_Body):
+    """Where a video is."""
+
+    url: str
+
+
+class VideoPart(_Body):
+    """A video in a message."""
+
+    type: Literal["video_url"]
+    video_url: VideoUrl
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_url(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("video_url"), str):
+            return {**data, "video_url": {"url": data["video_url"]}}
+        return data
+
+
 def _as_parts(content: Any) -> Any:
     if content is None:
         return []
@@ -246,7 +266,7 @@ def _as_list(stop: Any) -> Any:
     return [stop] if isinstance(stop, str) else stop
 
 
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+Part = Annotated[TextPart | ImagePart | VideoPart, Field(discriminator="type")]
 
 
 class Message(_Body):

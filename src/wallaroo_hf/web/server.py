@@ -76,7 +76,7 @@ def _add_small_routes(app: FastAPI, service: Service) -> None:
         "object": "model",
         "created": service.created,
         "owned_by": "wallaroo-hf",
-        "input_modalities": ["text", "image"],
+        "input_modalities": ["text", "image", *(("video",) if abilities.videos else ())],
         "output_modalities": [
             *(("text",) if UNDERSTANDING in abilities.tasks else ()),
             *(("image",) if abilities.draws else ()),

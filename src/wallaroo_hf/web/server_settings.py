@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 MEBIBYTE = 2**20
 _POSITIVE = (
     *("max_batch", "max_queue", "max_body_bytes", "max_image_pixels", "max_n", "max_connections"),
-    *("timeout", "header_timeout", "body_timeout", "image_timeout"),
+    *("timeout", "header_timeout", "body_timeout", "image_timeout", "video_timeout"),
+    *("max_video_frames", "max_video_pixels", "max_video_memory"),
 )
 
 
@@ -32,6 +33,11 @@ class ServerSettings:
         max_image_pixels: largest width times height of an image in a request.
         image_timeout: seconds of computing that the images of one request may take to be decoded.
         max_images: most images in one chat.
+        max_videos: most videos in one chat.
+        max_video_frames: most frames in a video's file.
+        max_video_pixels: largest width times height of a video.
+        max_video_memory: most bytes of the frames of a video that are seen; longer or larger ones are refused.
+        video_timeout: seconds of computing that the videos of one request may take to be decoded.
         max_output_pixels: largest width times height to draw.
         max_n: most images or answers of one request.
         max_prompt_chars: longest prompt to draw from, in characters.
@@ -62,6 +68,11 @@ class ServerSettings:
     max_image_pixels: int = 2**24
     image_timeout: float = 5.0
     max_images: int = 8
+    max_videos: int = 1
+    max_video_frames: int = 36_000
+    max_video_pixels: int = 2**22
+    max_video_memory: int = 512 * MEBIBYTE
+    video_timeout: float = 30.0
     max_output_pixels: int = 2**20
     max_n: int = 10
     max_prompt_chars: int = 4000

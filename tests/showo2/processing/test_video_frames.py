@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from films import film_frames, write_film
 from helpers import picture
 from wallaroo_hf.showo2.processing import video_frames
 from wallaroo_hf.showo2.processing.video_frames import flatten_videos, frame_indices, read_frames
@@ -68,7 +69,7 @@ def test_files_of_videos(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="need a decoder, and none is installed: install one of torchcodec, av"):
         read_frames(str(file), 4)
 
-    monkeypatch.setitem(video_frames._DECODERS, "pyav", lambda: True)
+    monkeypatch.setitem(video_frames._DECODERS, "decord", lambda: True)
     with pytest.raises(ValueError, match="does not exist"):
         read_frames(str(tmp_path / "nowhere.mp4"), 4)
 
@@ -76,7 +77,7 @@ def test_files_of_videos(tmp_path, monkeypatch):
         total_num_frames = 9
 
     def load(path, backend, sample_indices_fn):
-        assert (path, backend) == (str(file), "pyav")
+        assert (path, backend) == (str(file), "decord")
         return np.stack(_frames(9))[sample_indices_fn(Metadata(), fps=None)], Metadata()
 
     monkeypatch.setattr(video_frames, "load_video", load)
@@ -86,8 +87,21 @@ def test_files_of_videos(tmp_path, monkeypatch):
         raise OSError("moov atom not found")
 
     monkeypatch.setattr(video_frames, "load_video", fail)
-    with pytest.raises(ValueError, match=r"could not be read by pyav \(moov atom not found\)"):
+    with pytest.raises(ValueError, match=r"could not be read by decord \(moov atom not found\)"):
         read_frames(str(file), 3)
+
+
+def test_files_that_pyav_reads(tmp_path, monkeypatch):
+    path = write_film(tmp_path / "bar.webm", film_frames(16), codec="libvpx")
+    for name in video_frames._DECODERS:
+        monkeypatch.setitem(video_frames._DECODERS, name, lambda is_there=name == "pyav": is_there)
+    for video in (path, str(path), path.read_bytes()):
+        widths = [int((np.asarray(frame)[24, :, 0] > 100).sum()) for frame in read_frames(video, 3)]
+        assert widths == [4, 32, 64]
+    assert len(read_frames(path, 20)) == 20  # some of them twice
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ValueError, match="could not be read"):
+        read_frames(path, 3)
 
 
 @pytest.mark.parametrize(

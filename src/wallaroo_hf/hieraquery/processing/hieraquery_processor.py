@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer
 
-from ...common.chat_form import IM_START, IMAGE_PAD
+from ...common.chat_form import IM_START, IMAGE_PAD, VIDEO_PAD
 from ...common.chat_turns import with_next_turn
 from ...common.folder_settings import read_settings
 from ...common.navit_images import count_vision_tokens
+from ...common.navit_videos import VIDEO_KEYWORDS, SeesVideos, VideoSettings, choose_within, count_video_tokens
 from ...common.processor_base import ProcessorBase
 from ...common.row_values import as_texts
 from ...families.vocabulary import KnownWords
@@ -55,6 +56,8 @@ class HieraQueryProcessor(HieraQueryRowsMixin, ProcessorBase):
     """
 
     image_processor: HieraQueryImageProcessor
+    kwargs_class = SeesVideos
+    video_keywords = VIDEO_KEYWORDS
 
     def __init__(
         self,
@@ -77,7 +80,7 @@ class HieraQueryProcessor(HieraQueryRowsMixin, ProcessorBase):
         self.size_multiple, self.max_positions, self.query_positions = size_multiple, max_positions, query_positions
         self.longest_edge = longest_edge
         self.languages = list(languages)
-        self.image_token = IMAGE_PAD
+        self.image_token, self.video_token = IMAGE_PAD, VIDEO_PAD
         missing = [
             token
             for token in (IM_START, IMAGE_PAD)
@@ -159,7 +162,7 @@ class HieraQueryProcessor(HieraQueryRowsMixin, ProcessorBase):
                 f"{ids[0]}; build or save it again so that both are of one checkpoint."
             )
         abilities = hieraquery_abilities(content, {}, {})
-        self.drawing_sizes, self.tasks = list(abilities.sizes), list(abilities.tasks)
+        self.drawing_sizes, self.tasks = list(abilities.sizes), list(content.get("tasks") or TASKS)
         self.size_multiple, self.max_positions = abilities.size_multiple, abilities.max_positions
         self.query_positions, self.longest_edge = abilities.query_positions, abilities.longest_edge
 
@@ -187,7 +190,9 @@ class HieraQueryProcessor(HieraQueryRowsMixin, ProcessorBase):
                 `None` for rows that have none). PIL images, paths, URLs, arrays; nested lists are accepted.
             text: prompts. In text mode rendered chats; in image mode what to draw, plain or as a rendered chat of one
                 turn.
-            videos, audio: not understood.
+            videos: text mode: videos to understand, one per `<|video_pad|>`: files, arrays of frames, lists of frames; see
+                [`wallaroo_hf.pictures.videos.flatten_videos`].
+            audio: not understood.
             generation_mode: `"text"` to answer, `"image"` to draw. `"auto"`, in which other families decide by themselves,
                 is refused.
             height, width: size of the picture to draw in pixels, one for all or one per row; multiples of `size_multiple`,
@@ -197,17 +202,20 @@ class HieraQueryProcessor(HieraQueryRowsMixin, ProcessorBase):
             negative_prompt: refused: what guidance steers away from is no condition at all.
             source_fit: how a source whose shape differs from the size to draw is brought to it before it is seen: `"crop"`
                 or `"pad"`.
+            kwargs: of the tokenizer and the image processor; for videos those of
+                [`wallaroo_hf.common.navit_videos.VideoSettings`], also as `videos_kwargs`.
 
         Returns:
             `HieraQueryBatchFeature` with `input_ids`, `attention_mask` and `mm_token_type_ids` `(B, T)`, int64, and where
-            there are pictures `pixel_values` `(patches, C)` float32 and `image_grid_thw` `(images, 3)`; in image mode also
+            there are pictures `pixel_values` `(patches, C)` float32 and `image_grid_thw` `(images, 3)`; where there are
+            videos `pixel_values_videos`, `video_grid_thw` and `second_per_grid_ts` `(videos,)` float32; in image mode also
             `image_size` `(B, 2)`, int64, `(height, width)` in pixels.
 
         Raises:
             ValueError: for sizes, pictures, prompts or arguments that cannot be used; one sentence each.
         """
-        if videos is not None or audio is not None:
-            raise ValueError("Video and audio input is not supported yet; pass `images` (for a video, single frames).")
+        if audio is not None:
+            raise ValueError("Audio is not understood; leave `audio` out.")
         if generation_mode not in GENERATION_MODES:
             raise ValueError(f"`generation_mode` is {generation_mode!r}, but must be one of {GENERATION_MODES}.")
         if generation_mode == "auto":
@@ -223,7 +231,9 @@ class HieraQueryProcessor(HieraQueryRowsMixin, ProcessorBase):
             given += [] if source_fit == "crop" else ["source_fit"]
             if given:
                 raise ValueError(f"`{given[0]}` is for drawing; pass generation_mode='image' with it.")
-            return self._answer(texts, images, merged)
+            return self._answer(texts, images, videos, merged)
+        if videos is not None:
+            raise ValueError("Nothing is drawn from a video; leave `videos` out, or pass generation_mode='text'.")
         if negative_prompt is not None and negative_prompt != "":
             raise ValueError(
                 "A HieraQuery model takes no negative prompt (guidance steers away from no condition at all); leave "
@@ -276,6 +286,10 @@ class HieraQueryProcessor(HieraQueryRowsMixin, ProcessorBase):
         answered = [{"type": "text", "text": "".join(piece for piece in pieces if isinstance(piece, str))}]
         return with_next_turn(messages, answered, [{"type": "text", "text": prompt}])
 
+    def choose_frames(self, num_frames: int, rate: float | None, max_tokens: int) -> list[int]:
+        """See [`wallaroo_hf.common.navit_videos.choose_within`]."""
+        return choose_within(num_frames, rate, max_tokens, self.image_processor)
+
     def count_tokens(self, messages: Sequence[dict[str, Any]], may_draw: bool = False) -> int:
         """How many tokens a chat has at least, its pictures included, told without preparing them.
 
@@ -286,8 +300,10 @@ class HieraQueryProcessor(HieraQueryRowsMixin, ProcessorBase):
         text = self.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
         parts = [part for message in messages for part in message["content"] if isinstance(part, Mapping)]
         images = [part["image"] for part in parts if "image" in part]
+        videos = [part["video"] for part in parts if "video" in part]
         # the placeholder of each is among the tokens of the text
         seen = sum(count_vision_tokens(self.image_processor, one.height, one.width, {}) - 1 for one in images)
+        seen += sum(count_video_tokens(self.image_processor, one, VideoSettings()) - 1 for one in videos)
         return len(self.tokenizer(text)["input_ids"]) + seen
 
     # --------------------------------------------------------------------------------------------------- and back
@@ -322,7 +338,8 @@ class HieraQueryProcessor(HieraQueryRowsMixin, ProcessorBase):
     def model_input_names(self) -> list[str]:
         """Every tensor that this processor can emit."""
         rows = ["input_ids", "attention_mask", "mm_token_type_ids"]
-        return [*rows, "pixel_values", "image_grid_thw", "image_size"]
+        videos = ["pixel_values_videos", "video_grid_thw", "second_per_grid_ts"]
+        return [*rows, "pixel_values", "image_grid_thw", *videos, "image_size"]
 
 
 def _chat_template(folder: str | Path) -> str | None:

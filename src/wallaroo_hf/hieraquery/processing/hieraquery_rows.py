@@ -7,12 +7,22 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...common.chat_form import IM_START, IMAGE_BLOCK, IMAGE_PAD, expand_vision, split_chat
+from ...common.chat_form import (
+    IM_START,
+    IMAGE_BLOCK,
+    IMAGE_PAD,
+    VIDEO_PAD,
+    expand_rows,
+    require_placeholders,
+    split_chat,
+)
 from ...common.navit_images import navit_patches
+from ...common.navit_videos import VideoSettings, navit_videos
 from ...common.padded_rows import TokenRow, pad_rows, refuse_cut_images, tokenizer_options
 from ...common.row_values import as_rows, images_per_row
 from ...families.abilities import EDITING, GENERATION
 from ...pictures.opening import flatten_images
+from ...pictures.videos import flatten_videos
 from ..hieraquery_abilities import HieraQueryAbilities
 from .hieraquery_batch import HieraQueryBatchFeature
 from .hieraquery_image_processor import HieraQueryImageProcessor
@@ -61,16 +71,23 @@ class HieraQueryRowsMixin:
             longest_edge=self.longest_edge,
         )
 
-    def _answer(self, texts: list[str], images: Any, merged: dict[str, dict[str, Any]]) -> HieraQueryBatchFeature:
+    def _answer(
+        self, texts: list[str], images: Any, videos: Any, merged: dict[str, dict[str, Any]]
+    ) -> HieraQueryBatchFeature:
         """Rows whose text goes on, as Qwen2.5-VL's own processor makes them."""
-        flat = flatten_images(images)
-        placeholders = sum(text.count(IMAGE_PAD) for text in texts)
-        if placeholders != len(flat):
+        flat, clips = flatten_images(images), flatten_videos(videos)
+        require_placeholders(texts, IMAGE_PAD, len(flat), "image")
+        require_placeholders(texts, VIDEO_PAD, len(clips), "video")
+        if not clips:
+            return self._batch(self._rows(texts, flat, merged), merged)
+        video_id = self.tokenizer.convert_tokens_to_ids(VIDEO_PAD)
+        if video_id in (None, self.tokenizer.unk_token_id):
             raise ValueError(
-                f"The prompts hold {placeholders} {IMAGE_PAD} placeholders, but {len(flat)} images were given; they must "
-                "match (`processor.apply_chat_template` writes one per image)."
+                f"The tokenizer lacks {VIDEO_PAD}, so no video can be shown; give that of a Qwen2.5-VL model."
             )
-        return self._batch(self._rows(texts, flat, merged), merged)
+        settings = VideoSettings.read(merged["videos_kwargs"], None)
+        seen, lengths = navit_videos(self.image_processor, clips, settings)
+        return self._batch(self._rows(expand_rows(texts, lengths, VIDEO_PAD), flat, merged) | seen, merged)
 
     def _draw(
         self, texts: list[str], images: Any, wishes: SizeWishes, source_fit: str, merged: dict[str, dict[str, Any]]
@@ -140,21 +157,25 @@ class HieraQueryRowsMixin:
     ) -> dict[str, Any]:
         """Padded rows of rendered chats and the patches of what they show."""
         vision, lengths = navit_patches(self.image_processor, images, merged["images_kwargs"])
-        queue, options = iter(lengths), tokenizer_options(merged["text_kwargs"])
+        options = tokenizer_options(merged["text_kwargs"])
+        image_id, video_id = self.tokenizer.convert_tokens_to_ids([IMAGE_PAD, VIDEO_PAD])
+        shown = [image_id] if video_id in (None, self.tokenizer.unk_token_id) else [image_id, video_id]
         rows: list[TokenRow] = []
-        image_id = self.tokenizer.convert_tokens_to_ids(IMAGE_PAD)
-        for number, text in enumerate(texts):
-            expanded = expand_vision(text, [next(queue) for _ in range(text.count(IMAGE_PAD))])
-            ids = list(self.tokenizer(expanded, **options)["input_ids"])
+        for number, text in enumerate(expand_rows(texts, lengths)):
+            ids = list(self.tokenizer(text, **options)["input_ids"])
             if options.get("truncation"):
-                refuse_cut_images(number, ids.count(image_id), expanded.count(IMAGE_PAD), options["max_length"])
+                needed = text.count(IMAGE_PAD) + text.count(VIDEO_PAD)
+                refuse_cut_images(number, sum(map(ids.count, shown)), needed, options["max_length"])
             rows.append({"input_ids": ids})
         data: dict[str, Any] = pad_rows(self.tokenizer.pad_token_id, rows, merged["text_kwargs"])
+        types = {token: number for number, token in enumerate(shown, start=1)}
         padded = data["input_ids"]
         if isinstance(padded, np.ndarray):
-            data["mm_token_type_ids"] = (padded == image_id).astype(np.int64)
+            data["mm_token_type_ids"] = sum((padded == token) * number for token, number in types.items()).astype(
+                np.int64
+            )
         else:
-            data["mm_token_type_ids"] = [[int(token == image_id) for token in row] for row in padded]
+            data["mm_token_type_ids"] = [[types.get(token, 0) for token in row] for row in padded]
         return data | vision
 
     def _batch(self, data: dict[str, Any], merged: dict[str, dict[str, Any]]) -> HieraQueryBatchFeature:

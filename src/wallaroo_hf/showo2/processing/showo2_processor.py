@@ -21,7 +21,7 @@ from .showo2_batch import ShowO2BatchFeature
 from .showo2_chat_template import CHAT_TEMPLATE
 from .showo2_image_processor import ShowO2ImageProcessor
 from .showo2_rows import FRAME_TOKENS, RowsMixin, SizeWishes
-from .video_frames import flatten_videos
+from .video_frames import flatten_videos, frame_indices
 
 __all__ = ["ShowO2Processor"]
 
@@ -129,7 +129,7 @@ class ShowO2Processor(RowsMixin, ProcessorBase):
     def _take_over(self, content: Mapping[str, Any]) -> None:
         """What a model's configuration says of tasks, sizes and positions."""
         abilities = showo2_abilities(content, {}, {})
-        self.drawing_sizes, self.tasks = list(abilities.sizes), list(abilities.tasks)
+        self.drawing_sizes, self.tasks = list(abilities.sizes), list(content.get("tasks") or RELEASED_TASKS)
         self.image_token_size, self.max_positions = abilities.size_multiple, abilities.max_positions
 
     def _check_agreement(self, config: ShowO2Config, where: str) -> None:
@@ -270,6 +270,15 @@ class ShowO2Processor(RowsMixin, ProcessorBase):
             for piece in pieces
         ]
         return with_next_turn(messages, answered, [{"type": "text", "text": prompt}])
+
+    def choose_frames(self, num_frames: int, rate: float | None, max_tokens: int) -> list[int]:
+        """Which frames of a video are seen, spaced uniformly: as many as in the released script, however many there are.
+
+        Args:
+            num_frames: how many it has.
+            rate, max_tokens: not asked for.
+        """
+        return frame_indices(num_frames, VIDEO_FRAMES)
 
     def count_tokens(self, messages: Sequence[dict[str, Any]], may_draw: bool = False) -> int:
         """How many tokens a chat has at least, its pictures included, told without preparing them.

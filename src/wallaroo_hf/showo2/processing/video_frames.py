@@ -1,4 +1,4 @@
-"""Videos as people give them, to frames: a list of pictures, an array, or a file where a decoder is installed."""
+"""The frames that are seen of a video, whatever form it is given in; files where a decoder is installed."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from transformers.utils import is_av_available, is_cv2_available, is_decord_avai
 from transformers.video_utils import load_video
 
 from ...pictures.opening import open_image
-from ...pictures.pixels import is_array
+from ...pictures.videos import flatten_videos, open_video
 
 __all__ = ["flatten_videos", "frame_indices", "read_frames"]
 
@@ -21,31 +21,6 @@ _DECODERS = {
     "decord": is_decord_available,
     "opencv": is_cv2_available,
 }
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-
-
-def flatten_videos(videos: Any) -> list[Any]:
-    """One video or (nested) lists of videos as one flat list, in order.
-
-    A video is a path or URL of a file, an array or tensor of frames `(T, H, W, C)` or `(T, C, H, W)`, or a list of frames
-    in any form that [`wallaroo_hf.pictures.opening.open_image`] takes. A list of strings is one of frames where all of
-    them name files of pictures.
-
-    Raises:
-        ValueError: for something that is no video.
-    """
-    if videos is None:
-        return []
-    if isinstance(videos, (str, os.PathLike)) or (is_array(videos) and videos.ndim == 4):
-        return [videos]
-    if is_array(videos) and videos.ndim == 5:
-        return list(videos)
-    if not isinstance(videos, (list, tuple)):
-        raise ValueError(
-            f"A video was given as {_named(videos)}, but it must be a list of frames, an array (T, H, W, C), or the path "
-            "of a file."
-        )
-    return [list(videos)] if _is_frames(videos) else [video for item in videos for video in flatten_videos(item)]
 
 
 def frame_indices(total: int, count: int) -> list[int]:
@@ -66,27 +41,16 @@ def read_frames(video: Any, count: int) -> list[Image.Image]:
     Raises:
         ValueError: if it has no frames, or cannot be read; one sentence.
     """
-    if isinstance(video, (str, os.PathLike)):
-        return [open_image(frame) for frame in _decoded(os.fspath(video), count)]
-    if len(video) == 0:
-        raise ValueError("A video was given that has no frames; give at least one.")
-    return [open_image(video[index]) for index in frame_indices(len(video), count)]
-
-
-def _is_frames(items: Sequence[Any]) -> bool:
-    """Whether a list is one video."""
-    if not items:
-        return False
-    if all(isinstance(item, (str, os.PathLike)) for item in items):
-        return all(os.fspath(item).lower().endswith(_PICTURES) for item in items)
-    if is_array(items[0]):
-        return items[0].ndim <= 3
-    return not isinstance(items[0], (list, tuple, str, os.PathLike)) and items[0] is not None
-
-
-def _decoded(path: str, count: int) -> Sequence[np.ndarray]:
-    """Frames `(H, W, 3)` of a file."""
     decoder = next((name for name, is_there in _DECODERS.items() if is_there()), None)
+    is_path = isinstance(video, (str, os.PathLike)) and not os.fspath(video).startswith("data:")
+    if is_path and decoder != "pyav":
+        return [open_image(frame) for frame in _decoded(os.fspath(video), count, decoder)]
+    with open_video(video) as opened:
+        return [open_image(frame) for frame in opened.frames(frame_indices(opened.num_frames, count))]
+
+
+def _decoded(path: str, count: int, decoder: str | None) -> Sequence[np.ndarray]:
+    """Frames `(H, W, 3)` of a file, by another decoder than PyAV."""
     if decoder is None:
         raise ValueError(
             "Files of videos need a decoder, and none is installed: install one of torchcodec, av, decord or "
@@ -106,7 +70,3 @@ def _decoded(path: str, count: int) -> Sequence[np.ndarray]:
             f"The video '{path[:200]}' could not be read by {decoder} ({reason}); give another file, or a list of frames."
         ) from error
     return [np.asarray(frame) for frame in frames]
-
-
-def _named(value: Any) -> str:
-    return f"an array of shape {tuple(value.shape)}" if is_array(value) else f"a {type(value).__name__}"

@@ -184,6 +184,8 @@ class _Job:
         if any(column in row for column in self.encoder.columns):
             raise RowError("It is encoded already.", "wrong_encoding")
         task, roles = check_row(row, size_multiple=self.encoder.size_multiple), picture_roles(row)
+        if row.get("videos"):
+            raise RowError("It has videos, which are not encoded ahead; train on it as it is.", "unsupported_task")
         entry: dict[str, Any] = {name: row.get(name) for name in self.features}
         entry["messages"] = [_plain_message(message) for message in row["messages"]]
         drawn = [picture for role, picture in zip(roles, row["images"]) if role == "assistant"]

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from .readers import PICTURE_SUFFIXES
-from .training_rows import ROW_KEYS, Row, RowError, refuse_media, refuse_media_entries
+from .training_rows import ROW_KEYS, VIDEO_MARKER, Row, RowError, is_empty, refuse_media, refuse_media_entries
 
 __all__ = ["FORMATS", "adapt_row", "detect_format"]
 
-IMAGE_MARKER = "<image>"
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 # Meaning of a column -> the names that it goes by, our own first.
 COLUMN_NAMES = {
@@ -28,9 +27,9 @@ COLUMN_NAMES = {
 }
 # Format -> the columns that it reads, and those that `columns` may name in any format.
 _READ_COLUMNS = {
-    "messages": (*ROW_KEYS, "image"),
-    "columns": ("images", *(name for names in COLUMN_NAMES.values() for name in names)),
-    "sharegpt": ("conversations", "system", "image", "images"),
+    "messages": (*ROW_KEYS, "image", "video"),
+    "columns": ("images", "videos", "video", *(name for names in COLUMN_NAMES.values() for name in names)),
+    "sharegpt": ("conversations", "system", "image", "images", "video", "videos"),
     "show_o2": ("path", "prompt"),
     "omnigen2": ("task_type", "instruction", "input_images", "output_image"),
 }
@@ -63,7 +62,7 @@ def adapt_row(record: Mapping[str, Any], format: str = "auto", columns: Mapping[
         if missing:
             raise _unreadable(f"It has no column '{missing[0]}'; its columns are {', '.join(record)}.")
         present = {ours: present[theirs] for ours, theirs in columns.items() if theirs in present}
-    refuse_media(present)
+    refuse_media(present, is_record=True)
     chosen = detect_format(present) if format == "auto" else format
     stray = [ours for ours in columns or () if ours not in (*_READ_COLUMNS[chosen], *_ANYWHERE)]
     if stray:
@@ -123,55 +122,66 @@ def from_messages(record: Mapping[str, Any]) -> Row:
         RowError: for a column that looks misspelt, or images in two places.
     """
     for key in record:
-        close = [] if key in (*ROW_KEYS, "image") else difflib.get_close_matches(key, ROW_KEYS, 1, 0.85)
+        close = [] if key in (*ROW_KEYS, "image", "video") else difflib.get_close_matches(key, ROW_KEYS, 1, 0.85)
         if close:
             raise _unreadable(f"It has a column '{key}'; did you mean '{close[0]}'?")
     row = {key: record[key] for key in ROW_KEYS if key in record}
     row.update(_name(record))
-    inline: list[Any] = []
+    inline: dict[str, list[Any]] = {"image": [], "video": []}
     row["messages"] = [_message(message, inline) for message in row["messages"]]
-    images = _pictures(record.get("images")) or _pictures(record.get("image"))
-    if inline and images:
-        raise _unreadable("It has images both in `images` and in its messages; give them in one place.")
-    row["images"] = inline or images
-    if images and not any(_has_image(message) for message in row["messages"]):
-        row["messages"] = [{**message, "content": _split_markers(message["content"])} for message in row["messages"]]
+    for kind, found in inline.items():
+        given = (
+            _videos(record) if kind == "video" else _pictures(record.get("images")) or _pictures(record.get("image"))
+        )
+        if found and given:
+            raise _unreadable(f"It has {kind}s both in `{kind}s` and in its messages; give them in one place.")
+        if kind == "image" or found or given:
+            row[f"{kind}s"] = found or given
+        if given and not any(_shows(message, kind) for message in row["messages"]):
+            row["messages"] = [
+                {**message, "content": _split_markers(message["content"], kind)} for message in row["messages"]
+            ]
+    if not row.get("videos"):
+        row.pop("videos", None)
     for key, dtype in (("image_tokens", np.int64), ("source_latents", np.float32)):
         if key in row:
             row[key] = [np.asarray(array, dtype=dtype) for array in row[key]]
     return row
 
 
-def _message(message: Mapping[str, Any], inline: list[Any]) -> dict[str, Any]:
+def _message(message: Mapping[str, Any], inline: dict[str, list[Any]]) -> dict[str, Any]:
     content = message["content"]
     if isinstance(content, str) or content is None:
         return {"role": message["role"], "content": content}
     parts = []
     for part in content:
-        if part["type"] == "image":
-            picture = part.get("image") or part.get("path") or part.get("url")
-            inline += [] if picture is None else [picture]
-            parts.append({"type": "image"})
+        if part["type"] in inline:
+            shown = part.get(part["type"]) or part.get("path") or part.get("url")
+            inline[part["type"]] += [] if shown is None else [shown]
+            parts.append({"type": part["type"]})
         else:
             parts.append({key: value for key, value in part.items() if value is not None})
     return {"role": message["role"], "content": parts}
 
 
-def _has_image(message: Mapping[str, Any]) -> bool:
+def _shows(message: Mapping[str, Any], kind: str) -> bool:
     content = message["content"]
-    return isinstance(content, list) and any(part["type"] == "image" for part in content)
+    return isinstance(content, list) and any(part["type"] == kind for part in content)
 
 
 def from_sharegpt(record: Mapping[str, Any]) -> Row:
-    """LLaVA's and ShareGPT's `conversations`: `from`/`value` turns with `<image>` markers; `image` or `images`.
+    """LLaVA's and ShareGPT's `conversations`: `from`/`value` turns with `<image>` and `<video>` markers.
+
+    Pictures are in `image` or `images`, videos in `video` or `videos`.
 
     Raises:
-        RowError: without a list of turns, for an unknown speaker, or for video and audio.
+        RowError: without a list of turns, for an unknown speaker, or for audio.
     """
     messages = []
     turns = record.get("conversations")
     if not isinstance(turns, (list, tuple)):
         raise _unreadable("`conversations` is not a list of turns.")
+    clips = _videos(record)
     if record.get("system"):
         messages.append({"role": "system", "content": record["system"]})
     for turn in turns:
@@ -179,9 +189,10 @@ def from_sharegpt(record: Mapping[str, Any]) -> Row:
         refuse_media_entries(turn, f"A turn of {speaker!r}")
         if speaker not in _ROLES:
             raise _unreadable(f"A turn is from {speaker!r}; known are {', '.join(_ROLES)}.")
-        messages.append({"role": _ROLES[speaker], "content": _split_markers(text)})
+        content = _split_markers(text)
+        messages.append({"role": _ROLES[speaker], "content": _split_markers(content, "video") if clips else content})
     images = _pictures(record.get("images")) or _pictures(record.get("image"))
-    return {"messages": messages, "images": images, **_name(record)}
+    return {"messages": messages, "images": images, **({"videos": clips} if clips else {}), **_name(record)}
 
 
 def from_show_o2(record: Mapping[str, Any]) -> Row:
@@ -225,10 +236,15 @@ def from_columns(record: Mapping[str, Any]) -> Row:
     if asks and prompts:
         raise _ambiguous(found)
     if asks:
-        images = _pictures(found.get("image")) or _pictures(record.get("images"))
-        content = [{"type": "image"} for _ in images] + [_text(found["question"])]
+        images, clips = _pictures(found.get("image")) or _pictures(record.get("images")), _videos(record)
+        asked: list[Any] = [_text(found["question"])]
+        if clips and VIDEO_MARKER in asked[0]["text"]:
+            asked = _split_markers(asked, "video")
+        elif clips:
+            asked = [{"type": "video"} for _ in clips] + asked
+        content = [{"type": "image"} for _ in images] + asked
         messages = [{"role": "user", "content": content}, {"role": "assistant", "content": found["answer"]}]
-        return {"messages": messages, "images": images, **_name(record)}
+        return {"messages": messages, "images": images, **({"videos": clips} if clips else {}), **_name(record)}
     if not prompts or picture is None:
         raise _unreadable(
             f"Its columns {', '.join(record) or '(none)'} are of no known format: messages and images; conversations; "
@@ -257,6 +273,7 @@ def _column(record: Mapping[str, Any], meaning: str) -> Any:
 
 
 def _drawing(prompt: Any, sources: list[Any], picture: Any, record: Mapping[str, Any]) -> Row:
+    refuse_media_entries(record, "It")  # nothing is drawn from a video
     content = [{"type": "image"} for _ in sources] + [_text(prompt)]
     drawn = {"role": "assistant", "content": [{"type": "image"}]}
     return {"messages": [{"role": "user", "content": content}, drawn], "images": [*sources, picture], **_name(record)}
@@ -268,15 +285,28 @@ def _text(text: Any) -> dict[str, str]:
     return {"type": "text", "text": text}
 
 
-def _split_markers(text: Any) -> Any:
-    """Text with `<image>` markers as a list of parts; other text as it is."""
-    if not isinstance(text, str) or IMAGE_MARKER not in text:
+def _split_markers(text: Any, kind: str = "image") -> Any:
+    """Text with markers of a kind, `<image>` or `<video>`, as a list of parts; other text, and parts, as they are."""
+    if isinstance(text, list):
+        halves = [_split_markers(part["text"], kind) if part["type"] == "text" else [part] for part in text]
+        return [
+            one
+            for part, half in zip(text, halves, strict=True)
+            for one in (half if isinstance(half, list) else [part])
+        ]
+    marker = f"<{kind}>"
+    if not isinstance(text, str) or marker not in text:
         return text
     parts: list[dict[str, str]] = []
-    for index, piece in enumerate(text.split(IMAGE_MARKER)):
-        parts += [{"type": "image"}] if index else []
+    for index, piece in enumerate(text.split(marker)):
+        parts += [{"type": kind}] if index else []
         parts += [{"type": "text", "text": piece.strip()}] if piece.strip() else []
     return parts
+
+
+def _videos(record: Mapping[str, Any]) -> list[Any]:
+    """The videos in a record's columns."""
+    return [one for one in _pictures(record.get("videos")) or _pictures(record.get("video")) if not is_empty(one)]
 
 
 def _pictures(value: Any) -> list[Any]:

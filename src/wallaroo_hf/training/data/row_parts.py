@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from ..pictures import open_picture
-from .training_rows import ORDINAL, one_line, refuse_media, row_ordinal
+from ..row_videos import open_row_video
+from .training_rows import ORDINAL, VIDEO, one_line, refuse_media, row_ordinal
 
 __all__ = ["Numbered", "RowParts", "only_draws", "row_label", "take_apart"]
 
@@ -22,6 +23,7 @@ class RowParts:
         latents: of the shown ones, where they were encoded ahead (`source_latents`).
         posteriors: of all pictures, in order, where they were encoded ahead (`image_latents`); then none was opened.
         scales: of the drawn picture, where it was encoded ahead (`scale_latents`); then none was opened.
+        videos: that are shown, in order.
     """
 
     messages: list[dict[str, Any]]
@@ -30,6 +32,7 @@ class RowParts:
     latents: list[Any] | None
     posteriors: list[Any] | None = None
     scales: list[Any] | None = None
+    videos: list[Any] = dataclasses.field(default_factory=list)
 
     @property
     def roles(self) -> list[str]:
@@ -106,7 +109,13 @@ def take_apart(row: Mapping[str, Any]) -> RowParts:
         raise ValueError(f"its messages show {used} images, but it brings {len(images)}; they must match in number.")
     latents = row.get("source_latents")
     sources = None if latents is None or len(latents) == 0 else list(latents)
-    return RowParts(chat, shown, drawn, sources, posteriors, scales)
+    videos = [open_row_video(video) for video in row.get("videos") or []]
+    num_shown = sum(item["type"] == VIDEO for message in chat for item in message["content"])
+    if num_shown != len(videos):
+        raise ValueError(
+            f"its messages show {num_shown} videos, but it brings {len(videos)}; they must match in number."
+        )
+    return RowParts(chat, shown, drawn, sources, posteriors, scales, videos)
 
 
 def _plain(content: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -115,10 +124,12 @@ def _plain(content: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for item in content:
         if item["type"] == "text":
             items.append({"type": "text", "text": item["text"]})
-        elif item["type"] == "image":
-            items.append({"type": "image"})
+        elif item["type"] in ("image", VIDEO):
+            items.append({"type": item["type"]})
         else:
-            raise ValueError(f"a message holds content of type {item['type']!r}, but only text and image are known.")
+            raise ValueError(
+                f"a message holds content of type {item['type']!r}, but only text, image and video are known."
+            )
     return items
 
 

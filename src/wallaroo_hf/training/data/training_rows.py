@@ -6,6 +6,8 @@ A row is a plain dict; entries that are absent or None mean the same.
   `{"type": "text", "text": ...}` or `{"type": "image"}`.
 - `images`: the pictures of all image parts, in order: PIL images, paths, bytes or `{"bytes", "path"}`; None where
   `image_tokens` stands for a drawn one.
+- optional `videos`: those of all parts `{"type": "video"}`, which only a user shows, in order: paths, bytes, `{"bytes",
+  "path"}`, or lists of frames (pictures). Such rows are questions: nothing is drawn from a video.
 - optional `height`, `width` (size of the picture to draw), `name` (for reports), and `task`, which must agree with the
   messages; "interleaved" agrees with all: the row is then laid out as auto mode lays out a chat.
 - pre-encoded rows: `image_tokens`, one int array `(rows, cols)` per drawn picture, and `source_latents`, one float array
@@ -28,9 +30,10 @@ SIZE_MULTIPLE = 16  # pixels, unless a checkpoint says otherwise
 ROLES = ("system", "user", "assistant")
 ORDINAL = "ordinal"  # of a row in the order of training: from it the collator's random choices follow
 _ORDINAL_BEFORE = "draw"  # what rows of earlier versions call it
+VIDEO, VIDEO_MARKER = "video", "<video>"
 ROW_KEYS = (
-    *("messages", "images", "height", "width", "task", "name", "image_tokens", "source_latents", "image_latents"),
-    *("scale_latents", "vision_features", "prompt_features"),
+    *("messages", "images", "videos", "height", "width", "task", "name", "image_tokens", "source_latents"),
+    *("image_latents", "scale_latents", "vision_features", "prompt_features"),
 )
 
 # Why a row cannot be trained on, and what that means; reports list them in this order.
@@ -40,6 +43,7 @@ REASONS = {
     "wrong_content": "a message's content is neither text nor text and image parts",
     "no_answer": "does not end with an answer or a picture by the assistant",
     "image_count": "number of images and number of image parts differ",
+    "video_count": "number of videos and number of video parts differ",
     "wrong_task": "not of the task that it was declared to be",
     "unsupported_task": "a task that is not trained here",
     "wrong_size": "height and width are not both given, or not in whole steps of the sizes that the model draws",
@@ -48,14 +52,20 @@ REASONS = {
     "broken_image": "an image cannot be decoded",
     "too_large_image": "an image has more pixels than allowed",
     "unusable_image": "an image is far too long, would take long to decode, or has values of no range of pictures",
+    "missing_video": "a video is not there",
+    "broken_video": "a video cannot be decoded",
+    "too_large_video": "a video has more frames or pixels than are read",
+    "unusable_video": "a video has no frames, or frames that are far too long or of several sizes",
+    "no_decoder": "PyAV, which reads videos, is not installed",
     "too_long": "more tokens than `max_length`",
     "unusable_row": "refused by the processor",
 }
 
 Row = dict[str, Any]
 
-# Columns, fields of messages and members of archives that hold what is not trained here.
-MEDIA_SUFFIXES = ("mp4", "webm", "mkv", "mov", "avi", "wav", "mp3", "flac", "ogg", "opus", "m4a")
+# Columns, fields of messages and members of archives that hold video and audio.
+_VIDEO_SUFFIXES = ("mp4", "webm", "mkv", "mov", "avi")
+MEDIA_SUFFIXES = (*_VIDEO_SUFFIXES, "wav", "mp3", "flac", "ogg", "opus", "m4a")
 _MEDIA_KEY = re.compile(
     rf"(input_|output_)?(videos?|audios?)(_(paths?|urls?|files?|bytes|frames|clips?))?|{'|'.join(MEDIA_SUFFIXES)}",
     re.IGNORECASE,
@@ -78,15 +88,21 @@ class RowError(ValueError):
         self.reason = reason
 
 
-def refuse_media(row: Mapping[str, Any]) -> None:
-    """Raises if a row or record has video or audio: beside its messages, in them, or as a marker in a text.
+def refuse_media(row: Mapping[str, Any], is_record: bool = False) -> None:
+    """Raises if a row or record has audio, or videos where none can stand: beside its messages, in them, or as a marker.
 
     Anything that reads only what it knows would leave them out without a word.
+
+    Args:
+        row: a row, whose videos are in `videos`, with a part of its messages for each.
+        is_record: it is another project's record: its videos may also be in `video` or in their parts, and the marker
+            `<video>` may stand for each.
 
     Raises:
         RowError: `unreadable_row` or `wrong_content`, naming what was found.
     """
-    refuse_media_entries(row, "It")
+    refuse_media_entries(row, "It", ("videos", "video") if is_record else ("videos",))
+    has_videos = is_record and not is_empty([row.get("videos"), row.get("video")])
     messages = row.get("messages")
     for number, message in enumerate(messages if isinstance(messages, (list, tuple)) else (), 1):
         if not isinstance(message, Mapping):
@@ -99,41 +115,49 @@ def refuse_media(row: Mapping[str, Any]) -> None:
             if not isinstance(part, Mapping):
                 continue
             kind, text = part.get("type"), part.get("text")
-            if isinstance(kind, str) and _MEDIA_KEY.fullmatch(kind):
-                raise _no_media(f"{where.capitalize()} has a part of type '{kind}'", "wrong_content")
-            refuse_media_entries(part, f"A part of {where}")
-            marker = _MEDIA_MARKER.search(text) if isinstance(text, str) else None
-            if marker is not None:
-                raise _no_media(f"{where.capitalize()} says {marker.group()}", "wrong_content")
+            if isinstance(kind, str) and kind != VIDEO and _MEDIA_KEY.fullmatch(kind):
+                raise _no_media(f"{where.capitalize()} has a part of type '{kind}'", kind, "wrong_content")
+            refuse_media_entries(part, f"A part of {where}", (VIDEO,) if is_record and kind == VIDEO else ())
+            for marker in _MEDIA_MARKER.finditer(text) if isinstance(text, str) else ():
+                if not (has_videos and marker.group() == VIDEO_MARKER):
+                    raise _no_media(f"{where.capitalize()} says {marker.group()}", marker.group(), "wrong_content")
 
 
-def refuse_media_entries(entries: Mapping[str, Any], owner: str) -> None:
+def refuse_media_entries(entries: Mapping[str, Any], owner: str, allowed: tuple[str, ...] = ()) -> None:
     """Raises if one of some named entries is video or audio; empty ones do not count.
 
     Args:
+        entries: by name.
         owner: what is said to have it.
+        allowed: names of those that may stand there.
 
     Raises:
         RowError: `unreadable_row`, naming the entry.
     """
     for key, value in entries.items():
-        if isinstance(key, str) and _MEDIA_KEY.fullmatch(key.rpartition(".")[2]) and not _is_empty(value):
-            raise _no_media(f"{owner} has a '{key}'", "unreadable_row")
+        if not isinstance(key, str) or key in allowed or is_empty(value):
+            continue
+        if _MEDIA_KEY.fullmatch(key.rpartition(".")[2]):
+            raise _no_media(f"{owner} has a '{key}'", key, "unreadable_row")
 
 
-def _is_empty(value: Any) -> bool:
+def is_empty(value: Any) -> bool:
+    """Whether an entry of a record says nothing: None, False, no text, or nothing but such."""
     if isinstance(value, Mapping):
-        return all(_is_empty(entry) for entry in value.values())
+        return all(is_empty(entry) for entry in value.values())
     if isinstance(value, (list, tuple)):
-        return all(_is_empty(entry) for entry in value)
+        return all(is_empty(entry) for entry in value)
     return value is None or value is False or (isinstance(value, (str, bytes)) and not value)
 
 
-def _no_media(found: str, reason: str) -> RowError:
-    return RowError(
-        f"{found}, but video and audio are not trained here; leave such rows out, or show single frames as images.",
-        reason,
-    )
+def _no_media(found: str, name: str, reason: str) -> RowError:
+    if "video" in name.lower() or name.lower().rpartition(".")[2] in _VIDEO_SUFFIXES:
+        return RowError(
+            f"{found}, but videos stand in `videos`, with a part of type 'video' (or <video>) in a user's message for "
+            "each; write the row so, leave it out, or show single frames as images.",
+            reason,
+        )
+    return RowError(f"{found}, but audio is not trained here; leave such rows out.", reason)
 
 
 def row_parts(row: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -150,6 +174,11 @@ def row_parts(row: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 def picture_roles(row: Mapping[str, Any]) -> list[str]:
     """Whose turn each image part is in, in the order of `row["images"]`; those of the assistant are drawn."""
     return [role for role, kind, _ in row_parts(row) if kind == "image"]
+
+
+def count_videos(row: Mapping[str, Any]) -> int:
+    """How many videos its messages show."""
+    return sum(kind == VIDEO for _, kind, _ in row_parts(row))
 
 
 def row_task(row: Mapping[str, Any]) -> str:
@@ -240,10 +269,10 @@ def _check_content(content: Any, role: str, index: int) -> None:
     for part in parts:
         kind = part.get("type") if isinstance(part, Mapping) else None
         is_text = kind == "text" and isinstance(part.get("text"), str)
-        if not is_text and (kind != "image" or role == "system"):
+        if not is_text and (kind != "image" or role == "system") and (kind != VIDEO or role != "user"):
             raise RowError(
-                f"Message {index + 1} ({role}) has a part of type {kind!r}; parts are text with a `text`, or an image of "
-                "the user or the assistant.",
+                f"Message {index + 1} ({role}) has a part of type {kind!r}; parts are text with a `text`, an image of "
+                "the user or the assistant, or a video of the user.",
                 "wrong_content",
             )
         if is_text and not _is_unicode(part["text"]):
@@ -279,6 +308,13 @@ def check_row(row: Mapping[str, Any], tasks: tuple[str, ...] = TASKS, size_multi
     if len(images) != len(roles):
         raise RowError(
             f"It has {len(roles)} image part(s) in its messages, but {len(images)} image(s).", "image_count"
+        )
+    clips, num_videos = row.get("videos") or [], count_videos(row)
+    if len(clips) != num_videos:
+        raise RowError(f"It has {num_videos} video part(s) in its messages, but {len(clips)} video(s).", "video_count")
+    if clips and task != UNDERSTANDING:
+        raise RowError(
+            "It draws, but nothing is drawn from a video; leave the video or the drawing out.", "wrong_task"
         )
     if task not in tasks:
         raise RowError(f"It is of task {task!r}, but only {', '.join(tasks)} are trained here.", "unsupported_task")

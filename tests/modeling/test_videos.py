@@ -164,9 +164,9 @@ def test_every_process_runs_the_same_parts(model, processor):
 def test_what_is_refused(model, processor, batch):
     without = {name: value for name, value in batch.items() if name not in ("pixel_values_videos", "video_grid_thw")}
     for call in (model, model.generate):
-        with pytest.raises(ValueError, match="there is no `video_grid_thw`"):
+        with pytest.raises(ValueError, match="no `video_grid_thw`"):
             call(**without)
-        with pytest.raises(ValueError, match=r"needs `video_grid_thw`|there is no `video_grid_thw`"):
+        with pytest.raises(ValueError, match=r"needs `video_grid_thw`|no `video_grid_thw`"):
             call(**{name: value for name, value in batch.items() if name != "video_grid_thw"})
     fewer = {
         **batch,

@@ -12,6 +12,7 @@ from .adapters import token_masks
 from .configuration import WallarooConfig
 
 VIDEO_TYPE = 2  # in `mm_token_type_ids`
+_TYPES = {"image": 1, "video": VIDEO_TYPE}
 
 
 def _text_positions(input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,14 +66,20 @@ class PositionsMixin(Qwen2_5_VLModel):
         if image_grid_thw is None and video_grid_thw is None:
             torch_compilable_check(
                 ~(mm_token_type_ids > 0).any(),
-                "The prompts hold pictures or videos, but neither `image_grid_thw` nor `video_grid_thw` came; pass all "
-                "tensors that the processor returned.",
+                "The prompts hold a vision block, but there is no `image_grid_thw` and no `video_grid_thw`; pass all tensors "
+                "that the processor returned.",
             )
             return _text_positions(input_ids, attention_mask)
+        for kind, grids in (("image", image_grid_thw), ("video", video_grid_thw)):
+            if grids is None and bool((mm_token_type_ids == _TYPES[kind]).any()):
+                raise ValueError(
+                    f"The prompts hold a vision block of a {kind}, but there is no `{kind}_grid_thw`; pass all tensors that "
+                    "the processor returned."
+                )
         given = (input_ids, mm_token_type_ids, image_grid_thw, video_grid_thw, second_per_grid_ts, attention_mask)
         try:
             position_ids, deltas = super().get_rope_index(*given, **kwargs)
-        except (StopIteration, TypeError) as error:  # of grids that are too few, or None
+        except StopIteration as error:
             raise ValueError(
                 "The prompts hold more pictures or videos than `image_grid_thw` and `video_grid_thw` tell of; pass exactly "
                 "the processor's tensors."

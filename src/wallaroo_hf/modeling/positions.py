@@ -66,15 +66,15 @@ class PositionsMixin(Qwen2_5_VLModel):
         if image_grid_thw is None and video_grid_thw is None:
             torch_compilable_check(
                 ~(mm_token_type_ids > 0).any(),
-                "The prompts hold a vision block, but there is no `image_grid_thw` and no `video_grid_thw`; pass all tensors "
-                "that the processor returned.",
+                "The prompts hold a vision block, but there is no `image_grid_thw` and no `video_grid_thw`; pass all "
+                "tensors that the processor returned.",
             )
             return _text_positions(input_ids, attention_mask)
         for kind, grids in (("image", image_grid_thw), ("video", video_grid_thw)):
             if grids is None and bool((mm_token_type_ids == _TYPES[kind]).any()):
                 raise ValueError(
-                    f"The prompts hold a vision block of a {kind}, but there is no `{kind}_grid_thw`; pass all tensors that "
-                    "the processor returned."
+                    f"The prompts hold a vision block of a {kind}, but there is no `{kind}_grid_thw`; pass all "
+                    "tensors that the processor returned."
                 )
         given = (input_ids, mm_token_type_ids, image_grid_thw, video_grid_thw, second_per_grid_ts, attention_mask)
         try:

@@ -196,7 +196,7 @@ def test_commands(folder, tmp_path):
     run("ask", drawn["path"], "what colour is it?", "-m", folder)
     facts = json.loads(run("info", folder, "--json"))
     assert facts["family"] == "Show-o2" and {"language model", "flow head", "image codec"} <= set(facts["parameters"])
-    assert facts["sampling"]["num_inference_steps"] == 49 and facts["sampling"]["guidance_scale"] == 5.0
+    assert facts["sampling"]["num_inference_steps"] == 49 and facts["sampling"]["guidance_scale"] == 2.0
 
 
 def test_a_file_of_prompts_gives_its_notice_once(folder, tmp_path):

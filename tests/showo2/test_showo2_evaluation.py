@@ -32,7 +32,7 @@ def test_scenes(folder, tmp_path):
     few = ("--items", 2, "--set", "num_inference_steps=2")
     scores = json.loads(evaluate(folder, tmp_path / "out", "scenes", "--tasks", tasks, *few, "--json"))
     assert list(scores["tasks"]) == tasks.split(",")
-    assert scores["settings"]["num_inference_steps"] == 2 and scores["settings"]["guidance_scale"] == 5.0
+    assert scores["settings"]["num_inference_steps"] == 2 and scores["settings"]["guidance_scale"] == 2.0
     refused = evaluate(folder, tmp_path / "no", "scenes", "--items", 2, code=1)
     assert "does not do image-editing, so leave editing and chat out" in refused
 

@@ -86,9 +86,9 @@ def test_overrides_come_as_yaml_and_words(tmp_path):
     [
         ({"learning_rat": 1}, "did you mean `learning_rate`"),
         ({"name": "5"}, "no setting `name`"),
-        ({"learning_rate": "fast"}, "kind of"),
-        ({"max_steps": 1.5}, "kind of"),
-        ({"bf16": "yes"}, "kind of"),
+        ({"learning_rate": "fast"}, "must be a number, such as"),
+        ({"max_steps": 1.5}, "must be a whole number"),
+        ({"bf16": "yes"}, "must be true or false"),
         ({"task_ratio": {"drawing": 1}}, "understanding, generation, editing"),
         ({"task_ratio": {"editing": 0}}, "above 0"),
         ({"buckets": [1, 2]}, "kind of"),

@@ -15,6 +15,14 @@ from wallaroo_hf.training.stopping import StopWhenAsked
 from wallaroo_hf.training.trainer import WallarooTrainer
 
 
+@pytest.fixture(autouse=True)
+def interrupts():
+    """What a terminal sends interrupts: where tests run in a shell's background it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def pictures(tmp_path):
     folder = tmp_path / "pictures"

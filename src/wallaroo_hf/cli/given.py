@@ -139,7 +139,7 @@ def require_prompt(text: str) -> None:
         ValueError: for no words, or the name of a picture or of a file of prompts.
     """
     if not text.strip():
-        raise ValueError("The prompt is empty; say what to draw, such as wallaroo generate 'a red heart'")
+        raise ValueError("The prompt is empty; say what to draw, such as wallaroo generate 'a red heart'.")
     if names_a_picture(text):
         raise ValueError(
             f"The prompt {shown(text)} is a picture; say in words what to draw, or change the picture: wallaroo edit "

@@ -137,9 +137,8 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
             ValueError: see [`WallarooModel.forward`].
         """
         refuse_unknown_arguments("WallarooForConditionalGeneration", kwargs)
-        if edit_mask is not None:
-            image_task = edit_mask
-        elif image_task is None and "block_table" in kwargs:
+        image_task = image_task if edit_mask is None else edit_mask
+        if image_task is None and "block_table" in kwargs:
             image_task = 0  # continuous batching, whose cache is none that says where rows begin, is of text
         if labels is not None and use_cache is None:
             use_cache = False  # nothing continues a training row, and with a cache rows without padding would mix
@@ -148,8 +147,7 @@ class WallarooForConditionalGeneration(WallarooGenerationMixin, LowMemoryMixin, 
         if input_ids is not None and cache is None:
             # not in a step of generation, where a look at the ids would wait for the device
             input_ids, labels = self.model.place_targets(input_ids, labels, target_pixel_values, target_image_tokens)
-        if step_attention:
-            kwargs["step_attention"] = True
+        kwargs |= {"step_attention": True} if step_attention else {}
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,

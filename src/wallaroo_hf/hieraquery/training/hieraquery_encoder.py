@@ -21,7 +21,7 @@ class HieraQueryRowEncoder:
     would see of the drawn one, should that be reconstructed.
 
     Args:
-        side: on the device to compute on.
+        side: on the device to compute on; None = sizes alone are planned.
         processor: chooses sizes; None where only the fingerprint is asked for.
     """
 
@@ -31,8 +31,19 @@ class HieraQueryRowEncoder:
         PROMPT: ("float16", 3),
     }
 
-    def __init__(self, side: PictureSide, processor: Any) -> None:
-        self.side, self.processor = side, processor
+    def __init__(self, side: PictureSide | None, processor: Any) -> None:
+        self._side, self.processor = side, processor
+
+    @property
+    def side(self) -> PictureSide:
+        """What encodes.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if self._side is None:
+            raise ValueError("This encoder has no image codec, so it only plans; give it one to encode pictures.")
+        return self._side
 
     @property
     def size_multiple(self) -> int:
@@ -67,6 +78,8 @@ class HieraQueryRowEncoder:
             return None, []
         target = drawn[0]()
         height, width = size = RowSizes(self.processor).size(row, target)
+        if self._side is None:
+            return size, []
         read = self.processor.image_processor
         pixels = read.to_pixels(target, height, width)
         coarse_to_fine = self.side.at_scales(torch.from_numpy(pixels)[None])
@@ -86,3 +99,7 @@ class HieraQueryRowEncoder:
         if pixels.dim() == 5:
             return {FEATURES: self.side.features(pixels[:, 0])}
         return {PROMPT: self.side.shown(pixels[:, 0, 0])}
+
+    def reconstruct(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pictures `(B, 3, H, W)` in [-1, 1] to their latents, as they are kept, and back, float32."""
+        return self.side.pixels(self.side.latents(pixels))

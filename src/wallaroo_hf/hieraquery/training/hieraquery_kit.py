@@ -255,8 +255,8 @@ class HieraQueryKit:
         """Its image codec and vision encoder."""
         return PictureSide(model.config, model.codec, model.mllm.model.visual)
 
-    def encoder(self, codec: PictureSide, processor: Any) -> HieraQueryRowEncoder:
-        """Encodes with them at the sizes of a processor."""
+    def encoder(self, codec: PictureSide | None, processor: Any) -> HieraQueryRowEncoder:
+        """Encodes with them at the sizes of a processor; without them (None) it only plans."""
         return HieraQueryRowEncoder(codec, processor)
 
     def take_sizes(self, processor: Any, stage: HieraQueryStage) -> None:

@@ -56,6 +56,13 @@ class PictureSide(nn.Module):
             return self.codec.encode_images(pixels.to(self.device)).mean.half()
 
     @torch.no_grad()
+    def pixels(self, latents: torch.Tensor) -> torch.Tensor:
+        """Pictures `(B, 3, H, W)`, float32, of latents `(B, C, h, w)`."""
+        with torch.autocast(self.device.type, enabled=False):
+            decoded: torch.Tensor = self.codec.decode_latents(latents.float().to(self.device)).float()
+        return decoded
+
+    @torch.no_grad()
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
         """What the vision encoder sees in pictures `(B, 3, H, W)` that are drawn: `(B, rows, cols, width)`, float16."""
         with torch.autocast(self.device.type, enabled=False):

@@ -33,6 +33,7 @@ NOT_RUN = {
     r"\btorchrun |\baccelerate launch ": "needs several processes: tests/training/test_distributed.py",
     r"BitsAndBytesConfig|TorchAoConfig": "needs packages for quantization: tests/modeling/test_low_memory.py",
     r"geneval-out|read_geneval": "needs a benchmark's files: tests/evaluation/test_benchmark_commands.py",
+    r"\bclip\.mp4\b": "needs a film and PyAV, an extra: tests/cli/test_videos.py, tests/test_examples.py",
     r"mine:MyConfig": "names classes that readers write: tests/families/test_toy_family.py",
     r"\bopenai\b|OpenAI\(": "needs a server that listens: tests/web/test_openai_client.py",
 }

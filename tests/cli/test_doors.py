@@ -37,7 +37,10 @@ def test_json_of_an_answer(compact, tmp_path):
 
 def test_info(compact):
     (facts,) = json_lines("info")
-    assert facts["tasks"] == ["understanding", "text-to-image", "image-editing"] and facts["languages"] == ["en", "zh"]
+    assert facts["tasks"] == ["understanding", "text-to-image", "image-editing", "video"] and facts["languages"] == [
+        "en",
+        "zh",
+    ]
     assert [96, 96] in facts["sizes"] and facts["codebook_size"] == 1024
     with safe_open(f"{default_checkpoint()}/model.safetensors", framework="pt") as file:
         total = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118

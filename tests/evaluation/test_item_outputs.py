@@ -104,7 +104,7 @@ def test_a_chat_is_answered_as_a_conversation_does(subject, number):
         {"height": item.height, "width": item.width},
     )
     shown = iter(render_row(item.chat)["images"])
-    told._with = lambda text, images: [
+    told._with = lambda text, images, videos: [
         {
             "role": turn["role"],
             "content": [

@@ -20,7 +20,7 @@ def _saved(tmp_path, **settings):
 
 def test_the_released_models(tmp_path):
     abilities = showo2_abilities(_saved(tmp_path), {}, {})
-    assert (abilities.family, abilities.tasks) == ("Show-o2", ("understanding", "text-to-image"))
+    assert (abilities.family, abilities.tasks) == ("Show-o2", ("understanding", "text-to-image", "video"))
     assert abilities.sizes == ((432, 432), (512, 512), (1024, 1024))
     assert (abilities.size_multiple, abilities.any_size, abilities.max_positions) == (16, True, 32768)
     assert abilities.negative_prompt and abilities.progress_unit == "step"

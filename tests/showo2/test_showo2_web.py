@@ -57,7 +57,7 @@ def test_answers_and_does_not_edit(server):
     status, answer, _ = server.request(CHAT, {"messages": [{"role": "user", "content": content}], "max_tokens": 4})
     assert status == 200 and 0 < answer["usage"]["completion_tokens"] <= 4
     entry = server.request("/v1/models/tiny")[1]
-    assert entry["tasks"] == ["understanding", "text-to-image"] and entry["can_edit"] is False
+    assert entry["tasks"] == ["understanding", "text-to-image", "video"] and entry["can_edit"] is False
 
 
 def test_the_page_has_its_sliders_and_tabs(small, tmp_path):

@@ -46,6 +46,7 @@ def ask(
         float | None,
         typer.Option(
             min=0,
+            metavar="X",
             help="In its place, how many are seen a second; of a folder of frames, how many it has. Default: the family's.",
         ),
     ] = None,

@@ -29,6 +29,7 @@ PANELS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         MODEL: ("dtype",),
     },
     "chat": {SIZE: ("height", "width", "aspect_ratio"), MODEL: ("dtype",), SAMPLING: ("max_new_tokens", "seed")},
+    "ask": {"Videos": ("num_frames", "fps")},
     "app": {MODEL: ("dtype",)},
     "encode": {
         DATA: ("format", "column", "image_folder", "split", "config", "streaming"),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
-from ...common.drawn_values import read_count, read_number
+from ...common.step_settings import StepSettings
 from ...files.whole_text import printable
 from ..hieraquery_abilities import DEFAULT_GUIDANCE_SCALE, DEFAULT_STEPS, SCALES_TO_DRAW
 
@@ -14,54 +13,23 @@ __all__ = ["QuerySettings"]
 
 
 @dataclass(frozen=True)
-class QuerySettings:
-    """How pictures come out of their noise.
+class QuerySettings(StepSettings):
+    """See [`StepSettings`].
 
     Attributes:
-        guidance_scale: `v_null + scale · (v_cond - v_null)`, above 0; 1 = no guidance, half the work.
-        num_inference_steps: steps of the scheduler.
-        scheduler: one of diffusers' flow schedulers; None = the checkpoint's own.
         scales: "finest", or "all": pictures of the coarser scales too.
 
     Raises:
         ValueError: for values that cannot be.
     """
 
+    family: ClassVar[str] = "HieraQuery"
+
     guidance_scale: float = DEFAULT_GUIDANCE_SCALE
     num_inference_steps: int = DEFAULT_STEPS
-    scheduler: Any = field(default=None, compare=False)
     scales: str = "finest"
 
     def __post_init__(self) -> None:
-        scale = read_number("guidance_scale", self.guidance_scale)
-        if not 0 < scale < float("inf"):
-            raise ValueError(
-                f"`guidance_scale` is {scale:g}, but must be above 0 (1 draws without guidance); at 0 the prompt would not "
-                "count."
-            )
-        object.__setattr__(self, "guidance_scale", scale)
-        object.__setattr__(self, "num_inference_steps", read_count("num_inference_steps", self.num_inference_steps))
+        super().__post_init__()
         if self.scales not in SCALES_TO_DRAW:
             raise ValueError(f"`scales` is {printable(repr(self.scales), 60)}, but must be 'finest' or 'all'.")
-
-    @classmethod
-    def read(cls, given: Mapping[str, Any], generation_config: Any) -> QuerySettings:
-        """Settings as they were given, else the checkpoint's.
-
-        Args:
-            given: by name; None = not given.
-            generation_config: its `image_guidance_scale` and `image_num_inference_steps` are the defaults.
-
-        Raises:
-            ValueError: for names that are none, and values that cannot be.
-        """
-        names = [one.name for one in fields(cls)]
-        unknown = sorted(set(given) - set(names))
-        if unknown:
-            raise ValueError(f"HieraQuery has no drawing setting `{unknown[0]}`; it has {', '.join(names)}.")
-        chosen = {name: value for name, value in given.items() if value is not None}
-        for name in ("guidance_scale", "num_inference_steps"):
-            default = getattr(generation_config, f"image_{name}", None)
-            if default is not None:
-                chosen.setdefault(name, default)
-        return cls(**chosen)

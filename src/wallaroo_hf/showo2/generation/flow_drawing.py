@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch.nn import functional as F
@@ -14,9 +14,10 @@ from transformers import BatchFeature
 from transformers.modeling_outputs import ModelOutput
 
 from ...common.drawing_sessions import GroupedSession
+from ...common.step_settings import StepSettings
 from ...families.contract import Follow, Step
 from .denoising import Denoiser, FlowSteps
-from .drawing_inputs import check_prompts, draw_noise, read_count, read_noise, read_number, read_sizes
+from .drawing_inputs import check_prompts, draw_noise, read_count, read_noise, read_sizes
 from .prompt_cache import PromptCache, read_prompt
 
 __all__ = [
@@ -42,57 +43,26 @@ PROMPT_TENSORS = {
 
 
 @dataclass(frozen=True)
-class FlowSettings:
-    """How images come out of their noise.
+class FlowSettings(StepSettings):
+    """See [`StepSettings`]; a step is a call of the model.
 
     Attributes:
-        guidance_scale: `v_null + scale · (v_cond - v_null)`, above 0; 1 = no guidance, half the work.
-        num_inference_steps: calls of the model.
         published_eval: the released script's: noise rounded to bfloat16.
-        scheduler: one of diffusers' flow schedulers; None = the released one.
 
     Raises:
         ValueError: for values that cannot be.
     """
 
+    family: ClassVar[str] = "Show-o2"
+
     guidance_scale: float = DEFAULT_GUIDANCE_SCALE
     num_inference_steps: int = DEFAULT_STEPS
     published_eval: bool = False
-    scheduler: Any = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        scale = read_number("guidance_scale", self.guidance_scale)
-        if not 0 < scale < float("inf"):
-            raise ValueError(
-                f"`guidance_scale` is {scale:g}, but must be above 0 (1 draws without guidance); at 0 the prompt would not "
-                "count."
-            )
-        object.__setattr__(self, "guidance_scale", scale)
-        object.__setattr__(self, "num_inference_steps", read_count("num_inference_steps", self.num_inference_steps))
+        super().__post_init__()
         if not isinstance(self.published_eval, bool):
             raise ValueError(f"`published_eval` is {self.published_eval!r}, but must be True or False.")
-
-    @classmethod
-    def read(cls, given: Mapping[str, Any], generation_config: Any) -> FlowSettings:
-        """Settings as they were given, else the checkpoint's.
-
-        Args:
-            given: by name; None = not given.
-            generation_config: its `image_guidance_scale` and `image_num_inference_steps` are the defaults.
-
-        Raises:
-            ValueError: for names that are none, and values that cannot be.
-        """
-        names = [one.name for one in fields(cls)]
-        unknown = sorted(set(given) - set(names))
-        if unknown:
-            raise ValueError(f"Show-o2 has no drawing setting `{unknown[0]}`; it has {', '.join(names)}.")
-        chosen = {name: value for name, value in given.items() if value is not None}
-        for name in ("guidance_scale", "num_inference_steps"):
-            default = getattr(generation_config, f"image_{name}", None)
-            if default is not None:
-                chosen.setdefault(name, default)
-        return cls(**chosen)
 
 
 @dataclass

@@ -61,6 +61,14 @@ class StorageChecks:
         for (name, buffer), known in zip(loaded.named_buffers(), reference.buffers(), strict=True):
             assert torch.equal(buffer, known), name
 
+    def test_weights_that_are_there_stay_where_others_are_missing(self, subject):
+        config = copy.deepcopy(subject.model.config)
+        given = {name: tensor for name, tensor in list(subject.model.state_dict().items())[::2] if tensor.numel() > 1}
+        loaded = type(subject.model).from_pretrained(None, config=config, state_dict=dict(given))
+        state = loaded.state_dict()
+        assert all(torch.equal(state[name], tensor) for name, tensor in given.items())
+        assert all(torch.isfinite(tensor).all() for tensor in state.values())
+
     def test_can_be_initialized_on_meta(self, subject):
         with torch.device("meta"):
             model = type(subject.model)(copy.deepcopy(subject.model.config))

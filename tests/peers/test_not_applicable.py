@@ -2,7 +2,6 @@
 
 import pytest
 
-from . import test_other_families as others
 from .generation_checks import GenerationChecks, WritingChecks
 from .model_checks import EmbeddingChecks, ModelChecks, StorageChecks, TracingChecks
 
@@ -27,11 +26,6 @@ ANYWHERE = {
     "test_sdpa_can_dispatch_composite_models": "one attention is chosen for all parts, as in Qwen2.5-VL",
     "test_torch_compile_for_training": "losses are computed at labels only, and how many there are is a matter of data",
     "test_tp_plan_matches_params": "the plan is Qwen2.5-VL's; image parts are on every device",
-}
-# Of Show-o2 and HieraQuery alone
-OTHER_FAMILIES = {
-    "test_can_init_all_missing_weights": "diffusers' parts hold bare parameters and codecs, which only a checkpoint fills; "
-    "the doors refuse one that lacks any",
 }
 # Of drawing alone; each is refused with a sentence, see tests/generation/test_refusals.py
 DRAWING = {
@@ -66,12 +60,6 @@ def test_the_list_is_of_checks_that_are_not_made(reasons, checks):
     made = {name for check in checks for name in dir(check) if name.startswith("test_")}
     assert not made & reasons.keys() and all(reasons.values())
     assert {name for name in dir(StorageChecks) if name.startswith("test_")} < made
-
-
-def test_other_families_leave_out_what_is_on_their_list():
-    for name, reason in OTHER_FAMILIES.items():
-        left_out = [getattr(family, name) for family in (others.TestShowO2, others.TestHieraQuery)]
-        assert left_out == [None, None] and reason and hasattr(StorageChecks, name)
 
 
 def test_what_writing_checks_and_drawing_does_not_is_on_the_list():

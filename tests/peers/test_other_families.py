@@ -8,8 +8,6 @@ from .subjects import Subject
 
 
 class TestShowO2(ModelChecks, EmbeddingChecks):
-    test_can_init_all_missing_weights = None  # see test_not_applicable.py
-
     @pytest.fixture(scope="class")
     @classmethod
     def subject(cls):
@@ -29,8 +27,6 @@ class TestShowO2(ModelChecks, EmbeddingChecks):
 
 
 class TestHieraQuery(StorageChecks):
-    test_can_init_all_missing_weights = None  # see test_not_applicable.py
-
     @pytest.fixture(scope="class")
     @classmethod
     def subject(cls):

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel, Qwen2_5_VLForConditionalGeneration
+from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from ..common.bare_tensors import init_bare_tensors
 from .alignment import HieraQueryAlignmentHead, see
 from .connector import HieraQueryConnector
 from .dit import find_dit
@@ -110,9 +112,10 @@ class HieraQueryForConditionalGeneration(HieraQueryGenerationMixin, PreTrainedMo
         if isinstance(module, HieraQueryTokens):
             module.reset_parameters()
         elif isinstance(module, HieraQueryConnector):
-            module.scale_vectors.zero_()
+            init.zeros_(module.scale_vectors)
         else:
             super()._init_weights(module)
+            init_bare_tensors(module)  # the diffusion transformer's
 
     @property
     def size_multiple(self) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from transformers import initialization as init
 
 from .hieraquery_configuration import HieraQueryConfig
 
@@ -43,7 +44,7 @@ class HieraQueryTokens(nn.Module):
     def reset_parameters(self) -> None:
         """Fresh vectors, as far apart as words."""
         for parameter in self.parameters():
-            parameter.normal_(std=self.std)
+            init.normal_(parameter, std=self.std)
 
     def spans(self, num_groups: int) -> list[slice]:
         """Where the queries of the first groups stand, without what is around them."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import initialization as init
 
 from ..common.image_latents import ImageCodec, Posterior, check_codes, check_pixels
 
@@ -44,9 +45,17 @@ class LinearCodec(nn.Module):
             )
         self.spatial_factor = patch
         self.latent_channels = channels
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("basis", torch.eye(width, channels))
-        self.register_buffer("scale", torch.ones(channels))
+        self.register_buffer("mean", torch.empty(width))
+        self.register_buffer("basis", torch.empty(width, channels))
+        self.register_buffer("scale", torch.empty(channels))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """As before [`fit`]."""
+        init.zeros_(self.mean)
+        init.eye_(self.basis)
+        init.ones_(self.scale)
 
     @torch.no_grad()
     def fit(self, pictures: Iterable[torch.Tensor]) -> LinearCodec:

@@ -16,8 +16,10 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils.deprecation import deprecate_kwarg
 
+from ..common.bare_tensors import init_bare_tensors
 from .block_layout import BlockLayout, find_blocks
 from .checked_inputs import check_images, check_latents, check_rows, read_times
+from .image_codecs import LinearCodec
 from .sequences import REDUCED_GRID
 from .showo2_configuration import ShowO2Config
 from .time_embedding import ShowO2TimeEmbedding
@@ -63,6 +65,14 @@ class ShowO2PreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True  # flash attention has no way to say what sees what within an image
     _supports_attention_backend = True
     _keep_in_fp32_modules_strict = ["vae"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, LinearCodec):
+            module.reset_parameters()
+        else:
+            init_bare_tensors(module)  # the VAE's
 
 
 class ShowO2Model(ShowO2PreTrainedModel):

@@ -155,7 +155,7 @@ def test_copies_read_the_prompt_once(monkeypatch):
     assert calls == [2]
     for row, image in ((0, 1), (1, 2)):
         alone = draw(model, prepare(processor, ("a red square", "blue")[row]), image + 1)
-        torch.testing.assert_close(drawn.native[image], alone.native[0], rtol=0, atol=1e-4)
+        torch.testing.assert_close(drawn.native[image], alone.native[0], rtol=0, atol=2e-4)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_guidance_goes_on_from_no_condition():
             for one in (condition, torch.zeros_like(condition))
         )
     drawn = draw(model, batch, 1, num_inference_steps=1, guidance_scale=2.5)
-    torch.testing.assert_close(drawn.native[0], (start - (null + 2.5 * (given - null)))[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(drawn.native[0], (start - (null + 2.5 * (given - null)))[0], rtol=0, atol=5e-5)
 
 
 @pytest.mark.parametrize("name", ["sana", "sd3"])

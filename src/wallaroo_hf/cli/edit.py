@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from . import options
-from .given import names_a_picture, require_picture_output, require_words
+from .given import names_a_picture, read_growth, require_picture_output, require_words
 from .setting_options import takes_settings
 
 
@@ -23,6 +23,8 @@ def edit(
     width: options.Width = None,
     aspect_ratio: options.AspectRatio = None,
     negative_prompt: options.Negative = None,
+    mask: options.Mask = None,
+    outpaint: options.Outpaint = None,
     model: options.Model = options.BUILT_IN,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
@@ -30,17 +32,25 @@ def edit(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Edit an image by an instruction. The result has the image's size, unless another one is asked for."""
+    """Edit an image by an instruction, all of it or within a mask, or paint beyond its edges.
+
+    The result has the image's size, unless another one is asked for; outside of a mask it is the image, to the bit.
+    """
     example = "wallaroo edit picture.png 'make it blue'"
     if names_a_picture(instruction) and not names_a_picture(image):
         raise ValueError(f"The picture comes first, then what to change, such as {example}")
     require_words(instruction, "what to change", example)
     require_picture_output(output, num_images)
+    area = {"mask_image": mask, "outpaint": None if outpaint is None else read_growth(outpaint)}
+    if mask is not None and outpaint is not None:
+        raise ValueError("Both --mask and --outpaint were given; give one, as what is outpainted is the mask.")
+    from ..pictures.masks import with_masks
     from ..pictures.opening import open_image
     from . import running
 
     options.quiet()
     source = open_image(image)
+    with_masks([source], mask, area["outpaint"])  # looked at before anything is loaded
     wishes = running.read_options(
         model,
         settings,
@@ -50,6 +60,7 @@ def edit(
         width=width,
         aspect_ratio=aspect_ratio,
         negative_prompt=negative_prompt,
+        area={name: value for name, value in area.items() if value is not None},
     )
     checkpoint = running.load_checkpoint(model, device, dtype, check_weights)
     for drawn in running.draw_images(checkpoint, [instruction], source, wishes, num_images, seed, batch_size, output):

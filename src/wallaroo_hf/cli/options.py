@@ -85,6 +85,20 @@ BatchSize = Annotated[int, typer.Option(min=1, metavar="N", help="Images drawn a
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print JSON for scripts: one object per line.", rich_help_panel=OUTPUT)
 ]
+Mask = Annotated[
+    str | None,
+    typer.Option(
+        help="What to paint anew, a picture of the image's size: white, or transparent. All else stays as it is.",
+        rich_help_panel=SIZE,
+    ),
+]
+Outpaint = Annotated[
+    str | None,
+    typer.Option(
+        help="Grow the image and paint what is new: pixels for all sides, or left=64,top=0,right=64,bottom=0 (some).",
+        rich_help_panel=SIZE,
+    ),
+]
 Negative = Annotated[str | None, typer.Option(help="What to steer away from.", rich_help_panel=SAMPLING)]
 Guidance = Annotated[
     float | None,

@@ -35,6 +35,7 @@ class DrawingOptions:
 
     Attributes:
         height, width, aspect_ratio, negative_prompt: see [`wallaroo_hf.pipelines.DrawingPipeline`].
+        area: of an edit, `mask_image` or `outpaint` of the pipeline, if one was given.
         settings: of the checkpoint's family, checked; see [`wallaroo_hf.cli.setting_options.parse_settings`].
         all_settings: the names of all that could have been given, which records of runs list.
         told_as_text: those of them that records keep as the text that was given, such as a window.
@@ -44,6 +45,7 @@ class DrawingOptions:
     width: int | None = None
     aspect_ratio: str | None = None
     negative_prompt: str | None = None
+    area: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     all_settings: tuple[str, ...] = ()
     told_as_text: tuple[str, ...] = ()
@@ -51,7 +53,7 @@ class DrawingOptions:
     def record(self) -> dict[str, Any]:
         """All of it by name, None where nothing was given."""
         told = {name: str(value) if name in self.told_as_text else value for name, value in self.settings.items()}
-        return self.size_and_words() | dict.fromkeys(self.all_settings) | told
+        return self.size_and_words() | dict(self.area) | dict.fromkeys(self.all_settings) | told
 
     def size_and_words(self) -> dict[str, Any]:
         """What a line of a file of prompts may say otherwise."""
@@ -63,7 +65,7 @@ class DrawingOptions:
         template = settings.get("prompt_template")
         if isinstance(template, str) and template.isdigit():
             settings["prompt_template"] = int(template)
-        return self.size_and_words() | settings
+        return self.size_and_words() | dict(self.area) | settings
 
 
 def read_options(
@@ -84,6 +86,8 @@ def read_options(
     abilities = read_checkpoint_abilities(model)
     abilities.check_task(EDITING if edits else GENERATION)
     settings = parse_settings(given, abilities)
+    if size_and_words.get("area"):
+        abilities.check_inpainting(settings)
     notices = [notice for prompt in prompts for notice in abilities.notices(settings, prompt)]
     for notice in dict.fromkeys(notices):
         typer.echo(f"Note: {notice}", err=True)

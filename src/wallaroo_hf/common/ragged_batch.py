@@ -15,12 +15,14 @@ class RaggedBatchFeature(BatchFeature):
 
     Attributes:
         ragged_keys: names of lists, with one entry per picture; image codecs run in float32, whatever the model's dtype.
+        row_keys: those of them with one entry per row, None for rows without.
         exact_keys: names of tensors that are moved, but never rounded: positions are made of them.
         prefixes: of the guidance branches beside the row's own; their tensors have the same names behind it.
         fills: tensors `(B, T)` and what pads them; None = the tokenizer's own.
     """
 
     ragged_keys: ClassVar[tuple[str, ...]] = ()
+    row_keys: ClassVar[tuple[str, ...]] = ()
     exact_keys: ClassVar[tuple[str, ...]] = ("second_per_grid_ts",)
     prefixes: ClassVar[tuple[str, ...]] = ("negative_",)
     fills: ClassVar[dict[str, int | None]] = {"input_ids": None, "attention_mask": 0, "labels": -100}
@@ -84,6 +86,8 @@ class RaggedBatchFeature(BatchFeature):
         joined: dict[str, Any] = {}
         for name in dict.fromkeys(name for row in rows for name in row):
             values = [row[name] for row in rows if name in row]
+            if name in cls.row_keys:
+                values = [row[name] if name in row else [None] * len(row["input_ids"]) for row in rows]
             prefix, plain = cls._split_name(name)
             if plain in cls.fills:
                 fill = cls.fills[plain]

@@ -10,9 +10,19 @@ from .settings import Setting, check_settings, sensible_notices
 from .sizes import Sized, SizeError, pick_size, whole_edges
 from .vocabulary import KnownWords, unknown_notice, unknown_words
 
-__all__ = ["EDITING", "GENERATION", "NAVIT_VIDEO_OPTIONS", "UNDERSTANDING", "VIDEO", "Abilities", "check_words"]
+__all__ = [
+    "EDITING",
+    "GENERATION",
+    "INPAINTING",
+    "NAVIT_VIDEO_OPTIONS",
+    "UNDERSTANDING",
+    "VIDEO",
+    "Abilities",
+    "check_words",
+]
 
 UNDERSTANDING, GENERATION, EDITING = "understanding", "text-to-image", "image-editing"
+INPAINTING = "inpainting"  # edits within a mask
 VIDEO = "video"  # questions about videos
 # What processors of Qwen2.5-VL's kind take of videos, see [`wallaroo_hf.common.navit_videos.VideoSettings`].
 NAVIT_VIDEO_OPTIONS = ("fps", "num_frames", "min_frames", "max_frames", "max_video_tokens", "video_metadata")
@@ -63,6 +73,11 @@ class Abilities:
     def edits(self) -> bool:
         """Whether it edits pictures."""
         return EDITING in self.tasks
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether an edit can be kept within a mask; its processor takes `mask_images`."""
+        return INPAINTING in self.tasks
 
     @property
     def videos(self) -> bool:
@@ -192,6 +207,21 @@ class Abilities:
             raise ValueError(
                 f"This {self.family} checkpoint does not do {task}; it does {', '.join(self.tasks)}. Use another one."
             )
+
+    def check_inpainting(self, given: Mapping[str, Any]) -> None:
+        """Refuses edits within a mask where they cannot be.
+
+        Args:
+            given: settings by name.
+
+        Raises:
+            ValueError: if this checkpoint has none, or a setting would cut the source.
+        """
+        self.check_task(EDITING)
+        self.check_task(INPAINTING)
+        if given.get("source_fit") == "crop" or given.get("published_eval"):
+            name = "published_eval" if given.get("published_eval") else "source_fit='crop'"
+            raise ValueError(f"Outside of a mask all of the source stays, but `{name}` would cut it; leave that out.")
 
     def check_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What was given, without what is None.

@@ -96,7 +96,10 @@ class Chooser:
             image_logits: raw `(branches * B, codebook_size)`, or None where every row's token is forced.
         """
         forced = self.plan.forced_token_ids[:, position]
+        is_code = self.plan.is_code[position]
         if image_logits is None:
+            if self.noise is not None and any(is_code):  # given ones have their place in the noise too
+                self.noise.next(is_code, self.plan.code_positions[:, position])
             if self.record.scores is not None or self.record.logits is not None:
                 nothing = torch.zeros(self.rows, self.rules.codebook_size, device=input_ids.device)
                 self._remember(input_ids, nothing, nothing)
@@ -105,7 +108,7 @@ class Chooser:
         self._remember(input_ids, scores, image_logits[: self.rows])
         codes = self.rules.codes_of(scores)
         if self.noise is not None:
-            codes = codes + self.noise.next(self.plan.is_code[position], self.plan.code_positions[:, position])
+            codes = codes + self.noise.next(is_code, self.plan.code_positions[:, position])
         return torch.where(forced >= 0, forced, first_largest(codes) + self.rules.vocab_size)
 
     def _remember(self, input_ids: torch.Tensor, scores: torch.Tensor, logits: torch.Tensor) -> None:

@@ -196,9 +196,11 @@ class DrawingRun:
             self.rules, self.plan, self.job.generator, self.generation_config, self.record, input_ids.shape[1]
         )
         fed = delivery.length
-        for position, is_code in enumerate(self.plan.is_code):
+        # a compiled step has one graph per number of new tokens: given codes are then fed one by one
+        computed = self.plan.is_code if self.decoder.compiles else self.plan.is_open
+        for position, is_open in enumerate(self.plan.is_open):
             image_logits = None
-            if any(is_code):
+            if position == 0 or any(computed[position]):
                 if position > 0:
                     yield True
                 so_far = delivery.so_far
@@ -208,7 +210,7 @@ class DrawingRun:
                 else:
                     outputs = self.decoder.step(so_far[:, fed:].to(model.device))
                 fed = delivery.length
-                self.record.forward(outputs, is_code)
+                self.record.forward(outputs, is_open)
                 image_logits = outputs.image_logits[:, -1].to(device=so_far.device, dtype=torch.float32)
             if delivery.put(choose(delivery.so_far, image_logits, position), self.record.scores):
                 break

@@ -21,6 +21,7 @@ from .cache import roomy_cache
 from .decoding import decode_rows, last_image_spans
 from .doors import DoorsMixin
 from .drawing import DrawingArguments, DrawingJob, DrawingRun, DrawingSettings
+from .inpainting import given_codes
 from .inputs import (
     IMAGE_SAMPLING,
     check_scale,
@@ -235,7 +236,7 @@ class WallarooGenerationMixin(DoorsMixin, WritingMixin):
         conditional = take_branch(kwargs, "")
         null = take_branch(kwargs, "negative_")
         unprompted = take_branch(kwargs, "unprompted_")
-        grids = kwargs.pop("target_grid_hw", None)
+        grids, masks = kwargs.pop("target_grid_hw", None), kwargs.pop("repaint_mask", None)
         starts = set(self.config.image_start_token_ids)
         if conditional is None or not starts.issuperset(conditional.input_ids[:, -1].tolist()):
             raise ValueError(
@@ -266,6 +267,7 @@ class WallarooGenerationMixin(DoorsMixin, WritingMixin):
             self.config.end_of_line_token_id,
             self.config.generate_end_token_id,
             self._pad_token_id(kwargs),
+            given_codes(self, conditional, masks, num_grids, copies),
         )
         branches = align(branches, self._pad_token_id(kwargs), self.device)
         return DrawingJob(

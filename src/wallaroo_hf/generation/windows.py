@@ -96,12 +96,16 @@ class WindowDrawing:
         outputs = self.decoder.step_windows(self.tokens.gather(1, positions), self.fed, max(self.fed_counts))
         if self.gave_up_at is None:
             self._decide(outputs, self.fed + 1, [count + 1 for count in self.fed_counts])
-        else:  # one prediction per row, the one behind its last decided token
-            slots = (self.decided - 1 - self.fed).clamp(max=self.window - 1).repeat(len(self.decoder.branches))
-            slots = slots.to(outputs.image_logits.device)
+        else:  # one prediction per row, the one behind its last decided token, or behind as many as the window holds
+            first = torch.minimum(self.decided, self.fed + self.window)
+            starts = [
+                min(decided, fed + self.window)
+                for decided, fed in zip(self.decided_counts, self.fed_counts, strict=True)
+            ]
+            slots = (first - 1 - self.fed).repeat(len(self.decoder.branches)).to(outputs.image_logits.device)
             rows = torch.arange(len(slots), device=slots.device)
             outputs.image_logits = outputs.image_logits[rows, slots][:, None]
-            self._decide(outputs, self.decided, self.decided_counts)
+            self._decide(outputs, first, starts)
         if self.gives_up and self.gave_up_at is None:
             self._judge()
 
@@ -167,11 +171,11 @@ class WindowDrawing:
         guesses = self.tokens.gather(1, positions)
         codes = self.plan.code_positions.gather(1, positions)
         narrow = self.rules.codes_of(scores)
-        is_code = forced < 0
-        self.scores.keep(codes, is_code, narrow)
+        is_open = forced < 0
+        self.scores.keep(codes, self.codes.is_code.gather(1, positions), narrow)
         ends = [min(start + count, length) for start in starts]
         noisy = narrow if self.noise is None else narrow + self.noise.at(codes, self.codes.before(ends))
-        settled = ~is_code | (positions < self.decided[:, None])
+        settled = ~is_open | (positions < self.decided[:, None])
         tokens = torch.where(settled, guesses, _largest(noisy) + self.rules.vocab_size)
         right = (tokens == guesses)[:, : count - 1].long().cumprod(dim=1).sum(dim=1)  # guesses, one after the other
         fed = torch.minimum(first + right, self.fed + self.window).clamp(max=length - 1)
@@ -180,11 +184,11 @@ class WindowDrawing:
             if table is not None:
                 table.write(positions, newly, values)
         self.tokens.scatter_(1, positions, tokens)
-        decided = self.codes.next_code.gather(1, (fed + 1)[:, None]).squeeze(1)  # forced tokens follow for free
+        decided = self.codes.next_open.gather(1, (fed + 1)[:, None]).squeeze(1)  # forced tokens follow for free
         self.fed, self.decided = fed, torch.maximum(decided, self.decided)
-        before = self.codes.before(self.decided_counts)
+        before = self.codes.decided_before(self.decided_counts)
         self.fed_counts, self.decided_counts = torch.stack([self.fed, self.decided]).tolist()
-        after = self.codes.before(self.decided_counts)
+        after = self.codes.decided_before(self.decided_counts)
         self.guessed = [max(old, end) for old, end in zip(self.guessed, ends, strict=True)]
         self.record.forward(outputs, [new - old for new, old in zip(after, before, strict=True)])
 
@@ -224,19 +228,27 @@ class _CodeCounts:
     """
 
     def __init__(self, plan: DrawingPlan) -> None:
-        is_code = torch.tensor(plan.is_code).T  # (B, N)
+        is_code, is_open = torch.tensor(plan.is_code).T, torch.tensor(plan.is_open).T  # (B, N)
         zero = torch.zeros(len(is_code), 1, dtype=torch.long)
-        self._before = torch.cat([zero, is_code.long().cumsum(dim=1)], dim=1).tolist()
-        # Per position the first one from there on that is a code: (B, N + 1), N where none does.
-        own = torch.where(is_code, torch.arange(plan.length), plan.length)
-        next_code = own.flip(1).cummin(dim=1).values.flip(1)
-        self.next_code = torch.cat([next_code, zero + plan.length], dim=1).to(plan.forced_token_ids.device)
+        counts = [torch.cat([zero, which.long().cumsum(dim=1)], dim=1).tolist() for which in (is_code, is_open)]
+        self._before, self._decided_before = counts
+        self.is_code = is_code.to(plan.forced_token_ids.device)
+        # Per position the first one from there on whose code is decided: (B, N + 1), N where none does.
+        own = torch.where(is_open, torch.arange(plan.length), plan.length)
+        next_open = own.flip(1).cummin(dim=1).values.flip(1)
+        self.next_open = torch.cat([next_open, zero + plan.length], dim=1).to(plan.forced_token_ids.device)
 
     def before(self, positions: Sequence[int]) -> list[int]:
         """How many codes each row has before a position."""
-        return [
-            counts[min(position, len(counts) - 1)] for counts, position in zip(self._before, positions, strict=True)
-        ]
+        return _at(self._before, positions)
+
+    def decided_before(self, positions: Sequence[int]) -> list[int]:
+        """How many of them are decided, not given."""
+        return _at(self._decided_before, positions)
+
+
+def _at(counts: Sequence[Sequence[int]], positions: Sequence[int]) -> list[int]:
+    return [row[min(position, len(row) - 1)] for row, position in zip(counts, positions, strict=True)]
 
 
 class _RecentScores:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..families.abilities import EDITING, GENERATION, NAVIT_VIDEO_OPTIONS, UNDERSTANDING, VIDEO, Abilities
+from ..families.abilities import EDITING, GENERATION, INPAINTING, NAVIT_VIDEO_OPTIONS, UNDERSTANDING, VIDEO, Abilities
 from ..families.settings import Setting, of_checkpoint
 from ..families.sizes import SizeError
 from .grid import check_size
@@ -93,7 +93,7 @@ def wallaroo_abilities(
     templates = processor_config.get("prompt_templates") or {}
     return WallarooAbilities(
         family="Wallaroo",
-        tasks=(UNDERSTANDING, GENERATION, *((EDITING,) if edits else ()), VIDEO),
+        tasks=(UNDERSTANDING, GENERATION, *((EDITING, INPAINTING) if edits else ()), VIDEO),
         sizes=tuple((int(height), int(width)) for height, width in processor_config.get("buckets", ())),
         size_multiple=int(processor_config.get("image_token_size", _TOKEN_SIZE)),
         any_size=bool(processor_config.get("line_breaks", True)),

@@ -8,7 +8,7 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -51,7 +51,10 @@ __all__ = [
 ]
 
 
-def open_image(image: Any) -> Image.Image:
+Convert = Callable[[Image.Image, str], Image.Image]  # what a decoded picture of a name becomes
+
+
+def open_image(image: Any, convert: Convert = to_rgb) -> Image.Image:
     """Loads one picture as RGB with 8 bits a channel, whoever made it.
 
     Files are read by the readers of `FORMATS` only, and the size in their header is checked before anything is decoded. The
@@ -63,6 +66,7 @@ def open_image(image: Any) -> Image.Image:
         image: a PIL image; a path, a `file://`, http(s) or data URL, or base64 text; the bytes of a file, an open file, or
             the `{"bytes", "path"}` of `datasets`; or an array or tensor `(H, W)`, `(H, W, C)` or `(C, H, W)` of 1 to 4
             channels, of booleans, of integers of 8 or 16 bits, or of floating-point numbers of the same ranges or up to 1.
+        convert: what it becomes in the end; [`wallaroo_hf.pictures.pixels.to_mask`] makes a mask of it.
 
     Raises:
         ImageError: a `ValueError`; if it cannot be found or decoded, has no pixels or more than `MAX_PIXELS`, is longer
@@ -72,20 +76,20 @@ def open_image(image: Any) -> Image.Image:
     if isinstance(image, Mapping):
         image = _stored(image)
     if isinstance(image, Image.Image):
-        return _given(image)
+        return _given(image, convert)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return decode_image(bytes(image))
+        return decode_image(bytes(image), convert=convert)
     if isinstance(image, (str, os.PathLike)):
         text = os.fsdecode(image)
         name = quoted(text)
         with _file(text, name) as file:
-            return decode_image(file, name)
+            return decode_image(file, name, convert=convert)
     if hasattr(image, "read"):
-        return _read(image)
+        return _read(image, convert)
     if is_array(image):
         array = as_array(image, "given")
         _check_size(array.shape[1], array.shape[0], "given", MAX_PIXELS)
-        return to_rgb(array_to_image(array, "given"), "given")
+        return convert(array_to_image(array, "given"), "given")
     raise ImageError(
         f"The image given is of type {type(image).__name__}; give a path, a URL, the bytes of a file, an open file, a PIL "
         "image, an array or a tensor."
@@ -93,7 +97,11 @@ def open_image(image: Any) -> Image.Image:
 
 
 def decode_image(
-    data: bytes | BinaryIO, name: str = "given", max_pixels: int = MAX_PIXELS, formats: Sequence[str] = FORMATS
+    data: bytes | BinaryIO,
+    name: str = "given",
+    max_pixels: int = MAX_PIXELS,
+    formats: Sequence[str] = FORMATS,
+    convert: Convert = to_rgb,
 ) -> Image.Image:
     """Decodes the bytes of an image file, which may be hostile; see [`open_image`].
 
@@ -102,13 +110,14 @@ def decode_image(
         name: what messages call it.
         max_pixels: largest width times height, checked on the header.
         formats: whose readers are tried, some of `FORMATS`.
+        convert: see [`open_image`].
 
     Raises:
         ImageError: see [`open_image`]; also for a file that is made to cost more than its picture, see
             [`wallaroo_hf.pictures.costs.check_cost`].
     """
     with open_header(data, name, max_pixels, formats) as opened:
-        return _finish(opened, name)
+        return _finish(opened, name, convert)
 
 
 @contextmanager
@@ -188,18 +197,18 @@ def _stored(image: Mapping[str, Any]) -> Any:
     )
 
 
-def _given(image: Image.Image) -> Image.Image:
+def _given(image: Image.Image, convert: Convert) -> Image.Image:
     """A PIL image, whose file may not have been decoded yet."""
     _check_header(image, "given", MAX_PIXELS)
-    return _finish(image, "given")
+    return _finish(image, "given", convert)
 
 
-def _read(file: Any) -> Image.Image:
+def _read(file: Any, convert: Convert) -> Image.Image:
     """An open file, from its beginning."""
     name = quoted(file.name) if isinstance(getattr(file, "name", None), str) else "given"
     if isinstance(file, io.TextIOBase):
         raise ImageError(f"The image {name} is a file that was opened as text; open it with mode 'rb'.")
-    return decode_image(file, name)
+    return decode_image(file, name, convert=convert)
 
 
 @contextmanager
@@ -304,14 +313,15 @@ def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
         )
 
 
-def _finish(image: Image.Image, name: str) -> Image.Image:
-    """Decoded, upright, RGB, and nothing else."""
+def _finish(image: Image.Image, name: str, convert: Convert) -> Image.Image:
+    """Decoded, upright, converted, and nothing else."""
     try:
         image.load()
         turn = _TURNS.get(_orientation(image))
-        if turn is None and type(image) is Image.Image and image.mode == "RGB" and not image.info:
+        is_plain = turn is None and type(image) is Image.Image and image.mode == "RGB" and not image.info
+        if is_plain and convert is to_rgb:
             return image
-        finished = to_rgb(image, name)
+        finished = convert(image, name)
         finished = finished if turn is None else finished.transpose(turn)
     except ImageError:
         raise

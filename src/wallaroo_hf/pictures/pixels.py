@@ -4,11 +4,11 @@ import sys
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageChops, ImageCms
 
 from .image_errors import ImageError
 
-__all__ = ["array_to_image", "as_array", "is_array", "to_rgb"]
+__all__ = ["array_to_image", "as_array", "is_array", "to_mask", "to_rgb"]
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
@@ -84,6 +84,21 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def to_mask(image: Image.Image, name: str) -> Image.Image:
+    """A picture of any mode as a mask of mode L: what is transparent is white, else what is white.
+
+    Raises:
+        ImageError: see [`to_rgb`].
+    """
+    if image.mode in _PREMULTIPLIED:
+        image = image.convert(_PREMULTIPLIED[image.mode])
+    if image.has_transparency_data:
+        alpha = image.convert("RGBA").getchannel("A")
+        if alpha.getextrema() != (255, 255):
+            return ImageChops.invert(alpha)
+    return to_rgb(image, name).convert("L")
 
 
 def _eight_bits(values: np.ndarray, name: str) -> np.ndarray:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -13,6 +14,7 @@ from ..families.abilities import EDITING, Abilities
 from ..families.contract import DrawnImages, Step
 from ..families.registry import abilities_of
 from ..families.settings import Notice, UnknownSettingError
+from ..pictures.masks import composite, with_masks
 from ..pictures.opening import open_image
 from .pipeline_model import RefusingMixin
 from .saving import WholeCheckpointMixin
@@ -64,13 +66,26 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
         """What the checkpoint can do, its settings among it."""
         return abilities_of(self.model, self.processor)
 
-    def __call__(self, prompt: str | Sequence[str], image: Any = None, **kwargs: Any) -> DrawingPipelineOutput:
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        image: Any = None,
+        *,
+        mask_image: Any = None,
+        outpaint: Any = None,
+        **kwargs: Any,
+    ) -> DrawingPipelineOutput:
         """Draws or edits.
 
         Args:
             prompt: what to draw or to change; one, or a list that is drawn as one batch.
             image: the picture to edit: one for all prompts, or one per prompt (None for a prompt without). Pictures,
                 paths or URLs.
+            mask_image: inpainting: what of the picture is painted anew, a picture of its size: white is painted, black
+                stays as it is to the bit, grey is a blend of both. One for all, or one per prompt (None = all of it). The
+                result has the picture's size, whatever size it is painted at.
+            outpaint: the picture grows by so many pixels, a number for all sides or a mapping of some of "left", "top",
+                "right" and "bottom" to numbers, and what is new is painted; the picture itself stays as it is.
             negative_prompt: what to steer away from; one or one per prompt.
             height, width: in pixels, multiples of 16; one or one per prompt. Default: the square bucket; an edit comes back
                 at its source's size.
@@ -110,7 +125,11 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
         if any(item is not None for item in images):
             self.abilities.check_task(EDITING)
         sources = [None if item is None else open_image(item) for item in images]
-        return super().__call__({"prompt": prompts, "image": sources}, **kwargs)
+        masks: list[Any] = [None] * len(prompts)
+        if mask_image is not None or outpaint is not None:
+            self.abilities.check_inpainting(kwargs)
+            sources, masks = with_masks(sources, mask_image, outpaint)
+        return super().__call__({"prompt": prompts, "image": sources, "mask": masks}, **kwargs)
 
     def interrupt(self) -> None:
         """Stops the drawing that is going on, after the current token or step; call it from `callback_on_step_end`.
@@ -179,6 +198,9 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
             notice for prompt in inputs["prompt"] for notice in self.abilities.notices(given, str(prompt))
         ):
             self._notify(notice)
+        masks = inputs["mask"]
+        if any(mask is not None for mask in masks):
+            arguments = {**arguments, "mask_images": masks}
         batch = self.processor(
             text=inputs["prompt"],
             images=sources if any(source is not None for source in sources) else None,
@@ -186,7 +208,7 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
             return_tensors="pt",
             **arguments,
         ).to(dtype=self.model.dtype)
-        return {"batch": batch.data, "sources": sources}
+        return {"batch": batch.data, "sources": sources, "masks": masks}
 
     def _notify(self, notice: str) -> None:
         """Says what whoever called should know; doors that say it elsewhere override it."""
@@ -211,6 +233,7 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
             "pixels": drawn.pixels,
             "native": drawn.native,
             "sources": [source for source in model_inputs["sources"] for _ in range(copies)],
+            "masks": [mask for mask in model_inputs["masks"] for _ in range(copies)],
             "complete": drawn.complete,
         }
 
@@ -230,7 +253,13 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
         if output_type in ("native", "tokens"):
             return DrawingPipelineOutput(images=model_outputs["native"], complete=complete)
         images: list[Any] = []
-        for pixels, source in zip(model_outputs["pixels"], model_outputs["sources"], strict=True):
+        drawn = zip(model_outputs["pixels"], model_outputs["sources"], model_outputs["masks"], strict=True)
+        for pixels, source, mask in drawn:
+            if mask is not None and complete:
+                whole = self.processor.fit_back(self.processor.pictures([pixels]), [source], "pad")[0]
+                picture = composite(source, whole, mask)
+                images.append(picture if output_type == "pil" else _as_pixels(picture))
+                continue
             if pixels is not None and output_type == "pt":
                 images.append((pixels / 2 + 0.5).clamp(0, 1))
                 continue
@@ -239,6 +268,11 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
                 picture = self.processor.fit_back([picture], [source], fit_back)[0]
             images.append(picture)
         return DrawingPipelineOutput(images=images, complete=complete)
+
+
+def _as_pixels(picture: Image.Image) -> torch.Tensor:
+    """`(3, H, W)` in [0, 1]."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255
 
 
 # The names from before there were several families.

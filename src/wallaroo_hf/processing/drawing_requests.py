@@ -11,6 +11,7 @@ from ..common.row_values import as_rows, images_per_row
 from ..families import sizes
 from ..layout import prompt_texts
 from ..layout.special_tokens import IM_START, IMAGE_PAD, VISION_END, VISION_START
+from ..pictures.masks import open_mask
 from ..pictures.opening import flatten_images, open_image
 from .refused_words import refuse_in_rendered, refuse_special_tokens
 
@@ -33,6 +34,7 @@ class DrawingRequest:
         fit: how the source is brought to `size`.
         task: the image task, as in `prompt_templates`; None = editing where there is a source, else generation.
         is_black: a black picture stands in the place of `source`, of which only the size counts.
+        mask: of the source's size, what of it is painted anew (not black), or None = all.
     """
 
     prompt: str
@@ -45,6 +47,7 @@ class DrawingRequest:
     fit: str = "crop"
     task: str | None = None
     is_black: bool = False
+    mask: Image.Image | None = None
 
     @property
     def image_task(self) -> str:
@@ -180,8 +183,8 @@ def read_requests(
     Args:
         texts: prompts or rendered chats.
         images: see [`images_per_row`].
-        options: `height`, `width`, `aspect_ratio`, `negative_prompt` and `target_images`, each one value for all rows or
-            one per row.
+        options: `height`, `width`, `aspect_ratio`, `negative_prompt`, `target_images` and `mask_images`, each one value
+            for all rows or one per row.
         buckets: the listed sizes.
         special_tokens: what a prompt must not contain.
         image_token_size: edge of one code in pixels.
@@ -199,8 +202,19 @@ def read_requests(
         like = target if isinstance(target, Image.Image) else source
         size = pick_size(buckets, row["height"], row["width"], row["aspect_ratio"], like, encoded_size)
         negative = row["negative_prompt"] or ""
-        requests.append(DrawingRequest.from_text(text, source, target, size, negative, special_tokens))
+        request = DrawingRequest.from_text(text, source, target, size, negative, special_tokens)
+        requests.append(dataclasses.replace(request, mask=_open_mask(row["mask_images"], request, index)))
     return requests
+
+
+def _open_mask(mask: Any, request: DrawingRequest, index: int) -> Image.Image | None:
+    """A row's mask, if it has one; see [`open_mask`]."""
+    if mask is None:
+        return None
+    if request.source is None or request.target is not None:
+        what = "is to be learned" if request.target is not None else "has no image to edit"
+        raise ValueError(f"Row {index} of `mask_images` has a mask, but its row {what}; masks are for edits.")
+    return open_mask(mask, request.source)
 
 
 @dataclasses.dataclass(frozen=True)

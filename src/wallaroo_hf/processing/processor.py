@@ -147,6 +147,7 @@ class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorBase
         return_labels: bool = False,
         source_guidance: bool = False,
         source_fit: str = "crop",
+        mask_images: Any = None,
         published_eval: bool = False,
         source_guidance_scale: float | None = None,
         **kwargs: Any,
@@ -181,6 +182,9 @@ class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorBase
                 trained this branch.
             source_fit: how a source whose shape differs from the size to draw is brought to it: `"crop"` (as in training)
                 or `"pad"` (nothing is lost); see [`WallarooImageProcessor.to_vq_pixels`].
+            mask_images: inpainting: what of each row's source is painted anew, pictures of the sources' sizes, one for all
+                rows or one per row (None = all of it). White is painted, black keeps the source's codes, and a code that
+                is not black all over is drawn; see [`wallaroo_hf.pictures.masks.open_mask`].
             published_eval: says `layout="published_eval"`; takes the model's setting of this name.
             source_guidance_scale: not None says `source_guidance=True`; takes the model's setting of this name.
             kwargs: of the tokenizer and the image processor; for videos `fps`, `num_frames`, `min_frames`, `max_frames`,
@@ -192,7 +196,8 @@ class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorBase
             where there are images `pixel_values` `(patches, C)` float32 and `image_grid_thw` `(images, 3)`; where there are
             videos `pixel_values_videos`, `video_grid_thw` and `second_per_grid_ts` `(videos,)` float32. In image
             mode also `target_grid_hw` `(B, 2)`, for edits `source_pixel_values` (list of `(3, H, W)` float32 in
-            [-1, 1]), and the null prompt under the same names with the prefix `negative_` (with
+            [-1, 1]), with masks `repaint_mask` (list of bool `(rows, cols)`, True where a code is drawn, or None), and the
+            null prompt under the same names with the prefix `negative_` (with
             `source_guidance` also the branch without instruction, prefix `unprompted_`). In training
             `target_pixel_values` (list), `target_image_tokens` (list, int64 `(rows, cols)` or None) and `labels` `(B, T)`.
 
@@ -220,6 +225,7 @@ class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorBase
                 "layout": layout != "trained",
                 "source_guidance": source_guidance,
                 "source_fit": source_fit != "crop",
+                "mask_images": mask_images is not None,
             },
         )
         if generation_mode == "text":
@@ -242,7 +248,7 @@ class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorBase
         requests = read_requests(
             texts,
             images,
-            {**wishes, "target_images": target_images},
+            {**wishes, "target_images": target_images, "mask_images": mask_images},
             self.buckets,
             refused,
             self.image_token_size,
@@ -331,4 +337,12 @@ class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorBase
         names.append("source_pixel_values")
         branches = [f"{prefix}{name}" for prefix in ("", "negative_", "unprompted_") for name in names]
         videos = ["pixel_values_videos", "video_grid_thw", "second_per_grid_ts"]
-        return [*branches, *videos, "target_grid_hw", "target_pixel_values", "target_image_tokens", "labels"]
+        return [
+            *branches,
+            *videos,
+            "target_grid_hw",
+            "repaint_mask",
+            "target_pixel_values",
+            "target_image_tokens",
+            "labels",
+        ]

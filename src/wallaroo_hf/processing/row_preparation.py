@@ -12,6 +12,7 @@ from ..common.navit_images import black_patches, count_vision_tokens, navit_patc
 from ..common.navit_videos import VideoSettings, navit_videos
 from ..layout import grid, prompt_texts
 from ..layout.special_tokens import GENERATE_IMAGE_PAD, IMAGE_PAD, VIDEO_PAD, VISION_START, indicator_token
+from ..pictures.masks import repaint_cells
 from ..pictures.videos import flatten_videos
 from .batch import WallarooBatchFeature
 from .drawing_requests import DrawingRequest
@@ -87,7 +88,21 @@ class PreparationMixin:
                 data |= {f"{prefix}{key}": value[mine] for key, value in padded.items()}
                 data |= {f"{prefix}{key}": value for key, value in branch_pixels.items()}
         data["target_grid_hw"] = self._grids([request.size for request in requests])
+        if any(request.mask is not None for request in requests):
+            data["repaint_mask"] = [self._repainted(request) for request in requests]
         return self._batch(data, merged)
+
+    def _repainted(self, request: DrawingRequest) -> np.ndarray | None:
+        """Which codes of a row are drawn, `(rows, cols)`, brought to its size as its source is; None = all."""
+        if request.mask is None:
+            return None
+        white = request.mask.point(lambda value: 255 if value else 0).convert("RGB")
+        cells = repaint_cells(
+            self.image_processor.to_vq_pixels(white, *request.size, request.fit), self.image_token_size
+        )
+        if not cells.any():
+            raise ValueError("What is white in the mask lies where the source is cut off; pass source_fit='pad'.")
+        return cells
 
     def _grids(self, sizes: Sequence[tuple[int, int]]) -> np.ndarray:
         return np.array(sizes, dtype=np.int64) // self.image_token_size  # (B, 2)

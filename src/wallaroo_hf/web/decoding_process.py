@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from ..pictures.opening import decode_image
+from ..pictures.pixels import to_mask
 from ..pictures.video_files import VideoFile
 
 READY = b"+"  # before everything else
@@ -62,6 +63,11 @@ def _picture(data: bytes, options: dict[str, Any]) -> tuple[int, int, list[bytes
     return image.width, image.height, [image.tobytes()]
 
 
+def _mask(data: bytes, options: dict[str, Any]) -> tuple[int, int, list[bytes]]:
+    image = decode_image(data, options["name"], options["max_pixels"], options["formats"], to_mask)
+    return image.width, image.height, [image.convert("RGB").tobytes()]
+
+
 def _look(data: bytes, options: dict[str, Any]) -> tuple[int, int, list[bytes]]:
     """What the header of a video says; the size is that of its first frame, as it is turned."""
     with VideoFile(data, options["max_frames"], options["max_pixels"]) as video:
@@ -79,7 +85,7 @@ def _frames(data: bytes, options: dict[str, Any]) -> tuple[int, int, list[bytes]
     return width, height, [frame.tobytes() for frame in frames]
 
 
-_KINDS = {"picture": _picture, "look": _look, "frames": _frames}
+_KINDS = {"picture": _picture, "mask": _mask, "look": _look, "frames": _frames}
 
 
 if __name__ == "__main__":

@@ -58,9 +58,11 @@ class Engine:
             return not all(job.cancelled for job in jobs)
 
         negative = [request.negative_prompt for request in requests]
+        masks = [request.mask for request in requests]
         output = self._pipe(
             [request.prompt for request in requests],
             image=[request.source for request in requests],
+            mask_image=masks if any(mask is not None for mask in masks) else None,
             negative_prompt=negative if self.abilities.negative_prompt else None,
             height=height,
             width=width,

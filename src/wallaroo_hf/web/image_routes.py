@@ -20,7 +20,7 @@ from .requests import Picture, Preview
 from .schemas import EditBody, GenerationBody, ImageOptions
 from .service import Service, client_of
 
-_MAX_FILES, _MAX_FIELDS = 2, 40
+_MAX_FILES, _MAX_FIELDS = 3, 40  # an image, its mask, and one more to say that there is one too many
 
 
 def image_routes(service: Service) -> APIRouter:
@@ -39,34 +39,36 @@ def image_routes(service: Service) -> APIRouter:
 
     @routes.post("/v1/images/edits", openapi_extra={"requestBody": {"content": form}})
     async def edits(request: Request) -> Any:
-        """Edits an image; multipart with a file, or JSON with a data: URI."""
+        """Edits an image, within a mask if there is one; multipart with files, or JSON with data: URIs."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "multipart/form-data":
-            body, image = await _read_form(service, request)
+            body, image, mask = await _read_form(service, request)
         elif kind == "application/json":
-            body, image = await _read_json(service, request)
+            body, image, mask = await _read_json(service, request)
         else:
             raise ApiError(
                 415,
                 f"The content type is '{kind[:60]}', but must be multipart/form-data or application/json.",
                 code="unsupported_content_type",
             )
-        return await _draw(service, request, body, image)
+        return await _draw(service, request, body, image, mask)
 
     return routes
 
 
-async def _read_form(service: Service, request: Request) -> tuple[EditBody, Image.Image]:
-    """The fields of a form, and the picture in its file."""
+async def _read_form(service: Service, request: Request) -> tuple[EditBody, Image.Image, Image.Image | None]:
+    """The fields of a form, and the pictures in its files."""
     check_charset(request.headers["content-type"])
     async with request.form(max_files=_MAX_FILES, max_fields=_MAX_FIELDS, max_part_size=2**20) as form:
         fields: dict[str, Any] = {}
-        uploads = []
+        uploads: list[Any] = []
+        masks: list[Any] = []
         for name, value in form.multi_items():
             if name in ("image", "image[]"):
                 uploads.append(value)
+            elif name == "mask":
+                masks.append(value)
             elif name in fields or isinstance(value, UploadFile):
-                refuse_mask(name)
                 raise ApiError(
                     400, f"`{name}` must be one value, but is a file or given twice.", name, "invalid_value"
                 )
@@ -76,34 +78,32 @@ async def _read_form(service: Service, request: Request) -> tuple[EditBody, Imag
         service.check_model(body.model)
         if len(uploads) != 1 or not isinstance(uploads[0], UploadFile):
             raise _one_image(len(uploads))
-        upload = uploads[0]
+        if len(masks) > 1 or not all(isinstance(mask, UploadFile) for mask in masks):
+            raise _one_mask()
         # one byte beyond the limit is enough to know; the reader then says so
-        data = await upload.read(service.settings.max_image_bytes + 1)
-    return body, await service.images.of(client_of(request)).open_bytes(data, "image")
+        most = service.settings.max_image_bytes + 1
+        data = await uploads[0].read(most)
+        mask_data = await masks[0].read(most) if masks else None
+    images = service.images.of(client_of(request))
+    image = await images.open_bytes(data, "image")
+    return body, image, None if mask_data is None else await images.open_bytes(mask_data, "mask", is_mask=True)
 
 
-async def _read_json(service: Service, request: Request) -> tuple[EditBody, Image.Image]:
-    """The fields of a JSON object, and the picture behind its data: URI."""
+async def _read_json(service: Service, request: Request) -> tuple[EditBody, Image.Image, Image.Image | None]:
+    """The fields of a JSON object, and the pictures behind its data: URIs."""
     fields = await request.json()
-    if isinstance(fields, dict) and "mask" in fields:
-        refuse_mask("mask")
     body = _validate(service, fields)
     service.check_model(body.model)
     given = [*_as_list(body.image), *_as_list(body.images)]
     urls = [item.get("image_url") if isinstance(item, dict) else item for item in given]
     if len(urls) != 1 or not isinstance(urls[0], str):
         raise _one_image(len(urls))
-    return body, await service.images.of(client_of(request)).open_url(urls[0], "image")
-
-
-def refuse_mask(name: str) -> None:
-    """The model edits by words alone.
-
-    Raises:
-        ApiError: 400, if this is about a mask.
-    """
-    if name == "mask":
-        raise ApiError(400, "`mask` is not supported; say in the prompt what to change.", "mask", "invalid_value")
+    mask = body.mask.get("image_url") if isinstance(body.mask, dict) else body.mask
+    if mask is not None and not isinstance(mask, str):
+        raise _one_mask()
+    images = service.images.of(client_of(request))
+    image = await images.open_url(urls[0], "image")
+    return body, image, None if mask is None else await images.open_url(mask, "mask", is_mask=True)
 
 
 def _validate(service: Service, fields: Any) -> EditBody:
@@ -126,9 +126,24 @@ def _one_image(count: int) -> ApiError:
     )
 
 
-async def _draw(service: Service, request: Request, body: ImageOptions, source: Image.Image | None) -> Any:
+def _one_mask() -> ApiError:
+    return ApiError(
+        400,
+        "`mask` must be one picture: a file, or a data: URI in JSON; leave it out to edit all.",
+        "mask",
+        "invalid_value",
+    )
+
+
+async def _draw(
+    service: Service,
+    request: Request,
+    body: ImageOptions,
+    source: Image.Image | None,
+    mask: Image.Image | None = None,
+) -> Any:
     """Draws and answers, streaming or not."""
-    jobs = service.drawings(body, body.prompt, source, body.partial_images if body.stream else 0)
+    jobs = service.drawings(body, body.prompt, source, body.partial_images if body.stream else 0, mask)
     if body.stream:
         kind = "image_generation" if source is None else "image_edit"
         return await stream(_chunks(service, request, body, jobs, kind))

@@ -74,8 +74,8 @@ class RequestImages:
         self.reader, self.settings, self.client = reader, reader.settings, client
         self._seconds = reader.settings.image_timeout
 
-    async def open_bytes(self, data: bytes, param: str) -> Image.Image:
-        """The picture in a file.
+    async def open_bytes(self, data: bytes, param: str, is_mask: bool = False) -> Image.Image:
+        """The picture in a file, or the mask.
 
         Raises:
             ApiError: 413 if the file is too large, 400 if it cannot be used or takes too long.
@@ -90,20 +90,20 @@ class RequestImages:
         decode, most = self.reader.decoders.decode, self.settings.max_image_pixels
         async with self.reader.decoding.place(self.client):
             try:
-                image, seconds = await self.reader.run(decode, data, "sent", most, _FORMATS, self._seconds)
+                image, seconds = await self.reader.run(decode, data, "sent", most, _FORMATS, self._seconds, is_mask)
             except ValueError as error:
                 raise ApiError(400, str(error), param, "invalid_image") from error
         self._seconds -= seconds
         return image
 
-    async def open_url(self, url: str, param: str) -> Image.Image:
-        """The picture behind a data: URI, or behind a URL where URLs are allowed.
+    async def open_url(self, url: str, param: str, is_mask: bool = False) -> Image.Image:
+        """The picture (or mask) behind a data: URI, or behind a URL where URLs are allowed.
 
         Raises:
             ApiError: 400 or 413 if it must not or cannot be used.
         """
         if url[:5].lower() == "data:":
-            return await self.open_bytes(self._read_data_uri(url, param), param)
+            return await self.open_bytes(self._read_data_uri(url, param), param, is_mask)
         if self.reader.fetcher is None:
             raise ApiError(
                 400,
@@ -117,7 +117,7 @@ class RequestImages:
                 data = await self.reader.run(self.reader.fetcher.fetch, url)
             except ValueError as error:
                 raise ApiError(400, str(error), param, "url_not_allowed") from error
-        return await self.open_bytes(data, param)
+        return await self.open_bytes(data, param, is_mask)
 
     def _read_data_uri(self, uri: str, param: str) -> bytes:
         if len(uri) > 4 * self.settings.max_image_bytes:

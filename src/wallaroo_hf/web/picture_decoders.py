@@ -65,19 +65,31 @@ class Decoders:
         self._keep(self._take())
 
     def decode(
-        self, data: bytes, name: str, max_pixels: int, formats: Sequence[str], seconds: float | None = None
+        self,
+        data: bytes,
+        name: str,
+        max_pixels: int,
+        formats: Sequence[str],
+        seconds: float | None = None,
+        is_mask: bool = False,
     ) -> tuple[Image.Image, float]:
         """The picture in a file as RGB, and the seconds of computing that it took.
 
         Args:
             data, name, max_pixels, formats: see [`decode_image`].
             seconds: of computing that it may take; default: as for all.
+            is_mask: it becomes what [`wallaroo_hf.pictures.pixels.to_mask`] makes of it.
 
         Raises:
             ValueError: see [`decode_image`]; also if it takes too long.
         """
         allowed = self.seconds if seconds is None else min(seconds, self.seconds)
-        options = {"kind": "picture", "name": name, "max_pixels": max_pixels, "formats": list(formats)}
+        options = {
+            "kind": "mask" if is_mask else "picture",
+            "name": name,
+            "max_pixels": max_pixels,
+            "formats": list(formats),
+        }
         (width, height, used), read = self._run(data, options, allowed, f"image {name}", _pixels_of_one)
         return Image.frombytes("RGB", (width, height), read), used
 

@@ -37,6 +37,7 @@ class Drawing:
         seed: of its own generator.
         settings: what it shares with others of its batch.
         source: the image to edit, or None.
+        mask: what of it is painted anew, see [`wallaroo_hf.pictures.masks`], or None.
         negative_prompt: what to steer away from.
         num_previews: how many unfinished states to report, at most.
     """
@@ -45,6 +46,7 @@ class Drawing:
     seed: int
     settings: DrawingSettings
     source: Image.Image | None = None
+    mask: Image.Image | None = None
     negative_prompt: str = ""
     num_previews: int = 0
 

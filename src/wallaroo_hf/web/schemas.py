@@ -203,6 +203,11 @@ class EditBody(ImageOptions):
     """`POST /v1/images/edits` as JSON; as a form, `image` is a file."""
 
     image: Any = Field(None, description="The image to edit: a data: URI, or a list with one.")
+    mask: Any = Field(
+        None,
+        description="What is painted anew, a picture of the image's size (as a form, a file; else a data: URI): what is "
+        "transparent in it or, if nothing is, white. All else stays as it is.",
+    )
     images: Any = Field(None, description='As in OpenAI\'s JSON requests: [{"image_url": "data:..."}].')
 
 

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from ..families.abilities import EDITING, GENERATION
 from ..families.contract import DrawingModel, DrawingProcessor
 from ..families.sizes import SizeError
+from ..pictures.masks import open_mask
 from .batching import Batcher, Job, events
 from .engine import Engine
 from .errors import ApiError, client_gone, timed_out
@@ -179,7 +180,12 @@ class Service:
             )
 
     def drawings(
-        self, options: ImageOptions | ChatBody, prompt: str, source: Image.Image | None, previews: int = 0
+        self,
+        options: ImageOptions | ChatBody,
+        prompt: str,
+        source: Image.Image | None,
+        previews: int = 0,
+        mask: Image.Image | None = None,
     ) -> list[Job]:
         """Jobs for the images that a request asks for, after all checks that need no model.
 
@@ -188,6 +194,7 @@ class Service:
             prompt: what to draw, or how to edit.
             source: the image to edit, or None.
             previews: most unfinished states of each image that are reported.
+            mask: what of the source is painted anew, or None.
 
         Raises:
             ApiError: 400, so that nothing that cannot be drawn from enters the queue.
@@ -204,6 +211,12 @@ class Service:
         except ValueError as error:
             raise ApiError(400, str(error), "prompt", "invalid_value") from error
         given = {name: getattr(options, name, None) for name in TEXT_FIELDS} | options.given()
+        if mask is not None and source is not None:
+            try:
+                self.abilities.check_inpainting(given)
+                mask = open_mask(mask, source)
+            except ValueError as error:
+                raise ApiError(400, str(error), "mask", "invalid_value") from error
         settings = DrawingSettings(
             size,
             fits_source=source is not None and options.size == "auto" and options.aspect_ratio is None,
@@ -211,7 +224,8 @@ class Service:
         )
         seed = first_seed(options.seed)
         requests = [
-            Drawing(prompt, seed + k, settings, source, options.negative_prompt, previews) for k in range(options.n)
+            Drawing(prompt, seed + k, settings, source, mask, options.negative_prompt, previews)
+            for k in range(options.n)
         ]
         return make_jobs(requests, 0 if source is None else 3 * source.width * source.height)
 

@@ -27,6 +27,23 @@ def test_json_lines_of_drawings(compact, tmp_path):
     assert row["path"] == str(tmp_path / "edit.png")
 
 
+def test_edits_within_a_mask_and_beyond_the_edges(compact, tmp_path):
+    source, mask = picture(1, 48, 32), Image.new("L", (48, 32), 0)
+    mask.paste(255, (0, 0, 16, 16))
+    source.save(tmp_path / "source.png")
+    mask.save(tmp_path / "mask.png")
+    common = ("edit", tmp_path / "source.png", "bluer", "--seed", 1, "--model", compact.folder, "--device", "cpu")
+    json_lines(*common, "--mask", tmp_path / "mask.png", "-o", tmp_path / "edit.png")
+    edited = Image.open(tmp_path / "edit.png")
+    assert edited.size == (48, 32) and str(tmp_path / "mask.png") in "".join(map(str, edited.info.values()))
+    for box in ((16, 0, 48, 32), (0, 16, 16, 32)):
+        assert edited.crop(box).tobytes() == source.crop(box).tobytes()
+    assert edited.crop((0, 0, 16, 16)).tobytes() != source.crop((0, 0, 16, 16)).tobytes()
+    (row,) = json_lines(*common, "--outpaint", "left=16,bottom=32", "-o", tmp_path / "wide.png")
+    assert (row["width"], row["height"]) == (64, 64)
+    assert Image.open(row["path"]).crop((16, 0, 64, 32)).tobytes() == source.tobytes()
+
+
 def test_json_of_an_answer(compact, tmp_path):
     picture(1).save(tmp_path / "source.png")
     arguments = ("ask", tmp_path / "source.png", "What is it?", "-m", compact.folder, "--max-new-tokens", 5)
@@ -37,10 +54,8 @@ def test_json_of_an_answer(compact, tmp_path):
 
 def test_info(compact):
     (facts,) = json_lines("info")
-    assert facts["tasks"] == ["understanding", "text-to-image", "image-editing", "video"] and facts["languages"] == [
-        "en",
-        "zh",
-    ]
+    assert facts["tasks"] == ["understanding", "text-to-image", "image-editing", "inpainting", "video"]
+    assert facts["languages"] == ["en", "zh"]
     assert [96, 96] in facts["sizes"] and facts["codebook_size"] == 1024
     with safe_open(f"{default_checkpoint()}/model.safetensors", framework="pt") as file:
         total = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118

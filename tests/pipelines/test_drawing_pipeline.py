@@ -3,6 +3,7 @@
 import numpy
 import pytest
 import torch
+from PIL import Image
 
 from helpers import generators, picture, same_picture
 from wallaroo_hf import WallarooPipeline
@@ -41,6 +42,37 @@ def test_an_edit_has_its_sources_size(pipe, tmp_path):
     assert pipe("make it blue", image=source, **buckets).images[0].size == (60, 45)
     assert pipe("make it blue", image=tmp_path / "source.png", published_eval=True).images[0].size == (64, 48)
     assert pipe("make it blue", image=source, height=32, width=32).images[0].size == (32, 32)
+
+
+def test_outside_of_a_mask_nothing_changes(pipe):
+    source = picture(1, 60, 45)
+    mask = Image.new("L", source.size, 0)
+    mask.paste(255, (0, 0, 20, 45))
+    options = {"mask_image": mask, "height": 48, "width": 64}
+    edited = pipe("make it blue", image=source, generator=generators(1), **options).images[0]
+    assert edited.size == source.size
+    assert edited.crop((20, 0, 60, 45)) == source.crop((20, 0, 60, 45))
+    assert edited.crop((0, 0, 20, 45)) != source.crop((0, 0, 20, 45))
+    pixels = pipe("make it blue", image=source, generator=generators(1), output_type="pt", **options).images[0]
+    assert torch.equal((pixels * 255).round().byte(), torch.from_numpy(numpy.array(edited)).permute(2, 0, 1))
+    both = pipe(["make it blue"] * 2, image=source, mask_image=[mask, None], generator=generators(1, 1)).images
+    assert both[0].crop((20, 0, 60, 45)) == source.crop((20, 0, 60, 45)) and both[1].size == source.size
+    assert both[1].crop((20, 0, 60, 45)) != source.crop((20, 0, 60, 45))
+
+
+def test_a_picture_grows(pipe):
+    source = picture(1, 60, 45)
+    grown = pipe("make it wider", image=source, outpaint={"left": 10, "bottom": 5}, generator=generators(1)).images[0]
+    assert grown.size == (70, 50) and grown.crop((10, 0, 70, 45)) == source
+
+
+def test_masks_are_refused_where_they_cannot_be(pipe):
+    source, mask = picture(1, 60, 45), Image.new("L", (60, 45), 255)
+    with pytest.raises(ValueError, match="needs the picture that it masks"):
+        pipe("a cat", mask_image=mask)
+    for setting in ({"source_fit": "crop"}, {"published_eval": True}):
+        with pytest.raises(ValueError, match="would cut it"):
+            pipe("make it blue", image=source, mask_image=mask, **setting)
 
 
 def test_an_array_can_be_edited(model, processor):

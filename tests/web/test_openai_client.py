@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from PIL import ImageChops
+from PIL import Image, ImageChops
 from transformers import LogitsProcessorList
 
 from helpers import generators, picture
@@ -114,6 +114,25 @@ def test_edits_an_upload(client, pipe):
     assert listed.size == "32x48"
 
 
+def test_edits_within_a_mask(server, client, pipe):
+    """A hole in a copy of the picture, as OpenAI's clients send it, or white on black."""
+    source = picture(1, 60, 45)
+    white = Image.new("L", source.size, 0)
+    white.paste(255, (0, 0, 20, 45))
+    hole = Image.merge("RGBA", [*source.split(), Image.eval(white, lambda value: 255 - value)])
+    expected = pipe("make it blue", image=source, mask_image=white, generator=generators(3)).images[0]
+    assert expected.size == source.size and expected.crop((20, 0, 60, 45)) == source.crop((20, 0, 60, 45))
+    assert expected.crop((0, 0, 20, 45)) != source.crop((0, 0, 20, 45))
+    for mask in (white, hole):
+        answer = client.images.edit(image=png(source), mask=png(mask), prompt="make it blue", extra_body={"seed": 3})
+        assert picture_in(answer.data[0].b64_json).tobytes() == expected.tobytes()
+        uri = data_uri(png(mask))
+        for given in (uri, {"image_url": uri}):
+            fields = {"prompt": "make it blue", "seed": 3, "image": data_uri(png(source)), "mask": given}
+            status, told, _ = server.request("/v1/images/edits", fields)
+            assert status == 200 and told["data"][0]["b64_json"] == answer.data[0].b64_json
+
+
 def test_edits_json(server, client):
     source = data_uri(png(picture(1, 60, 45)))
     fields = {"prompt": "make it blue", "seed": 3}
@@ -127,8 +146,12 @@ def test_refused_edits(client):
     image = png(picture(1))
     with pytest.raises(openai.BadRequestError, match="exactly one"):
         client.images.edit(image=[image, image], prompt="make it blue")
-    with pytest.raises(openai.BadRequestError, match="mask"):
-        client.images.edit(image=image, mask=image, prompt="make it blue")
+    with pytest.raises(openai.BadRequestError, match="a mask of the picture's size"):
+        client.images.edit(image=image, mask=png(picture(1, 20, 20)), prompt="make it blue")
+    with pytest.raises(openai.BadRequestError, match="black all over"):
+        client.images.edit(image=image, mask=png(Image.new("L", (128, 96))), prompt="make it blue")
+    with pytest.raises(openai.BadRequestError, match="must be one picture"):
+        client.images.edit(image=image, prompt="make it blue", extra_body={"mask": "here"})
     with pytest.raises(openai.BadRequestError, match="did you mean `seed`"):
         client.images.edit(image=image, prompt="make it blue", extra_body={"sed": 3})
 

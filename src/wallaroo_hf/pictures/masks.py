@@ -4,7 +4,7 @@ White is painted anew, black stays, grey is a blend of both: as in diffusers. A 
 painted anew there, whatever its colours: as in OpenAI's API.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,17 @@ from PIL import Image
 from .opening import open_image
 from .pixels import to_mask
 
-__all__ = ["SIDES", "composite", "grow", "open_mask", "read_sides", "repaint_cells", "with_masks"]
+__all__ = [
+    "SIDES",
+    "composite",
+    "fitted_cells",
+    "grow",
+    "open_mask",
+    "open_row_mask",
+    "read_sides",
+    "repaint_cells",
+    "with_masks",
+]
 
 SIDES = ("left", "top", "right", "bottom")
 
@@ -45,6 +55,26 @@ def open_mask(mask: Any, source: Image.Image) -> Image.Image:
     return opened
 
 
+def open_row_mask(mask: Any, source: Image.Image | None, index: int) -> Image.Image | None:
+    """The mask of a row of a batch, None where it has none.
+
+    Args:
+        mask: see [`open_mask`].
+        source: what the row edits.
+        index: of the row, for messages.
+
+    Raises:
+        ValueError: see [`open_mask`]; also where nothing is edited.
+    """
+    if mask is None:
+        return None
+    if source is None:
+        raise ValueError(
+            f"Row {index} of `mask_images` has a mask, but its row has no image to edit; masks are for edits."
+        )
+    return open_mask(mask, source)
+
+
 def composite(source: Image.Image, drawn: Image.Image, mask: Image.Image) -> Image.Image:
     """What was drawn where the mask is white, the source where it is black, to the bit.
 
@@ -68,6 +98,24 @@ def repaint_cells(pixels: np.ndarray, size: int) -> np.ndarray:
     _, height, width = pixels.shape
     cells = pixels.reshape(-1, height // size, size, width // size, size)
     return np.asarray((cells > -1).any(axis=(0, 2, 4)))
+
+
+def fitted_cells(mask: Image.Image, to_pixels: Callable[[Image.Image], np.ndarray], size: int) -> np.ndarray:
+    """Which cells of what is painted are painted anew; see [`repaint_cells`].
+
+    Args:
+        mask: from [`open_mask`].
+        to_pixels: brings a picture to the size that is painted, as the source is brought to it: `(C, height, width)`.
+        size: edge of a cell in pixels.
+
+    Raises:
+        ValueError: if the whole of what is not black is cut off.
+    """
+    white = mask.point(lambda value: 255 if value else 0).convert("RGB")
+    cells = repaint_cells(to_pixels(white), size)
+    if not cells.any():
+        raise ValueError("What is white in the mask lies where the source is cut off; pass source_fit='pad'.")
+    return cells
 
 
 def with_masks(

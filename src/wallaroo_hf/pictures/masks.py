@@ -112,12 +112,15 @@ def fitted_cells(mask: Image.Image, to_pixels: Callable[[Image.Image], np.ndarra
         size: edge of a cell in pixels.
 
     Raises:
-        ValueError: if the whole of what is not black is cut off.
+        ValueError: if the whole of what is not black is cut off, or vanishes.
     """
     white = mask.point(lambda value: 255 if value else 0).convert("RGB")
     cells = repaint_cells(to_pixels(white), size)
     if not cells.any():
-        raise ValueError("What is white in the mask lies where the source is cut off; pass source_fit='pad'.")
+        raise ValueError(
+            "What is white in the mask lies where the source is cut off, or is too small to be seen at the size to paint; "
+            "pass source_fit='pad', or paint more of it white."
+        )
     return cells
 
 

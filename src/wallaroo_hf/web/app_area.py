@@ -20,17 +20,21 @@ _LARGEST = 1024  # edge in pixels of what is painted on
 _MAX_LAYERS = 4
 
 
-class Strokes(gr.ImageEditor):
-    """A picture to paint on; gives what was painted as files, for the engine to decode."""
+def _strokes(**options: Any) -> Any:
+    """A picture to paint on, which gives what was painted as files, for the engine to decode.
 
-    is_template = True  # what the browser shows is gradio's own
+    The object is changed, for gradio writes a stub beside the module of every subclass.
+    """
+    editor: Any = gr.ImageEditor(**options)
 
-    def preprocess(self, payload: Any) -> list[bytes] | None:
-        """The layers that were painted, as the browser sent them."""
+    def layers(payload: Any) -> list[bytes] | None:
         if payload is not None and payload.id is not None:
-            payload = self.blob_storage.get(payload.id)
-        layers = [] if payload is None else [layer for layer in payload.layers or () if layer is not None]
-        return [layer if isinstance(layer, bytes) else Path(layer.path).read_bytes() for layer in layers] or None
+            payload = editor.blob_storage.get(payload.id)
+        found = [] if payload is None else [layer for layer in payload.layers or () if layer is not None]
+        return [layer if isinstance(layer, bytes) else Path(layer.path).read_bytes() for layer in found] or None
+
+    editor.preprocess = layers
+    return editor
 
 
 def area(engine: Engine, words: Words, source: gr.Image) -> list[Any]:
@@ -44,7 +48,7 @@ def area(engine: Engine, words: Words, source: gr.Image) -> list[Any]:
     there = engine.abilities.inpaints
     with words.label(gr.Accordion(text("area", "en"), open=False, visible=there, elem_id="area"), "area"):
         words.value(gr.HTML(text("strokes", "en")), "strokes")
-        strokes = Strokes(
+        strokes = _strokes(
             show_label=False,
             sources=(),
             transforms=(),
@@ -83,7 +87,7 @@ def painted(engine: Engine, layers: Sequence[bytes] | None, size: tuple[int, int
 
     Args:
         engine: decodes them.
-        layers: of [`Strokes`].
+        layers: files that were painted.
         size: of the picture, `(width, height)`.
 
     Raises:

@@ -44,6 +44,20 @@ class Page:
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
         self.wait(lambda: _clicked(element), f"a click on {css}")
 
+    def drag(self, element: Any, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Draws a line with the mouse, between points in parts of an element's size from its middle."""
+        from selenium.webdriver import ActionChains
+
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        width, height = element.size["width"], element.size["height"]
+        (left, top), (right, bottom) = ((round(x * width), round(y * height)) for x, y in (start, end))
+        chain = ActionChains(self.driver).move_to_element_with_offset(element, left, top).click_and_hold()
+        for part in range(1, 6):
+            step = part / 5
+            place = round(left + step * (right - left)), round(top + step * (bottom - top))
+            chain = chain.move_to_element_with_offset(element, *place)
+        chain.release().perform()
+
     def tab(self, number: int) -> None:
         """Opens a tab, counted from 0."""
         self.wait(lambda: len([e for e in self.all("button[role=tab]") if e.is_displayed()]) > number, "tabs")

@@ -62,6 +62,9 @@ def folder(tmp_path, monkeypatch):
         "- path: my-pictures/metadata.jsonl\n  task: generation\n- path: my-pictures/editing.jsonl\n"
         "- path: my-pictures/questions.jsonl\n"
     )
+    mask = Image.new("L", (96, 96), "black")  # of examples/scene.png
+    mask.paste("white", (48, 0, 96, 96))
+    mask.save(tmp_path / "mask.png")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     return tmp_path

@@ -65,6 +65,19 @@ def test_edit(run, tmp_path, monkeypatch):
     assert Image.open(tmp_path / "blue.png").size == (60, 45)
 
 
+def test_inpaint(run, tmp_path):
+    source, output = picture(1, 60, 45), tmp_path / "painted.png"
+    source.save(tmp_path / "source.png")
+    command = ("inpaint", tmp_path / "source.png", "make it blue", "--output", output)
+    assert "60x45" in run(*command)
+    painted = Image.open(output)
+    assert painted.crop((0, 0, 30, 45)) == source.crop((0, 0, 30, 45)) and painted != source
+    Image.new("L", (60, 45), 255).save(tmp_path / "mask.png")
+    assert "60x45" in run(*command, "--mask", tmp_path / "mask.png") and Image.open(output) != painted
+    assert "70x45" in run(*command, "--grow", "right=10")
+    assert Image.open(output).crop((0, 0, 60, 45)) == source
+
+
 def test_ask(run, tmp_path):
     picture(1).save(tmp_path / "source.png")
     assert run("ask", tmp_path / "source.png", "What is it?", "--max-new-tokens", 5).strip()

@@ -45,4 +45,4 @@ CHATTING: dict[str, tuple[Any, ...]] = {
     "metadata": ({}, {"a": "b"}, 3),
     "aspect_ratio": ("1:1", "16:9", 1, "wide"),
 }
-FIELDS = (*DRAWING, *CHATTING, "prompt", "messages", "image", "images", "mask")
+FIELDS = (*DRAWING, *CHATTING, "prompt", "messages", "image", "images", "mask", "outpaint")

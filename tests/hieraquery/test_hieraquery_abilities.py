@@ -77,7 +77,7 @@ def test_a_shared_group_of_queries():
 def test_what_it_can_do():
     model, processor = new_hieraquery()
     abilities = hieraquery_abilities(model.config.to_dict(), {"image_guidance_scale": 2.0}, processor.to_dict())
-    assert abilities.tasks == ("understanding", "text-to-image", "image-editing", "video")
+    assert abilities.tasks == ("understanding", "text-to-image", "image-editing", "inpainting", "video")
     assert abilities.size_multiple == 4 and abilities.any_size and abilities.progress_unit == "step"
     assert not abilities.negative_prompt and abilities.draws and not abilities.draws_in_chats
     assert abilities.image_positions(32, 32) == (1 + 2) + (4 + 2) and abilities.image_tokens(32, 32) == 64

@@ -35,7 +35,7 @@ def test_python_and_commands_run_in_the_order_of_the_page(folder):
     for block in _blocks("python"):
         exec(compile(block, "docs/hieraquery.md", "exec"), names)
     assert Image.open("drawn.png").size == Image.open("edited.png").size == (32, 32)
-    assert Image.open("scales.png").size == (64, 32)
+    assert Image.open("scales.png").size == Image.open("wider.png").size == (64, 32)
     commands = [shlex.split(line, comments=True) for block in _blocks("bash") for line in block.splitlines()]
     tried = [words[1:] for words in commands if words[0] == "wallaroo"]
     first, trained = ["build", "train", "generate", "ask"], ["train", "train", "train", "merge", "encode", "train"]

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from helpers import picture
-from wallaroo_hf.pictures.masks import composite, grow, open_mask, read_sides, repaint_cells, with_masks
+from wallaroo_hf.pictures.masks import composite, grow, open_mask, read_growth, read_sides, repaint_cells, with_masks
 
 SOURCE = picture(1, 48, 32)
 
@@ -91,3 +91,22 @@ def test_a_picture_grows_by_its_edges():
 def test_growth_that_cannot_be(sides, says):
     with pytest.raises(ValueError, match=says):
         read_sides(sides)
+
+
+def test_growth_as_it_is_written():
+    assert read_growth(" 64 ", "--outpaint") == 64
+    assert read_growth("left=64, bottom = 0", "--outpaint") == {"left": 64, "bottom": 0}
+    for wrong in ("64px", "left", "left=", "left=-1", "left=1,left=2", "", "1" * 5000):
+        with pytest.raises(ValueError, match=r"^--outpaint is '.*', but must be a number of pixels") as caught:
+            read_growth(wrong, "--outpaint")
+        assert len(str(caught.value)) < 400
+
+
+def test_pictures_do_not_grow_without_end():
+    with pytest.raises(ValueError, match=r"would grow to 48x1000000032 pixels .* let it grow less"):
+        grow(SOURCE, read_sides({"top": 10**9}))
+    with pytest.raises(ValueError, match="may have 2,000"):
+        grow(SOURCE, read_sides(8), 2000)
+    with pytest.raises(ValueError, match="names the side") as caught:
+        read_sides({"x" * 10**6: 1})
+    assert len(str(caught.value)) < 200

@@ -60,6 +60,27 @@ def test_outside_of_a_mask_nothing_changes(pipe):
     assert both[1].crop((20, 0, 60, 45)) != source.crop((20, 0, 60, 45))
 
 
+def test_what_is_stopped_within_a_mask_is_whole(pipe):
+    """One of two sizes: rows of the other one are ready at other times."""
+    sources = [picture(1, 64, 96), picture(2, 64, 64)]
+    masks = [Image.new("L", source.size, 255) for source in sources]
+    seen = []
+
+    def callback(own, step, of, details):
+        seen.append((details["image"], details["preview"]().size))
+        return (details["image"], step) != (1, 1)
+
+    options = {"height": [96, 64], "width": [64, 64], "mask_image": masks, "generator": generators(1, 2)}
+    output = pipe(["make it blue"] * 2, image=sources, callback_on_step_end=callback, **options)
+    assert not output.complete and {size for image, size in seen if image == 0} == {(64, 96)}
+    for picture_, source, rows in zip(output.images, sources, (2, 2), strict=True):
+        assert picture_.size == source.size
+        below = (0, 16 * (rows + 1), 64, source.height)
+        assert picture_.crop(below) == source.crop(below) and picture_.crop((0, 0, 64, 16)) != source.crop(
+            (0, 0, 64, 16)
+        )
+
+
 def test_a_picture_grows(pipe):
     source = picture(1, 60, 45)
     grown = pipe("make it wider", image=source, outpaint={"left": 10, "bottom": 5}, generator=generators(1)).images[0]

@@ -135,6 +135,8 @@ def test_editing_where_it_was_trained(folder, tmp_path):
         for colour in ((200, 40, 40), (40, 40, 200))
     )
     assert not torch.allclose(red, blue, atol=1e-3)  # the source matters
+    with pytest.raises(ValueError, match="This Show-o2 checkpoint does not do inpainting; it does"):
+        edits("make it green", image=picture("red"), mask_image=Image.new("L", picture("red").size, 255), **options)
 
 
 def test_other_pipelines_of_transformers(folder):

@@ -11,6 +11,7 @@ from PIL import Image
 
 import browser
 from helpers import picture
+from running_server import png
 from wallaroo_hf import WallarooForConditionalGeneration, WallarooProcessor, default_checkpoint
 from wallaroo_hf.files.saved_pictures import slug
 
@@ -18,6 +19,7 @@ pytest.importorskip("gradio", reason="the web page needs gradio: pip install 'wa
 
 from wallaroo_hf.web import app_edit, app_texts
 from wallaroo_hf.web.app import build_app
+from wallaroo_hf.web.app_area import outpainted, painted
 from wallaroo_hf.web.app_engine import Drawing, Engine, Settings
 
 PROMPT = "a red heart to the left of a blue star"
@@ -285,3 +287,59 @@ def test_mistakes_are_shown_and_the_page_goes_on(address):
         page.write("#prompt textarea", PROMPT)
         page.click("#draw")
         page.find(".stage figure a[download]")
+
+
+def _strokes(box, colour=(194, 24, 91), size=(64, 64)):
+    layer = Image.new("RGBA", size, (0, 0, 0, 0))
+    layer.paste((*colour, 255), box)
+    return png(layer)
+
+
+def test_strokes_are_a_mask(engine):
+    half = painted(engine, [_strokes((0, 0, 32, 64))], (128, 96))
+    assert half.mode == "L" and half.size == (128, 96)
+    assert half.crop((0, 0, 64, 96)).getextrema() == (255, 255) and half.crop((64, 0, 128, 96)).getextrema() == (0, 0)
+    both = painted(engine, [_strokes((0, 0, 32, 64)), _strokes((0, 0, 64, 32))], (64, 64))
+    assert both.crop((32, 0, 64, 32)).getextrema() == (255, 255) == both.crop((0, 32, 32, 64)).getextrema()
+    assert painted(engine, [_strokes((0, 0, 64, 64))], (64, 64)).getextrema() == (255, 255)
+    assert painted(engine, [_strokes((0, 0, 0, 0))], (64, 64)) is None and painted(engine, None, (64, 64)) is None
+    with pytest.raises(ValueError, match="mask"):
+        painted(engine, [b"no picture"], (64, 64))
+    assert outpainted([0, None, 8, 0]) == {"left": 0, "top": 0, "right": 8, "bottom": 0}
+    assert outpainted([0, None, 0, 0]) is None
+
+
+def test_edits_within_strokes_and_beyond_the_edges(engine):
+    source = picture(1, 64, 64)
+    mask = painted(engine, [_strokes((0, 0, 32, 64))], source.size)
+    steps = list(engine.draw("me", Settings("turn it blue", seed=1, mask=mask), source))
+    assert all(step.images[0].size == (64, 64) for step in steps)
+    right = (32, 0, 64, 64)
+    assert all(step.images[0].crop(right) == source.crop(right) for step in steps)
+    assert "painted by hand" in Image.open(steps[-1].files[0]).text["settings"]
+    *_, last = engine.draw("me", Settings("turn it blue", seed=1, outpaint={"right": 32}), source)
+    assert last.images[0].size == (96, 64) and last.images[0].crop((0, 0, 64, 64)) == source
+
+
+@in_browser
+def test_a_person_paints_over_a_part(address, engine, tmp_path):
+    source = picture(1, 96, 96)
+    source.save(tmp_path / "source.png")
+    with browser.open_page(address) as page:
+        page.click("#tab-edit-button")
+        page.wait(lambda: page.all("#source input[type=file]"), "where to upload")[0].send_keys(
+            str(tmp_path / "source.png")
+        )
+        page.find("#source img")
+        page.click("#area button")
+        canvas = page.find("#strokes canvas")
+        time.sleep(1)  # it takes its size
+        page.drag(canvas, (-0.2, -0.1), (-0.1, 0.1))
+        page.write("#instruction textarea", "make it blue")
+        page.click("#edit")
+        page.wait(lambda: "Done in" in page.find("#edited").text, "the edit")
+        (path,) = engine.output.glob("*.png")
+        edited = Image.open(path)
+        assert "painted by hand" in edited.text["settings"] and edited.size == (96, 96)
+        assert edited.convert("RGB").crop((60, 0, 96, 96)).tobytes() == source.crop((60, 0, 96, 96)).tobytes()
+        assert edited.convert("RGB").tobytes() != source.tobytes()

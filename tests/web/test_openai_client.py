@@ -133,6 +133,48 @@ def test_edits_within_a_mask(server, client, pipe):
             assert status == 200 and told["data"][0]["b64_json"] == answer.data[0].b64_json
 
 
+def test_pictures_grow(server, client, pipe):
+    source, settings = picture(1, 60, 45), {"seed": 3}
+    expected = pipe("make it wider", image=source, outpaint={"left": 10, "top": 5}, generator=generators(3)).images[0]
+    assert expected.size == (70, 50) and expected.crop((10, 5, 70, 50)) == source
+    answer = client.images.edit(
+        image=png(source), prompt="make it wider", extra_body={**settings, "outpaint": "left=10,top=5"}
+    )
+    assert answer.size == "70x50" and picture_in(answer.data[0].b64_json).tobytes() == expected.tobytes()
+    fields = {"prompt": "make it wider", "image": data_uri(png(source)), **settings}
+    for given in ({"left": 10, "top": 5}, "left=10,top=5"):
+        status, told, _ = server.request("/v1/images/edits", {**fields, "outpaint": given})
+        assert status == 200 and told["data"][0]["b64_json"] == answer.data[0].b64_json
+    for wrong, sentence in (
+        ({"up": 3}, "names the side 'up'"),
+        (10**9, "let it grow less"),
+        ("wide", "`outpaint` is 'wide', but must be a number of pixels"),
+        ([4], "at the side 'left', but must be a whole number"),
+    ):
+        status, told, _ = server.request("/v1/images/edits", {**fields, "outpaint": wrong})
+        assert status == 400 and sentence in told["error"]["message"] and told["error"]["param"] == "outpaint"
+    both = {"outpaint": 8, "mask": data_uri(png(Image.new("L", (60, 45), 255)))}
+    status, told, _ = server.request("/v1/images/edits", {**fields, **both})
+    assert status == 400 and "give one" in told["error"]["message"]
+
+
+def test_previews_within_a_mask_show_the_rest(client):
+    """The whole picture from the first one on; rows that are missing are the source's."""
+    source = picture(1, 64, 64)
+    white = Image.new("L", source.size, 0)
+    white.paste(255, (0, 0, 64, 32))
+    events = list(
+        client.images.edit(
+            image=png(source), mask=png(white), prompt="make it blue", stream=True, partial_images=2, size="64x64"
+        )
+    )
+    shown = [picture_in(event.b64_json) for event in events]
+    assert len(shown) == 3 and {one.size for one in shown} == {(64, 64)}
+    assert all(one.crop((0, 32, 64, 64)).tobytes() == source.crop((0, 32, 64, 64)).tobytes() for one in shown)
+    assert shown[0].crop((0, 16, 64, 32)).tobytes() == source.crop((0, 16, 64, 32)).tobytes()
+    assert shown[0].crop((0, 0, 64, 16)).tobytes() != source.crop((0, 0, 64, 16)).tobytes()
+
+
 def test_edits_json(server, client):
     source = data_uri(png(picture(1, 60, 45)))
     fields = {"prompt": "make it blue", "seed": 3}

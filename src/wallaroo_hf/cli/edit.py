@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from . import options
-from .given import names_a_picture, read_growth, require_picture_output, require_words
+from .given import names_a_picture, require_picture_output, require_words
 from .setting_options import takes_settings
 
 
@@ -41,14 +41,14 @@ def edit(
         raise ValueError(f"The picture comes first, then what to change, such as {example}")
     require_words(instruction, "what to change", example)
     require_picture_output(output, num_images)
-    area = {"mask_image": mask, "outpaint": None if outpaint is None else read_growth(outpaint)}
     if mask is not None and outpaint is not None:
         raise ValueError("Both --mask and --outpaint were given; give one, as what is outpainted is the mask.")
-    from ..pictures.masks import with_masks
+    from ..pictures.masks import read_growth, with_masks
     from ..pictures.opening import open_image
     from . import running
 
     options.quiet()
+    area = {"mask_image": mask, "outpaint": None if outpaint is None else read_growth(outpaint, "--outpaint")}
     source = open_image(image)
     with_masks([source], mask, area["outpaint"])  # looked at before anything is loaded
     wishes = running.read_options(

@@ -14,7 +14,6 @@ __all__ = [
     "is_picture_file",
     "names_a_picture",
     "names_a_video",
-    "read_growth",
     "require_picture_output",
     "require_prompt",
     "require_words",
@@ -99,26 +98,6 @@ def frames_in(folder: str) -> list[str]:
         )
     parts = {path: [(not part.isdigit(), part.zfill(20)) for part in re.split(r"(\d+)", path.name)] for path in names}
     return [str(path) for path in sorted(names, key=parts.__getitem__)]
-
-
-def read_growth(text: str) -> int | dict[str, int]:
-    """By how many pixels a picture grows: "64", or "left=64,right=32".
-
-    Raises:
-        ValueError: for anything else; sides are checked by who grows it.
-    """
-    if re.fullmatch(r"\s*\d+\s*", text):
-        return int(text)
-    sides: dict[str, int] = {}
-    for part in text.split(","):
-        side, equals, count = (piece.strip() for piece in part.partition("="))
-        if not equals or not re.fullmatch(r"\d+", count) or side in sides:
-            raise ValueError(
-                f"--outpaint is {shown(text)}, but must be a number of pixels for all sides, such as 64, or for some, such "
-                "as left=64,right=32."
-            )
-        sides[side] = int(count)
-    return sides
 
 
 def _suffix(text: str) -> str:

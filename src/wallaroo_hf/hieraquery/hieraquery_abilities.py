@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from ..families.abilities import EDITING, GENERATION, NAVIT_VIDEO_OPTIONS, UNDERSTANDING, VIDEO, Abilities
+from ..families.abilities import EDITING, GENERATION, INPAINTING, NAVIT_VIDEO_OPTIONS, UNDERSTANDING, VIDEO, Abilities
 from ..families.settings import Setting, of_checkpoint
 from ..families.sizes import SizeError
 from ..files.whole_text import printable
@@ -173,7 +173,7 @@ def hieraquery_abilities(
     text = (config.get("mllm_config") or {}).get("text_config") or {}
     return HieraQueryAbilities(
         family="HieraQuery",
-        tasks=(*tasks, *((VIDEO,) if UNDERSTANDING in tasks and VIDEO not in tasks else ())),
+        tasks=tuple(dict.fromkeys((*tasks, *_untrained(tasks)))),
         video_options=NAVIT_VIDEO_OPTIONS,
         sizes=listed_sizes(config),
         size_multiple=latent_edge(config),
@@ -188,6 +188,11 @@ def hieraquery_abilities(
         query_positions=query_positions(config),
         longest_edge=longest_edge(config),
     )
+
+
+def _untrained(tasks: Sequence[str]) -> tuple[str, ...]:
+    """What comes with what a checkpoint was trained to do."""
+    return (*((INPAINTING,) if EDITING in tasks else ()), *((VIDEO,) if UNDERSTANDING in tasks else ()))
 
 
 def describe_hieraquery(

@@ -4,16 +4,29 @@ White is painted anew, black stays, grey is a blend of both: as in diffusers. A 
 painted anew there, whatever its colours: as in OpenAI's API.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from .opening import open_image
+from ..files.whole_text import printable
+from .opening import MAX_PIXELS, open_image, quoted
 from .pixels import to_mask
 
-__all__ = ["SIDES", "composite", "grow", "open_mask", "read_sides", "repaint_cells", "with_masks"]
+__all__ = [
+    "SIDES",
+    "composite",
+    "fitted_cells",
+    "grow",
+    "open_mask",
+    "open_row_mask",
+    "read_growth",
+    "read_sides",
+    "repaint_cells",
+    "with_masks",
+]
 
 SIDES = ("left", "top", "right", "bottom")
 
@@ -45,6 +58,26 @@ def open_mask(mask: Any, source: Image.Image) -> Image.Image:
     return opened
 
 
+def open_row_mask(mask: Any, source: Image.Image | None, index: int) -> Image.Image | None:
+    """The mask of a row of a batch, None where it has none.
+
+    Args:
+        mask: see [`open_mask`].
+        source: what the row edits.
+        index: of the row, for messages.
+
+    Raises:
+        ValueError: see [`open_mask`]; also where nothing is edited.
+    """
+    if mask is None:
+        return None
+    if source is None:
+        raise ValueError(
+            f"Row {index} of `mask_images` has a mask, but its row has no image to edit; masks are for edits."
+        )
+    return open_mask(mask, source)
+
+
 def composite(source: Image.Image, drawn: Image.Image, mask: Image.Image) -> Image.Image:
     """What was drawn where the mask is white, the source where it is black, to the bit.
 
@@ -68,6 +101,27 @@ def repaint_cells(pixels: np.ndarray, size: int) -> np.ndarray:
     _, height, width = pixels.shape
     cells = pixels.reshape(-1, height // size, size, width // size, size)
     return np.asarray((cells > -1).any(axis=(0, 2, 4)))
+
+
+def fitted_cells(mask: Image.Image, to_pixels: Callable[[Image.Image], np.ndarray], size: int) -> np.ndarray:
+    """Which cells of what is painted are painted anew; see [`repaint_cells`].
+
+    Args:
+        mask: from [`open_mask`].
+        to_pixels: brings a picture to the size that is painted, as the source is brought to it: `(C, height, width)`.
+        size: edge of a cell in pixels.
+
+    Raises:
+        ValueError: if the whole of what is not black is cut off, or vanishes.
+    """
+    white = mask.point(lambda value: 255 if value else 0).convert("RGB")
+    cells = repaint_cells(to_pixels(white), size)
+    if not cells.any():
+        raise ValueError(
+            "What is white in the mask lies where the source is cut off, or is too small to be seen at the size to paint; "
+            "pass source_fit='pad', or paint more of it white."
+        )
+    return cells
 
 
 def with_masks(
@@ -102,6 +156,30 @@ def with_masks(
     ]
 
 
+def read_growth(text: str, name: str) -> int | dict[str, int]:
+    """By how many pixels a picture grows, as people write it: "64", or "left=64,right=32".
+
+    Args:
+        text: as written.
+        name: of what was written, for messages.
+
+    Raises:
+        ValueError: for anything else; sides are checked by [`read_sides`].
+    """
+    if re.fullmatch(r"\s*\d{1,9}\s*", text):
+        return int(text)
+    sides: dict[str, int] = {}
+    for part in text.split(","):
+        side, equals, count = (piece.strip() for piece in part.partition("="))
+        if not equals or not re.fullmatch(r"\d{1,9}", count) or side in sides:
+            raise ValueError(
+                f"{name} is {quoted(text)}, but must be a number of pixels for all sides, such as 64, or for some, such as "
+                "left=64,right=32."
+            )
+        sides[side] = int(count)
+    return sides
+
+
 def read_sides(sides: Any) -> dict[str, int]:
     """By how many pixels a picture grows at each side.
 
@@ -117,27 +195,44 @@ def read_sides(sides: Any) -> dict[str, int]:
     given = dict(sides) if isinstance(sides, Mapping) else dict.fromkeys(SIDES, sides)
     for side, count in given.items():
         if side not in SIDES:
-            raise ValueError(f"`outpaint` names the side {side!r}, but sides are {', '.join(SIDES)}.")
+            raise ValueError(f"`outpaint` names the side {_told(side)}, but sides are {', '.join(SIDES)}.")
         if not isinstance(count, int) or isinstance(count, bool) or count < 0:
             raise ValueError(
-                f"`outpaint` is {count!r} at the side {side!r}, but must be a whole number of pixels from 0 on."
+                f"`outpaint` is {_told(count)} at the side {_told(side)}, but must be a whole number of pixels from 0 on."
             )
     if not any(given.values()):
         raise ValueError("`outpaint` is 0 at every side, so nothing would be painted; give a number of pixels.")
     return {side: given.get(side, 0) for side in SIDES}
 
 
-def grow(picture: Image.Image, sides: Mapping[str, int]) -> tuple[Image.Image, Image.Image]:
+def grow(
+    picture: Image.Image, sides: Mapping[str, int], max_pixels: int = MAX_PIXELS
+) -> tuple[Image.Image, Image.Image]:
     """A picture on a larger canvas, its edges repeated around it, and the mask that is white there.
 
     Args:
         picture: RGB.
         sides: from [`read_sides`].
+        max_pixels: largest width times height of the canvas.
 
     Returns:
         Canvas and mask, of one size.
+
+    Raises:
+        ValueError: for a canvas that is too large.
     """
+    width, height = picture.width + sides["left"] + sides["right"], picture.height + sides["top"] + sides["bottom"]
+    if width * height > max_pixels:
+        raise ValueError(
+            f"The picture would grow to {width}x{height} pixels (width x height), but may have {max_pixels:,}; let it grow "
+            "less."
+        )
     around = ((sides["top"], sides["bottom"]), (sides["left"], sides["right"]))
     canvas = Image.fromarray(np.pad(np.asarray(picture), (*around, (0, 0)), mode="edge"))
     mask = np.pad(np.zeros((picture.height, picture.width), np.uint8), around, constant_values=255)
     return canvas, Image.fromarray(mask)
+
+
+def _told(value: Any) -> str:
+    """As messages name it."""
+    return printable(repr(value), 60)

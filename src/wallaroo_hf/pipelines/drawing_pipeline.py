@@ -11,13 +11,14 @@ import torch
 from PIL import Image
 
 from ..families.abilities import EDITING, Abilities
-from ..families.contract import DrawnImages, Step
+from ..families.contract import DrawnImages, Follow, Step
 from ..families.registry import abilities_of
 from ..families.settings import Notice, UnknownSettingError
-from ..pictures.masks import composite, with_masks
+from ..pictures.masks import with_masks
 from ..pictures.opening import open_image
 from .pipeline_model import RefusingMixin
 from .saving import WholeCheckpointMixin
+from .within_masks import within_mask
 
 __all__ = ["DrawingPipeline", "DrawingPipelineOutput", "WallarooPipeline", "WallarooPipelineOutput"]
 
@@ -93,7 +94,8 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
             num_images_per_prompt: copies of each prompt.
             generator: one `torch.Generator`, or one per image.
             callback_on_step_end: called as `callback(pipe, step, num_steps, kwargs)` after each row or step of each image;
-                `kwargs` holds `image` (its index) and `preview` (a function that gives what is there as a picture).
+                `kwargs` holds `image` (its index) and `preview` (a function that gives what is there as a picture; within
+                a mask it is the whole picture, in which rows that are missing are the source's).
                 Returning False, or `pipe.interrupt()`, stops: the output then has what is there and `complete=False`.
             output_type: `"pil"`, `"pt"`, `"native"` or `"tokens"`.
             kwargs: settings of the checkpoint's family (`pipe.abilities.settings` lists them). Wallaroo's are
@@ -223,27 +225,48 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
         callback_on_step_end: StepCallback | None,
     ) -> dict[str, Any]:
         self._is_stopped = False
-        follow = None
+        sources, masks = ([one for one in model_inputs[name] for _ in range(copies)] for name in ("sources", "masks"))
+        follow: Follow | None = None
+        heights: list[int | None] = [None] * len(sources)
         if callback_on_step_end is not None:  # following a drawing costs a look per code
-            follow = functools.partial(self._told, callback_on_step_end)
+            follow = functools.partial(self._told, callback_on_step_end, sources, masks, heights)
         drawn: DrawnImages = self.model.draw(
             model_inputs["batch"], copies=copies, generators=generator, follow=follow, **settings
         )
         return {
             "pixels": drawn.pixels,
             "native": drawn.native,
-            "sources": [source for source in model_inputs["sources"] for _ in range(copies)],
-            "masks": [mask for mask in model_inputs["masks"] for _ in range(copies)],
+            "sources": sources,
+            "masks": masks,
+            "heights": heights,
             "complete": drawn.complete,
         }
 
-    def _told(self, callback: StepCallback, step: Step) -> bool:
-        details = {"image": step.image, "preview": functools.partial(self._preview, step)}
+    def _told(
+        self,
+        callback: StepCallback,
+        sources: Sequence[Image.Image | None],
+        masks: Sequence[Image.Image | None],
+        heights: list[int | None],
+        step: Step,
+    ) -> bool:
+        image = step.image
+        if self.abilities.progress_unit == "row":
+            heights[image] = step.total * self.abilities.size_multiple
+        preview = functools.partial(self._preview, step, sources[image], masks[image], heights[image])
+        details = {"image": image, "preview": preview}
         return callback(self, step.done - 1, step.total, details) is not False and not self._is_stopped
 
-    def _preview(self, step: Step) -> Image.Image | None:
+    def _preview(
+        self, step: Step, source: Image.Image | None, mask: Image.Image | None, height: int | None
+    ) -> Image.Image | None:
         pixels = step.preview()
-        return None if pixels is None else self.processor.pictures([pixels])[0]
+        if pixels is None:
+            return None
+        picture: Image.Image = self.processor.pictures([pixels])[0]
+        if source is None or mask is None:
+            return picture
+        return within_mask(self.processor, picture, source, mask, height)
 
     def postprocess(
         self, model_outputs: dict[str, Any], output_type: str, fit_back: str | None
@@ -253,11 +276,10 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
         if output_type in ("native", "tokens"):
             return DrawingPipelineOutput(images=model_outputs["native"], complete=complete)
         images: list[Any] = []
-        drawn = zip(model_outputs["pixels"], model_outputs["sources"], model_outputs["masks"], strict=True)
-        for pixels, source, mask in drawn:
-            if mask is not None and complete:
-                whole = self.processor.fit_back(self.processor.pictures([pixels]), [source], "pad")[0]
-                picture = composite(source, whole, mask)
+        names = ("pixels", "sources", "masks", "heights")
+        for pixels, source, mask, height in zip(*(model_outputs[name] for name in names), strict=True):
+            if mask is not None and pixels is not None:
+                picture = within_mask(self.processor, self.processor.pictures([pixels])[0], source, mask, height)
                 images.append(picture if output_type == "pil" else _as_pixels(picture))
                 continue
             if pixels is not None and output_type == "pt":

@@ -11,7 +11,7 @@ from ..common.row_values import as_rows, images_per_row
 from ..families import sizes
 from ..layout import prompt_texts
 from ..layout.special_tokens import IM_START, IMAGE_PAD, VISION_END, VISION_START
-from ..pictures.masks import open_mask
+from ..pictures.masks import open_row_mask
 from ..pictures.opening import flatten_images, open_image
 from .refused_words import refuse_in_rendered, refuse_special_tokens
 
@@ -208,13 +208,12 @@ def read_requests(
 
 
 def _open_mask(mask: Any, request: DrawingRequest, index: int) -> Image.Image | None:
-    """A row's mask, if it has one; see [`open_mask`]."""
-    if mask is None:
-        return None
-    if request.source is None or request.target is not None:
-        what = "is to be learned" if request.target is not None else "has no image to edit"
-        raise ValueError(f"Row {index} of `mask_images` has a mask, but its row {what}; masks are for edits.")
-    return open_mask(mask, request.source)
+    """A row's mask, if it has one; see [`open_row_mask`]."""
+    if mask is not None and request.target is not None:
+        raise ValueError(
+            f"Row {index} of `mask_images` has a mask, but its row is to be learned; masks are for edits."
+        )
+    return open_row_mask(mask, request.source, index)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ..common.navit_images import black_patches, count_vision_tokens, navit_patc
 from ..common.navit_videos import VideoSettings, navit_videos
 from ..layout import grid, prompt_texts
 from ..layout.special_tokens import GENERATE_IMAGE_PAD, IMAGE_PAD, VIDEO_PAD, VISION_START, indicator_token
-from ..pictures.masks import repaint_cells
+from ..pictures.masks import fitted_cells
 from ..pictures.videos import flatten_videos
 from .batch import WallarooBatchFeature
 from .drawing_requests import DrawingRequest
@@ -96,13 +96,12 @@ class PreparationMixin:
         """Which codes of a row are drawn, `(rows, cols)`, brought to its size as its source is; None = all."""
         if request.mask is None:
             return None
-        white = request.mask.point(lambda value: 255 if value else 0).convert("RGB")
-        cells = repaint_cells(
-            self.image_processor.to_vq_pixels(white, *request.size, request.fit), self.image_token_size
-        )
-        if not cells.any():
-            raise ValueError("What is white in the mask lies where the source is cut off; pass source_fit='pad'.")
-        return cells
+        to_pixels = functools.partial(self._fitted, request)
+        return fitted_cells(request.mask, to_pixels, self.image_token_size)
+
+    def _fitted(self, request: DrawingRequest, picture: Image.Image) -> np.ndarray:
+        """A picture as the image tokenizer takes it, at a row's size, `(3, H, W)`."""
+        return self.image_processor.to_vq_pixels(picture, *request.size, request.fit)
 
     def _grids(self, sizes: Sequence[tuple[int, int]]) -> np.ndarray:
         return np.array(sizes, dtype=np.int64) // self.image_token_size  # (B, 2)
@@ -149,7 +148,7 @@ class PreparationMixin:
             vision["source_pixel_values"] = [
                 self.image_processor.black_vq_pixels(*request.size)
                 if request.is_black
-                else self.image_processor.to_vq_pixels(source, *request.size, request.fit)
+                else self._fitted(request, source)
                 for request, source in zip(edits, sources, strict=True)
             ]
         return rows, vision

@@ -7,7 +7,9 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from ..pictures.masks import SIDES, with_masks
 from . import app_style as style
+from .app_area import area, outpainted, painted
 from .app_engine import Drawing, Engine, Settings
 from .app_parts import EVENT, Part, Words, answers, noted, sampling, slider_values, stopper, tab, warn
 from .app_texts import LANGUAGES, text
@@ -36,21 +38,27 @@ def edit_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
     source, instruction, seed = controls[:3]
 
     def edit(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
-        path, said, number, new, *sliders, name = values
+        path, said, number, new, strokes, *rest, name = values
+        sides, sliders = rest[: len(SIDES)], rest[len(SIDES) :]
         code = LANGUAGES[name]
         if path is None:
             raise gr.Error(text("no_picture", code))
         first = secrets.randbelow(2**31) if new else int(number or 0)
         with noted():
             picture = engine.open(path)
-        before = style.enlarged(picture)
-        settings = Settings(said, first, 1, sampling=slider_values(engine, sliders))
+            mask, outpaint = painted(engine, strokes, picture.size), outpainted(sides)
+            (whole, *_), _ = with_masks([picture], mask, outpaint)
+        before = style.enlarged(whole)
+        sampled = slider_values(engine, sliders)
+        settings = Settings(said, first, 1, sampling=sampled, mask=mask, outpaint=outpaint)
         warn(engine, settings)
         for step in answers(engine.draw(request.session_hash or "", settings, picture)):
             update: dict[Any, Any] = {line: style.progress(step, code, engine.abilities.progress_unit), seed: first}
             image = step.images[0] if step.images else None
             if image is not None:
-                update[slider] = (before, _after(engine, image, before, step))
+                is_whole = settings.mask is not None or settings.outpaint is not None
+                after = _whole(image, before) if is_whole else _after(engine, image, before, step)
+                update[slider] = (before, after)
             if step.files:
                 update[result] = str(step.files[0])
             yield update
@@ -80,16 +88,22 @@ def _controls(engine: Engine, words: Words) -> tuple[list[Any], gr.Button, gr.Bu
     more = words.label(gr.Accordion(text("more", "en"), open=False), "more")
     with more:
         sliders = sampling(engine, words)
+    where = area(engine, words, source)
     with gr.Row():
         go = words.value(gr.Button(text("edit_now", "en"), variant="primary", elem_id="edit", scale=3), "edit_now")
         stop = words.value(gr.Button(text("stop", "en"), scale=1), "stop")
-    return [source, instruction, seed, fresh, *sliders], go, stop
+    return [source, instruction, seed, fresh, *where, *sliders], go, stop
+
+
+def _whole(image: Image.Image, before: Image.Image) -> Image.Image:
+    """A picture that shows all of its source, at the size of what it is compared with."""
+    return image.resize(before.size, Image.Resampling.LANCZOS)
 
 
 def _after(engine: Engine, image: Image.Image, before: Image.Image, step: Drawing) -> Image.Image:
     """The edit at the size of what it is compared with; rows that are missing show the source."""
     if step.finished and not step.stopped:
-        return image.resize(before.size, Image.Resampling.LANCZOS)
+        return _whole(image, before)
     height = round(image.height * engine.missing_rows(step.shown[0], step.of))
     canvas, drawn = (Image.new("RGB", (image.width, height)) for _ in range(2))
     canvas.paste(image)

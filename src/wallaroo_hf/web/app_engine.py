@@ -42,6 +42,8 @@ class Settings:
         negative_prompt: what to steer away from.
         height, width: in pixels.
         sampling: settings of the checkpoint, by name.
+        mask: of an edit, what of the picture is painted anew; None = all of it.
+        outpaint: of an edit, by how many pixels the picture grows; see [`wallaroo_hf.pictures.masks.read_sides`].
     """
 
     prompt: str
@@ -51,6 +53,8 @@ class Settings:
     height: int | None = None
     width: int | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    mask: Image.Image | None = None
+    outpaint: Mapping[str, int] | None = None
 
 
 @dataclass
@@ -138,6 +142,18 @@ class Engine:
         except (OSError, ValueError) as error:  # the latter of a name that cannot be one
             raise ValueError(f"The image {name} is not there any more; upload it again.") from error
         return self._decoders.decode(data, name, MAX_PIXELS, FORMATS)[0]
+
+    def open_mask(self, data: bytes) -> Image.Image:
+        """A mask that was uploaded, decoded apart, of mode L: white where it is transparent; see
+        [`wallaroo_hf.pictures.pixels.to_mask`].
+
+        Args:
+            data: of its file.
+
+        Raises:
+            ValueError: if it cannot be used.
+        """
+        return self._decoders.decode(data, "mask", MAX_PIXELS, FORMATS, is_mask=True)[0].convert("L")
 
     def draw(self, session: str, settings: Settings, source: Any = None) -> Iterator[Drawing]:
         """Draws, or edits a `source` (a path or picture); yields after each new row, and at last with the files.
@@ -273,6 +289,8 @@ class Engine:
         return pipe(
             settings.prompt,
             image=source,
+            mask_image=settings.mask,
+            outpaint=settings.outpaint,
             negative_prompt=settings.negative_prompt or None,
             height=settings.height,
             width=settings.width,
@@ -290,6 +308,8 @@ class Engine:
         seed = settings.seed + index
         about = {key: getattr(settings, key) for key in ("negative_prompt", "height", "width")}
         about |= {slider.name: settings.sampling.get(slider.name) for slider in self.sliders} | dict(settings.sampling)
+        about |= {"mask": "painted by hand"} if settings.mask is not None else {}
+        about |= {"outpaint": dict(settings.outpaint)} if settings.outpaint else {}
         path = self._path(settings.prompt, seed, partial)
         return save_png(image, path, settings.prompt, seed, {"model": self.name, **about})
 

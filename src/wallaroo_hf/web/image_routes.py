@@ -143,7 +143,9 @@ async def _draw(
     mask: Image.Image | None = None,
 ) -> Any:
     """Draws and answers, streaming or not."""
-    jobs = service.drawings(body, body.prompt, source, body.partial_images if body.stream else 0, mask)
+    previews = body.partial_images if body.stream else 0
+    outpaint = body.outpaint if isinstance(body, EditBody) else None
+    jobs = service.drawings(body, body.prompt, source, previews, mask, outpaint)
     if body.stream:
         kind = "image_generation" if source is None else "image_edit"
         return await stream(_chunks(service, request, body, jobs, kind))

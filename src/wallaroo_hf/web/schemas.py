@@ -208,6 +208,11 @@ class EditBody(ImageOptions):
         description="What is painted anew, a picture of the image's size (as a form, a file; else a data: URI): what is "
         "transparent in it or, if nothing is, white. All else stays as it is.",
     )
+    outpaint: Any = Field(
+        None,
+        description='Pixels by which the image grows: a number for all sides, "left=64,right=32", or {"left": 64}. What is '
+        "new is painted, and the image itself stays as it is.",
+    )
     images: Any = Field(None, description='As in OpenAI\'s JSON requests: [{"image_url": "data:..."}].')
 
 

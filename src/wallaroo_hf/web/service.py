@@ -15,7 +15,7 @@ from starlette.requests import Request
 from ..families.abilities import EDITING, GENERATION
 from ..families.contract import DrawingModel, DrawingProcessor
 from ..families.sizes import SizeError
-from ..pictures.masks import open_mask
+from ..pictures.masks import grow, open_mask, read_growth, read_sides
 from .batching import Batcher, Job, events
 from .engine import Engine
 from .errors import ApiError, client_gone, timed_out
@@ -186,6 +186,7 @@ class Service:
         source: Image.Image | None,
         previews: int = 0,
         mask: Image.Image | None = None,
+        outpaint: Any = None,
     ) -> list[Job]:
         """Jobs for the images that a request asks for, after all checks that need no model.
 
@@ -195,6 +196,8 @@ class Service:
             source: the image to edit, or None.
             previews: most unfinished states of each image that are reported.
             mask: what of the source is painted anew, or None.
+            outpaint: by how many pixels the source grows, see [`wallaroo_hf.pictures.masks.read_sides`], or as text; None =
+                not at all.
 
         Raises:
             ApiError: 400, so that nothing that cannot be drawn from enters the queue.
@@ -205,18 +208,14 @@ class Service:
         self.check_negative_prompt(options.negative_prompt)
         if source is not None:
             self.check_task(EDITING, "was not trained to edit images; leave the image out", "image")
+        given = {name: getattr(options, name, None) for name in TEXT_FIELDS} | options.given()
+        if source is not None:
+            source, mask = self._area(source, mask, outpaint, given)
         size = self.size(options, source)
         try:
             self.abilities.check_prompt(prompt)
         except ValueError as error:
             raise ApiError(400, str(error), "prompt", "invalid_value") from error
-        given = {name: getattr(options, name, None) for name in TEXT_FIELDS} | options.given()
-        if mask is not None and source is not None:
-            try:
-                self.abilities.check_inpainting(given)
-                mask = open_mask(mask, source)
-            except ValueError as error:
-                raise ApiError(400, str(error), "mask", "invalid_value") from error
         settings = DrawingSettings(
             size,
             fits_source=source is not None and options.size == "auto" and options.aspect_ratio is None,
@@ -228,6 +227,28 @@ class Service:
             for k in range(options.n)
         ]
         return make_jobs(requests, 0 if source is None else 3 * source.width * source.height)
+
+    def _area(
+        self, source: Image.Image, mask: Image.Image | None, outpaint: Any, given: Mapping[str, Any]
+    ) -> tuple[Image.Image, Image.Image | None]:
+        """What is edited, grown where it shall be, and what of it is painted anew; None = all.
+
+        Raises:
+            ApiError: 400 for what cannot be, or a checkpoint that edits pictures as a whole.
+        """
+        if mask is None and outpaint is None:
+            return source, None
+        param = "mask" if outpaint is None else "outpaint"
+        try:
+            self.abilities.check_inpainting(given)
+            if mask is not None and outpaint is not None:
+                raise ValueError("Both `mask` and `outpaint` were given; give one, as what is outpainted is the mask.")
+            if mask is not None:
+                return source, open_mask(mask, source)
+            sides = read_sides(read_growth(outpaint, "`outpaint`") if isinstance(outpaint, str) else outpaint)
+            return grow(source, sides, self.settings.max_image_pixels)
+        except ValueError as error:
+            raise ApiError(400, str(error), param, "invalid_value") from error
 
     def check_negative_prompt(self, words: str) -> None:
         """Refuses a negative prompt that cannot be steered away from.

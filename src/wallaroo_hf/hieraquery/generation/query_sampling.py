@@ -15,12 +15,13 @@ from ...common.drawn_values import draw_noise, read_count, read_sizes
 from ...common.scheduler_steps import SchedulerSteps, make_scheduler
 from ...families.contract import Follow, Step
 from ..processing.hieraquery_batch import HieraQueryBatchFeature
+from .kept_latents import KeptLatents, KeptRow, kept_rows
 from .query_settings import QuerySettings
 
 __all__ = ["PROMPT_TENSORS", "UNSHIFTED", "QueryGroup", "QuerySession"]
 
 _READ = ("input_ids", "attention_mask", "pixel_values", "image_grid_thw", "mm_token_type_ids")  # by the language model
-PROMPT_TENSORS = {*_READ, "image_size"}
+PROMPT_TENSORS = {*_READ, "image_size", "repaint_mask", "source_pixel_values"}
 UNSHIFTED = {"_class_name": "FlowMatchEulerDiscreteScheduler"}  # as trained, where a checkpoint says nothing
 _PREPARE = 'prepare them with `processor(..., generation_mode="image")`'
 
@@ -37,6 +38,7 @@ class _Canvas:
         steps: what they go through.
         latents: `(K, C, h, w)` float32, where they are.
         finest: `(h, w)` of the finest scale's latents, where this scale is a coarser one.
+        kept: what of them stays, if they have masks.
         clean: where their last velocity pointed to.
     """
 
@@ -47,6 +49,7 @@ class _Canvas:
     steps: SchedulerSteps
     latents: torch.Tensor
     finest: tuple[int, int] | None
+    kept: KeptLatents | None = None
     clean: torch.Tensor | None = None
 
     @torch.no_grad()
@@ -56,6 +59,9 @@ class _Canvas:
         velocity = self._velocity(sigma)
         self.clean = self.latents - sigma * velocity
         self.latents = self.steps.advance(step, velocity, self.latents)
+        if self.kept is not None:
+            left = self.steps.sigma(step + 1).to(self.latents.device) if step + 1 < self.steps.total else 0.0
+            self.clean, self.latents = self.kept.put_back(self.clean, 0.0), self.kept.put_back(self.latents, left)
 
     def _velocity(self, sigma: torch.Tensor) -> torch.Tensor:
         """The guided velocity, noise - clean; the null condition is zeros, so no prompt is read for it."""
@@ -78,7 +84,7 @@ class QueryGroup:
         model: a [`HieraQueryForConditionalGeneration`].
         batch: `input_ids`, `attention_mask` `(B, T)`, left-padded, that end where the assistant's turn begins; for edits
             `pixel_values`, `image_grid_thw`, `mm_token_type_ids` of the pictures in the prompts; `image_size` `(B, 2)` in
-            pixels.
+            pixels; for edits within masks `repaint_mask` and `source_pixel_values`, see [`kept_rows`].
         copies: images per row, side by side.
         generators: of the noise, one for all or one per image.
         settings: how.
@@ -109,10 +115,11 @@ class QueryGroup:
         # the finest first, so that a seed gives the same picture whether coarser ones are drawn or not
         scales = [count - 1] if settings.scales == "finest" else [count - 1, *range(count - 1)]
         canvases = [(scale, [model.scale_size(*size, scale) for size in sizes]) for scale in scales]
+        kept = kept_rows(batch, sizes, model.size_multiple)
         conditions = self._read(batch, scales, sizes)
         self._scales: dict[int, list[_Canvas]] = {}
         for (scale, drawn), condition in zip(canvases, conditions, strict=True):
-            self._scales[scale] = self._begin(scale, drawn, sizes, copies, generators, condition)
+            self._scales[scale] = self._begin(drawn, sizes, copies, generators, condition, kept)
         self._finest = count - 1
         every = [canvas for canvases in self._scales.values() for canvas in canvases]
         self.done, self.total = 0, max(canvas.steps.total for canvas in every)
@@ -182,22 +189,22 @@ class QueryGroup:
 
     def _begin(
         self,
-        scale: int,
         drawn: Sequence[tuple[int, int]],
         sizes: Sequence[tuple[int, int]],
         copies: int,
         generators: Sequence[torch.Generator] | torch.Generator | None,
         condition: torch.Tensor,
+        kept: Sequence[KeptRow | None] | None,
     ) -> list[_Canvas]:
         """The images of a scale, those of one size together.
 
         Args:
-            scale: its number.
             drawn: size in pixels of each row's image at this scale.
             sizes: of each row's image at the finest.
             copies: images per row.
             generators: of their noise.
             condition: of the rows.
+            kept: see [`kept_rows`].
         """
         model, settings = self.model, self.settings
         factor, channels = model.codec.spatial_factor, model.codec.latent_channels
@@ -214,8 +221,11 @@ class QueryGroup:
             steps = SchedulerSteps(scheduler, settings.num_inference_steps, model.device, "HieraQuery")
             start = torch.stack([noise[image] for image in images]).to(model.device)
             finest = None if own == (height, width) else (height // factor, width // factor)
-            shown = condition[[image // copies for image in images]]
-            canvases.append(_Canvas(model, images, shown, settings.guidance_scale, steps, start, finest))
+            rows = [image // copies for image in images]
+            stays = None if kept is None else _stays(model, [kept[row] for row in rows], own, start)
+            canvases.append(
+                _Canvas(model, images, condition[rows], settings.guidance_scale, steps, start, finest, stays)
+            )
         return canvases
 
     def _check_room(self, batch: Mapping[str, Any]) -> None:
@@ -227,6 +237,20 @@ class QueryGroup:
             raise ValueError(
                 f"Prompt and queries together need {needed} positions, but the model has {longest}; shorten the prompt."
             )
+
+
+def _stays(
+    model: Any, rows: Sequence[KeptRow | None], size: tuple[int, int], noise: torch.Tensor
+) -> KeptLatents | None:
+    """What stays of images `(K, C, h, w)` of one size; None if they have no masks."""
+    if all(row is None for row in rows):
+        return None
+    latents, repainted = torch.zeros_like(noise), torch.ones_like(noise[:, :1], dtype=torch.bool)
+    seen = {id(row): row.at_scale(model.codec, size, noise.device) for row in rows if row is not None}
+    for index, row in enumerate(rows):
+        if row is not None:
+            latents[index], repainted[index] = seen[id(row)]
+    return KeptLatents(latents, repainted, noise)
 
 
 def _check_prompts(batch: Mapping[str, Any]) -> int:

@@ -27,7 +27,7 @@ from .hieraquery_rows import HieraQueryRowsMixin, SizeWishes
 __all__ = ["HieraQueryProcessor"]
 
 GENERATION_MODES = ("text", "image", "auto")
-_NAMED = ("generation_mode", "height", "width", "aspect_ratio", "negative_prompt", "source_fit")
+_NAMED = ("generation_mode", "height", "width", "aspect_ratio", "negative_prompt", "source_fit", "mask_images")
 
 
 class HieraQueryProcessor(HieraQueryRowsMixin, ProcessorBase):
@@ -181,6 +181,7 @@ class HieraQueryProcessor(HieraQueryRowsMixin, ProcessorBase):
         aspect_ratio: str | float | list[str | float] | None = None,
         negative_prompt: str | list[str] | None = None,
         source_fit: str = "crop",
+        mask_images: Any = None,
         **kwargs: Any,
     ) -> HieraQueryBatchFeature:
         """Prepares a batch.
@@ -202,6 +203,9 @@ class HieraQueryProcessor(HieraQueryRowsMixin, ProcessorBase):
             negative_prompt: refused: what guidance steers away from is no condition at all.
             source_fit: how a source whose shape differs from the size to draw is brought to it before it is seen: `"crop"`
                 or `"pad"`.
+            mask_images: inpainting: what of each row's source is painted anew, pictures of the sources' sizes, one for all
+                rows or one per row (None = all of it): white is painted, black stays, by cells of `size_multiple` pixels;
+                see [`wallaroo_hf.pictures.masks.open_mask`].
             kwargs: of the tokenizer and the image processor; for videos those of
                 [`wallaroo_hf.common.navit_videos.VideoSettings`], also as `videos_kwargs`.
 
@@ -209,7 +213,9 @@ class HieraQueryProcessor(HieraQueryRowsMixin, ProcessorBase):
             `HieraQueryBatchFeature` with `input_ids`, `attention_mask` and `mm_token_type_ids` `(B, T)`, int64, and where
             there are pictures `pixel_values` `(patches, C)` float32 and `image_grid_thw` `(images, 3)`; where there are
             videos `pixel_values_videos`, `video_grid_thw` and `second_per_grid_ts` `(videos,)` float32; in image mode also
-            `image_size` `(B, 2)`, int64, `(height, width)` in pixels.
+            `image_size` `(B, 2)`, int64, `(height, width)` in pixels, and with masks `repaint_mask` (list of bool
+            `(rows, cols)`, True where a cell is painted, or None) and `source_pixel_values` (list of `(3, H, W)` float32 in
+            [-1, 1], or None).
 
         Raises:
             ValueError: for sizes, pictures, prompts or arguments that cannot be used; one sentence each.
@@ -229,6 +235,7 @@ class HieraQueryProcessor(HieraQueryRowsMixin, ProcessorBase):
             given = [name for name, value in vars(wishes).items() if value is not None]
             given += [] if negative_prompt is None else ["negative_prompt"]
             given += [] if source_fit == "crop" else ["source_fit"]
+            given += [] if mask_images is None else ["mask_images"]
             if given:
                 raise ValueError(f"`{given[0]}` is for drawing; pass generation_mode='image' with it.")
             return self._answer(texts, images, videos, merged)
@@ -239,7 +246,7 @@ class HieraQueryProcessor(HieraQueryRowsMixin, ProcessorBase):
                 "A HieraQuery model takes no negative prompt (guidance steers away from no condition at all); leave "
                 "`negative_prompt` out."
             )
-        return self._draw(texts, images, wishes, source_fit, merged)
+        return self._draw(texts, images, mask_images, wishes, source_fit, merged)
 
     # ---------------------------------------------------------------------------------------------- what doors ask
 
@@ -339,7 +346,7 @@ class HieraQueryProcessor(HieraQueryRowsMixin, ProcessorBase):
         """Every tensor that this processor can emit."""
         rows = ["input_ids", "attention_mask", "mm_token_type_ids"]
         videos = ["pixel_values_videos", "video_grid_thw", "second_per_grid_ts"]
-        return [*rows, "pixel_values", "image_grid_thw", *videos, "image_size"]
+        return [*rows, "pixel_values", "image_grid_thw", *videos, "image_size", *HieraQueryBatchFeature.row_keys]
 
 
 def _chat_template(folder: str | Path) -> str | None:

@@ -1,6 +1,7 @@
 """The steps from chats, prompts and pictures to rows of tensors; [`HieraQueryProcessor`] inherits them."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from ...common.navit_videos import VideoSettings, navit_videos
 from ...common.padded_rows import TokenRow, pad_rows, refuse_cut_images, tokenizer_options
 from ...common.row_values import as_rows, images_per_row
 from ...families.abilities import EDITING, GENERATION
+from ...pictures.masks import fitted_cells, open_row_mask
 from ...pictures.opening import flatten_images
 from ...pictures.videos import flatten_videos
 from ..hieraquery_abilities import HieraQueryAbilities
@@ -90,7 +92,13 @@ class HieraQueryRowsMixin:
         return self._batch(self._rows(expand_rows(texts, lengths, VIDEO_PAD), flat, merged) | seen, merged)
 
     def _draw(
-        self, texts: list[str], images: Any, wishes: SizeWishes, source_fit: str, merged: dict[str, dict[str, Any]]
+        self,
+        texts: list[str],
+        images: Any,
+        masks: Any,
+        wishes: SizeWishes,
+        source_fit: str,
+        merged: dict[str, dict[str, Any]],
     ) -> HieraQueryBatchFeature:
         """Rows behind which the queries of a picture stand: the user's turn, and how the assistant's begins."""
         self.abilities.check_task(GENERATION)
@@ -116,7 +124,24 @@ class HieraQueryRowsMixin:
                 f"positions, but the model has {self.max_positions:,}; shorten the prompt."
             )
         data["image_size"] = np.array(sizes, dtype=np.int64)
-        return self._batch(data, merged)
+        return self._batch(data | self._kept(masks, sources, sizes, source_fit), merged)
+
+    def _kept(
+        self, masks: Any, sources: Sequence[Image.Image | None], sizes: Sequence[tuple[int, int]], source_fit: str
+    ) -> dict[str, list[np.ndarray | None]]:
+        """Where each row is painted anew, by cells, and the pixels of its source; nothing where no row has a mask."""
+        given = as_rows(masks, len(sources), "mask_images")
+        opened = [open_row_mask(mask, source, index) for index, (mask, source) in enumerate(zip(given, sources))]
+        if all(mask is None for mask in opened):
+            return {}
+        repainted: list[np.ndarray | None] = []
+        pixels: list[np.ndarray | None] = []
+        for mask, source, (height, width) in zip(opened, sources, sizes, strict=True):
+            fitted = functools.partial(self.image_processor.to_pixels, height=height, width=width, fit=source_fit)
+            kept = mask is not None and source is not None
+            repainted.append(fitted_cells(mask, fitted, self.size_multiple) if kept else None)
+            pixels.append(fitted(source) if kept else None)
+        return {"repaint_mask": repainted, "source_pixel_values": pixels}
 
     def prompt_to_draw(self, text: str, is_edit: bool) -> str:
         """The rendered chat that a prompt is drawn from.

@@ -194,7 +194,7 @@ def test_the_pictures_of_a_request_share_its_time(serve, monkeypatch):
     """So that eight pictures that are a little too quick do not take eight times as long."""
     seconds = []
 
-    def decode(self, data, name, max_pixels, formats, allowed):
+    def decode(self, data, name, max_pixels, formats, allowed, is_mask):
         seconds.append(allowed)
         return decode_image(data), 0.1
 

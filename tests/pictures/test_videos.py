@@ -6,7 +6,7 @@ import io
 
 from films import film_frames
 from helpers import picture
-from wallaroo_hf.pictures.videos import flatten_videos
+from wallaroo_hf.pictures.videos import GivenFrames, flatten_videos, open_video
 
 
 def test_files_and_frames_are_told_apart():
@@ -20,3 +20,10 @@ def test_files_and_frames_are_told_apart():
     assert flatten_videos(["a.png", "b.png"]) == [["a.png", "b.png"]]
     assert flatten_videos(["a.mp4", ["b.webm"]]) == ["a.mp4", "b.webm"]
     assert len(flatten_videos([film_frames(2), [picture(1), picture(2)]])) == 2
+
+
+def test_frames_may_know_their_rate():
+    film = GivenFrames(film_frames(3), 10.0)
+    assert flatten_videos(film) == flatten_videos([film]) == flatten_videos([[film]]) == [film]
+    with open_video(film) as opened:
+        assert (opened.num_frames, opened.rate) == (3, 10.0) and len(list(opened.frames([0, 2]))) == 2

@@ -1,14 +1,16 @@
-"""Videos in chats: the same answer as in Python, and what is refused in one sentence."""
+"""Videos in chats and on the web page: the same answer as in Python, and what is refused in one sentence."""
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 
 import pytest
 
 from films import film_frames, write_film
 from helpers import picture
 from running_server import data_uri, png
+from wallaroo_hf.web.app_engine import Engine
 from wallaroo_hf.web.picture_decoders import Decoders
 
 WORDS = "What happens?"
@@ -126,3 +128,42 @@ def test_the_process_that_decodes(film):
 def test_the_model_says_that_it_sees_videos(server):
     (entry,) = server.request("/v1/models")[1]["data"]
     assert entry["input_modalities"] == ["text", "image", "video"] and "video" in entry["tasks"]
+
+
+@pytest.fixture
+def page(small_frames, compact, tmp_path):
+    """What stands behind the web page."""
+    return Engine(compact.model, small_frames, "tiny", tmp_path / "pictures")
+
+
+def test_the_page_answers_as_python_does(page, small_frames, compact, film, tmp_path):
+    (tmp_path / "bar.mp4").write_bytes(film)
+    chat = [{"role": "user", "content": [{"type": "video", "video": film}, {"type": "text", "text": WORDS}]}]
+    inputs = small_frames.apply_chat_template(
+        chat, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
+    )
+    seen = small_frames(text=["<|vision_start|><|video_pad|><|vision_end|>"], videos=[film], return_tensors="pt")
+    clip = page.open_video(tmp_path / "bar.mp4")
+    given = small_frames(text=["<|vision_start|><|video_pad|><|vision_end|>"], videos=[clip], return_tensors="pt")
+    assert all((seen[name] == given[name]).all() for name in seen)  # times included
+    new = compact.model.generate(**inputs, do_sample=False, max_new_tokens=512)[:, inputs["input_ids"].shape[1] :]
+    expected = small_frames.tokenizer.decode(new[0], skip_special_tokens=True).strip()
+    assert list(page.ask("me", None, WORDS, tmp_path / "bar.mp4"))[-1] == expected
+
+
+def test_the_page_chats_about_a_video(page, tmp_path, film):
+    (tmp_path / "bar.mp4").write_bytes(film)
+    conversation = page.conversation(1)
+    conversation.max_new_tokens = 4
+    list(page.say("me", conversation, WORDS, [], [tmp_path / "bar.mp4"]))
+    assert [part["type"] for part in conversation.messages[0]["content"]] == ["video", "text"]
+
+
+def test_what_the_page_refuses(page, tmp_path):
+    (tmp_path / "bar.mp4").write_bytes(b"no film")
+    for name, words in (("bar.mp4", "could not be read"), ("gone.mp4", "is not there any more; upload it again")):
+        with pytest.raises(ValueError, match=words):
+            list(page.ask("me", None, WORDS, tmp_path / name))
+    page.abilities = dataclasses.replace(page.abilities, tasks=("understanding",))
+    with pytest.raises(ValueError, match="does not understand videos"):
+        list(page.ask("me", None, WORDS, tmp_path / "bar.mp4"))

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,18 +41,18 @@ class Frames(Protocol):
         """Some of them, ascending, one by one: `(H, W, 3)` uint8, RGB."""
 
 
-@dataclass
 class GivenFrames:
-    """Frames that were given as such.
+    """Frames that were given as such. Also a video that knows how many of its frames are a second.
 
-    Attributes:
+    No dataclass: transformers makes dictionaries of those that stand in a chat.
+
+    Args:
         video: an array `(T, H, W, C)` or `(T, C, H, W)`, or a list of pictures.
-        num_frames, rate: see [`Frames`].
+        rate: see [`Frames`].
     """
 
-    video: Any
-    num_frames: int
-    rate: float | None = None
+    def __init__(self, video: Any, rate: float | None = None) -> None:
+        self.video, self.num_frames, self.rate = video, len(video), rate
 
     def frames(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         """See [`Frames`].
@@ -88,24 +87,25 @@ def open_video(video: Any) -> Iterator[Frames]:
         with VideoFile(video) as file:
             yield file
         return
-    if len(video) == 0:
+    frames = video if isinstance(video, GivenFrames) else GivenFrames(video)
+    if frames.num_frames == 0:
         raise VideoError("A video was given that has no frames; give at least one.", "unusable_video")
-    yield GivenFrames(video, len(video))
+    yield frames
 
 
 def flatten_videos(videos: Any) -> list[Any]:
     """One video or (nested) lists of videos as one flat list, in order.
 
-    A video is a file (see [`VideoFile`]), an array or tensor of frames `(T, H, W, C)` or `(T, C, H, W)`, or a list of
-    frames in any form that [`wallaroo_hf.pictures.opening.open_image`] takes. A list of strings is one of frames where all
-    of them name files of pictures.
+    A video is a file (see [`VideoFile`]), an array or tensor of frames `(T, H, W, C)` or `(T, C, H, W)`, [`GivenFrames`],
+    or a list of frames in any form that [`wallaroo_hf.pictures.opening.open_image`] takes. A list of strings is one of
+    frames where all of them name files of pictures.
 
     Raises:
         ValueError: for something that is no video.
     """
     if videos is None:
         return []
-    if is_video_source(videos) or (is_array(videos) and videos.ndim == 4):
+    if is_video_source(videos) or isinstance(videos, GivenFrames) or (is_array(videos) and videos.ndim == 4):
         return [videos]
     if is_array(videos) and videos.ndim == 5:
         return list(videos)
@@ -127,7 +127,7 @@ def _is_frames(items: Sequence[Any]) -> bool:
         return items[0].ndim <= 3
     if isinstance(items[0], bytes):
         return _is_picture(items[0])
-    return not isinstance(items[0], (list, tuple, str, os.PathLike)) and items[0] is not None
+    return not isinstance(items[0], (list, tuple, str, os.PathLike, GivenFrames)) and items[0] is not None
 
 
 def _is_picture(data: bytes) -> bool:

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,17 @@ from PIL import Image
 
 from ..conversation import Conversation
 from ..families.abilities import Abilities
-from ..families.contract import Answer, DrawingModel, DrawingProcessor, Step, TextSettings
+from ..families.contract import DrawingModel, DrawingProcessor, TextSettings
 from ..families.registry import abilities_of
 from ..families.settings import Setting
-from ..families.text_decoder import TextDecoder
 from ..files.saved_pictures import save_png, slug
 from ..pictures.opening import FORMATS, MAX_PIXELS, open_image
+from ..pictures.videos import GivenFrames
+from .app_news import Teller, all_news, latest_news
 from .picture_decoders import Decoders
 from .quiet_pipeline import QuietPipeline
+from .seen_videos import VideoLimits, see_video
+from .server_settings import ServerSettings
 
 __all__ = ["Drawing", "Engine", "Settings", "on_canvas"]
 
@@ -136,12 +139,19 @@ class Engine:
         """
         if not isinstance(source, (str, Path)):
             return open_image(source)
-        name = f"'{Path(source).name[:100]}'"
-        try:
-            data = Path(source).read_bytes()
-        except (OSError, ValueError) as error:  # the latter of a name that cannot be one
-            raise ValueError(f"The image {name} is not there any more; upload it again.") from error
-        return self._decoders.decode(data, name, MAX_PIXELS, FORMATS)[0]
+        data = _uploaded(source, "image")
+        return self._decoders.decode(data, f"'{Path(source).name[:100]}'", MAX_PIXELS, FORMATS)[0]
+
+    def open_video(self, path: str | Path) -> GivenFrames:
+        """What the model sees of an uploaded video, within the limits of a server.
+
+        Raises:
+            ValueError: if it cannot be used, or the checkpoint understands no videos.
+        """
+        self.abilities.check_answers({}, videos=True)
+        limits = VideoLimits.of(ServerSettings())
+        data = _uploaded(path, "video")
+        return see_video(self._decoders, self.processor, data, limits, self.abilities.max_positions)[0]
 
     def open_mask(self, data: bytes) -> Image.Image:
         """A mask that was uploaded, decoded apart, of mode L: white where it is transparent; see
@@ -181,7 +191,7 @@ class Engine:
         news: queue.SimpleQueue[Drawing] = queue.SimpleQueue()
         with self._stoppable(session, "draw" if source is None else "edit") as stop:
             future = self._worker.submit(self._pipeline_call, settings, picture, follow)
-            yield from _latest(news, future)
+            yield from latest_news(news, future)
         output = future.result()
         images = list(output.images)
         yield Drawing(
@@ -199,27 +209,39 @@ class Engine:
             },
         )
 
-    def ask(self, session: str, image: Any, question: str) -> Iterator[str]:
+    def ask(self, session: str, image: Any, question: str, video: str | Path | None = None) -> Iterator[str]:
         """Answers a question about a picture (a path or picture; None = without one); yields the answer so far.
 
+        Args:
+            session: who asks.
+            image: the picture.
+            question: about it.
+            video: the file of one that is asked about, too.
+
         Raises:
-            ValueError: for a picture or a question that will not do.
+            ValueError: for a picture, a video or a question that will not do.
         """
         if not question.strip():
             raise ValueError("The question is empty; ask something.")
-        images = [] if image is None else [self.open(image)]
+        shown = {"image": [] if image is None else [self.open(image)]}
+        shown["video"] = [] if video is None else [self.open_video(video)]
         news: queue.SimpleQueue[str] = queue.SimpleQueue()
         said = ""
         with self._stoppable(session, "ask") as stop:
-            future = self._worker.submit(self._answer, images, question, _Teller(self.processor, news, stop))
-            for bit in _all(news, future):
+            future = self._worker.submit(self._answer, shown, question, Teller(self.processor, news, stop))
+            for bit in all_news(news, future):
                 said += bit
                 yield said
         future.result()
         yield said.strip()
 
     def say(
-        self, session: str, conversation: Conversation, text: str, images: Sequence[Any]
+        self,
+        session: str,
+        conversation: Conversation,
+        text: str,
+        images: Sequence[Any],
+        videos: Sequence[str | Path] = (),
     ) -> Iterator[list[str | Image.Image]]:
         """The next answer of a chat; yields its pieces so far. The last one may be a picture of which rows are missing.
 
@@ -228,11 +250,12 @@ class Engine:
             conversation: the chat.
             text: what is said.
             images: shown with it: paths or pictures.
+            videos: shown with it: files.
 
         Raises:
             ValueError: see [`Conversation.say`].
         """
-        opened = [self.open(image) for image in images]
+        opened, clips = [self.open(image) for image in images], [self.open_video(video) for video in videos]
         pieces: list[str | Image.Image] = []
         news: queue.SimpleQueue[list[str | Image.Image]] = queue.SimpleQueue()
         drawing = False
@@ -255,8 +278,8 @@ class Engine:
             return not stop.is_set()
 
         with self._stoppable(session, "chat") as stop:
-            future = self._worker.submit(conversation.say, text, opened, on_text, on_row)
-            yield from _latest(news, future)
+            future = self._worker.submit(conversation.say, text, opened, on_text, on_row, clips)
+            yield from latest_news(news, future)
         yield future.result()
 
     def conversation(self, seed: int) -> Conversation:
@@ -313,10 +336,12 @@ class Engine:
         path = self._path(settings.prompt, seed, partial)
         return save_png(image, path, settings.prompt, seed, {"model": self.name, **about})
 
-    def _answer(self, images: list[Image.Image], question: str, teller: "_Teller") -> None:
-        content = [{"type": "image"} for _ in images] + [{"type": "text", "text": question}]
+    def _answer(self, shown: dict[str, list[Any]], question: str, teller: Teller) -> None:
+        content = [{"type": kind} for kind, given in shown.items() for _ in given]
+        content.append({"type": "text", "text": question})
         chat = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        inputs = self.processor(text=[chat], images=images or None, return_tensors="pt")
+        given = {f"{kind}s": given for kind, given in shown.items() if given}
+        inputs = self.processor(text=[chat], **given, return_tensors="pt")
         self.model.converse(
             inputs.to(self.model.device, dtype=self.model.dtype),
             mode="text",
@@ -328,46 +353,16 @@ class Engine:
         )
 
 
-class _Teller:
-    """Passes an answer on as it comes, until it is told to stop; see [`wallaroo_hf.families.contract.Listener`]."""
+def _uploaded(path: str | Path, kind: str) -> bytes:
+    """A file that the page has.
 
-    def __init__(self, processor: DrawingProcessor, news: "queue.SimpleQueue[str]", stop: threading.Event) -> None:
-        self.text, self.news, self.stop = TextDecoder.of(processor), news, stop
-
-    def token(self, row: int, id: int) -> bool:
-        """A token of text."""
-        self.news.put(self.text.put(id))
-        return not self.stop.is_set()
-
-    def image_begins(self, row: int) -> None:
-        """Answers to questions hold no pictures."""
-
-    def image_step(self, row: int, step: Step) -> None:
-        """Answers to questions hold no pictures."""
-
-    def image_done(self, row: int, pixels: torch.Tensor, num_tokens: int) -> None:
-        """Answers to questions hold no pictures."""
-
-    def ended(self, row: int, answer: Answer) -> None:
-        """The answer is complete."""
-        self.news.put(self.text.end())
-
-
-def _all(news: "queue.SimpleQueue[Any]", future: "Future[Any]") -> Iterator[Any]:
-    """Everything that is put into a queue until a future is done."""
-    while not future.done() or not news.empty():
-        try:
-            yield news.get(timeout=0.05)
-        except queue.Empty:
-            continue
-
-
-def _latest(news: "queue.SimpleQueue[Any]", future: "Future[Any]") -> Iterator[Any]:
-    """The newest thing in a queue, again and again until a future is done: who looks slowly misses what is between."""
-    for item in _all(news, future):
-        while not news.empty():
-            item = news.get()
-        yield item
+    Raises:
+        ValueError: if it is gone.
+    """
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # the latter of a name that cannot be one
+        raise ValueError(f"The {kind} '{Path(path).name[:100]}' is not there any more; upload it again.") from error
 
 
 def on_canvas(image: Image.Image, factor: float) -> Image.Image:

@@ -1,4 +1,4 @@
-"""The web page's third and fourth tab: asking about pictures, and chatting."""
+"""The web page's third and fourth tab: asking about pictures and videos, and chatting."""
 
 import secrets
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from PIL import Image
 
 from ..conversation import Conversation
 from ..files.whole_text import refuse_halves
+from ..pictures.video_files import VIDEO_SUFFIXES
 from . import app_style as style
 from .app_engine import Engine
 from .app_parts import EVENT, Part, Words, answers, noted, stopper, tab
@@ -31,6 +32,7 @@ def ask_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
                 sources=["upload", "clipboard"],
             )
             words.label(picture, "picture")
+            video = _video(engine, words)
         with gr.Column(scale=6, elem_classes="sheet"):
             question = gr.Textbox(label=text("question", "en"), lines=2, elem_id="question")
             words.label(question, "question", "question_hint")
@@ -40,15 +42,22 @@ def ask_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
                 stop = words.value(gr.Button(text("stop", "en"), scale=1), "stop")
             answer = gr.HTML(style.answer(None, "en"), elem_id="answer")
 
-    def ask(path: str | None, said: str, name: str, request: gr.Request) -> Iterator[str]:
-        if path is None:
+    def ask(path: str | None, clip: str | None, said: str, name: str, request: gr.Request) -> Iterator[str]:
+        if path is None and clip is None:
             raise gr.Error(text("no_picture", LANGUAGES[name]))
-        for so_far in answers(engine.ask(request.session_hash or "", path, said)):
+        for so_far in answers(engine.ask(request.session_hash or "", path, said, clip)):
             yield style.answer(so_far, LANGUAGES[name])
 
-    gr.on([go.click, question.submit], ask, [picture, question, language], answer, **EVENT)
+    gr.on([go.click, question.submit], ask, [picture, video, question, language], answer, **EVENT)
     stop.click(stopper(engine, "ask"), show_progress="hidden")
     return Part({}, picture)
+
+
+def _video(engine: Engine, words: Words) -> gr.Video:
+    """Where a video is uploaded, if the checkpoint understands any."""
+    there = engine.abilities.videos
+    with words.label(gr.Accordion(text("video", "en"), open=False, visible=there, elem_id="video"), "video"):
+        return gr.Video(show_label=False, sources=["upload"], height=280, elem_id="clip")
 
 
 @dataclass
@@ -73,7 +82,7 @@ def chat_tab(engine: Engine, words: Words) -> None:
         words.updates.append((chatbot, lambda code: gr.update(placeholder=text("chat_empty", code))))
         box = gr.MultimodalTextbox(
             show_label=False,
-            file_types=["image"],
+            file_types=["image", "video"] if engine.abilities.videos else ["image"],
             file_count="multiple",
             placeholder=text("chat_hint", "en"),
             elem_id="say",
@@ -95,7 +104,8 @@ def chat_tab(engine: Engine, words: Words) -> None:
         yield before, gr.update(value=None, interactive=False), going
         pieces: list[str | Image.Image] = []
         try:
-            for pieces in answers(engine.say(request.session_hash or "", going.conversation, said, files)):
+            images, videos = _by_kind(files)
+            for pieces in answers(engine.say(request.session_hash or "", going.conversation, said, images, videos)):
                 yield [*before, *map(_preview, pieces)], gr.update(interactive=False), going
         except gr.Error:  # what was said can be corrected
             yield going.shown, gr.update(value=message, interactive=True), going
@@ -115,6 +125,12 @@ def chat_tab(engine: Engine, words: Words) -> None:
         [chatbot, box, talk],
         show_progress="hidden",
     )
+
+
+def _by_kind(files: list[str]) -> tuple[list[str], list[str]]:
+    """Pictures and videos among files, told apart by their names."""
+    videos = [path for path in files if path.lower().endswith(tuple(f".{suffix}" for suffix in VIDEO_SUFFIXES))]
+    return [path for path in files if path not in videos], videos
 
 
 def _preview(piece: str | Image.Image) -> dict[str, Any]:

@@ -48,6 +48,7 @@ TEXTS: dict[str, dict[str, str]] = {
     "compare": {"en": "Before and after – drag the line", "zh": "前后对比——拖动分隔线"},
     "again": {"en": "Go on from the result", "zh": "在结果上继续改"},
     "picture": {"en": "The picture", "zh": "图片"},
+    "video": {"en": "Or a video", "zh": "或一段视频"},
     "question": {"en": "What do you want to know?", "zh": "想知道什么？"},
     "question_hint": {"en": "how many hearts are there?", "zh": "有几个心形？"},
     "ask_now": {"en": "Ask", "zh": "提问"},

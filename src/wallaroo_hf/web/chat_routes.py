@@ -246,9 +246,7 @@ async def _videos(service: Service, urls: list[_Url], images: RequestImages) -> 
         video, used = await open_video(images, service.processor, url, param, seconds, most)
         seen.append(video)
         seconds -= used
-    arguments: dict[str, Any] = {"videos": [video.frames for video in seen]}
-    if "video_metadata" in service.abilities.video_options:
-        arguments["video_metadata"] = [{"fps": video.rate} for video in seen]
+    arguments: dict[str, Any] = {"videos": seen}
     if "max_video_tokens" in service.abilities.video_options:
         arguments["max_video_tokens"] = most
     return arguments

@@ -1,33 +1,18 @@
 """Videos in requests: `data:` URLs in, the frames that the model sees out."""
 
-from dataclasses import dataclass
-
-import numpy as np
-
 from ..families.contract import DrawingProcessor
 from ..pictures.opening import read_data_url
+from ..pictures.videos import GivenFrames
 from .errors import ApiError
 from .images import RequestImages
+from .seen_videos import TooManyFrames, VideoLimits, see_video
 
-__all__ = ["SeenVideo", "open_video"]
-
-
-@dataclass(frozen=True)
-class SeenVideo:
-    """What is seen of a video.
-
-    Attributes:
-        frames: `(T, H, W, 3)` uint8.
-        rate: how many of them a second.
-    """
-
-    frames: np.ndarray
-    rate: float | None
+__all__ = ["open_video"]
 
 
 async def open_video(
     images: RequestImages, processor: DrawingProcessor, url: str, param: str, seconds: float, max_tokens: int
-) -> tuple[SeenVideo, float]:
+) -> tuple[GivenFrames, float]:
     """The frames that are seen of a video, and the seconds of computing that they took.
 
     Args:
@@ -41,7 +26,7 @@ async def open_video(
     Raises:
         ApiError: 400 if it must not or cannot be used, 413 if it is too large.
     """
-    settings, decoders, run = images.settings, images.reader.decoders, images.reader.run
+    reader = images.reader
     if url[:5].lower() != "data:":
         raise ApiError(
             400,
@@ -50,7 +35,7 @@ async def open_video(
             param,
             "url_not_allowed",
         )
-    limits = settings.max_video_frames, settings.max_video_pixels
+    limits = VideoLimits.of(images.settings, seconds)
     try:
         data = read_data_url(url, "sent")
     except ValueError as error:
@@ -60,21 +45,10 @@ async def open_video(
             param,
             "invalid_video",
         ) from error
-    async with images.reader.decoding.place(images.client):
+    async with reader.decoding.place(images.client):
         try:
-            header, used = await run(decoders.look, data, *limits, seconds)
-            indices = processor.choose_frames(header.num_frames, header.rate, max_tokens)
-            num_bytes = len(indices) * header.height * header.width * 3
-            if num_bytes > settings.max_video_memory:
-                raise ApiError(
-                    413,
-                    f"The video's {len(indices)} frames of {header.width}x{header.height} pixels are too much to look at; "
-                    "send a shorter or smaller one.",
-                    param,
-                    "video_too_large",
-                )
-            frames, more = await run(decoders.frames, data, indices, *limits, seconds - used)
+            return await reader.run(see_video, reader.decoders, processor, data, limits, max_tokens)
+        except TooManyFrames as error:
+            raise ApiError(413, str(error), param, "video_too_large") from error
         except ValueError as error:
             raise ApiError(400, str(error), param, "invalid_video") from error
-    rate = None if header.rate is None else len(indices) / header.num_frames * header.rate
-    return SeenVideo(frames, rate), used + more

@@ -23,6 +23,7 @@ from numbers import Integral
 from typing import Any
 
 from ...files.whole_text import printable
+from ...pictures.video_files import VIDEO_SUFFIXES
 
 UNDERSTANDING, GENERATION, EDITING, INTERLEAVED = "understanding", "generation", "editing", "interleaved"
 TASKS = (UNDERSTANDING, GENERATION, EDITING, INTERLEAVED)
@@ -64,8 +65,7 @@ REASONS = {
 Row = dict[str, Any]
 
 # Columns, fields of messages and members of archives that hold video and audio.
-_VIDEO_SUFFIXES = ("mp4", "webm", "mkv", "mov", "avi")
-MEDIA_SUFFIXES = (*_VIDEO_SUFFIXES, "wav", "mp3", "flac", "ogg", "opus", "m4a")
+MEDIA_SUFFIXES = (*VIDEO_SUFFIXES, "wav", "mp3", "flac", "ogg", "opus", "m4a")
 _MEDIA_KEY = re.compile(
     rf"(input_|output_)?(videos?|audios?)(_(paths?|urls?|files?|bytes|frames|clips?))?|{'|'.join(MEDIA_SUFFIXES)}",
     re.IGNORECASE,
@@ -151,7 +151,7 @@ def is_empty(value: Any) -> bool:
 
 
 def _no_media(found: str, name: str, reason: str) -> RowError:
-    if "video" in name.lower() or name.lower().rpartition(".")[2] in _VIDEO_SUFFIXES:
+    if "video" in name.lower() or name.lower().rpartition(".")[2] in VIDEO_SUFFIXES:
         return RowError(
             f"{found}, but videos stand in `videos`, with a part of type 'video' (or <video>) in a user's message for "
             "each; write the row so, leave it out, or show single frames as images.",

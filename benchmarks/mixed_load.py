@@ -1,6 +1,6 @@
 """A mixed load for `serve.py`: drawings of several sizes and settings, and chats, that arrive by chance.
 
-Everything follows from a request's number and a seed: what is asked for and when. So two servers can be given the same load.
+What is asked for and when follows from a number and a seed, so that two servers can be given the same load.
 """
 
 from __future__ import annotations

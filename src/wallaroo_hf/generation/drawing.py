@@ -157,16 +157,40 @@ class DrawingRun:
         pad = generation_config._pad_token_tensor
         self.delivery = Delivery(input_ids, self.plan.length, pad, drawing_streamer, stopping_criteria)
         self.gave_up_at: int | None = None
+        # Ids `(B, k)` that the next forward takes; None before the first one, behind the last one, and with windows.
+        self.asked: torch.Tensor | None = None
         self._forwards = self._code_by_code(input_ids) if self.window == 1 else self._by_windows(input_ids)
 
     @torch.no_grad()
     def advance(self) -> bool:
         """One forward, and all that follows from it; returns whether there is more to come."""
-        return next(self._forwards, None) is not None
+        if self.asked is None:
+            return self.go_on(None)
+        self.model._has_unfinished_sequences(False, self.synced, device=self.asked.device)
+        return self.go_on(self.decoder.step(self.asked.to(self.model.device)))
+
+    @torch.no_grad()
+    def go_on(self, outputs: Any) -> bool:
+        """All that follows from a forward over what was `asked`, wherever it ran; returns whether there is more to come.
+
+        Args:
+            outputs: of the model; None where nothing was asked.
+        """
+        try:
+            self.asked = self._forwards.send(outputs)
+        except StopIteration:
+            self.asked = None
+            return False
+        return True
+
+    def let_go_of_cache(self) -> None:
+        """For those who have taken over what is in the cache, and run all further forwards."""
+        self.cache = self.decoder.cache = self.decoder.step_mask = None
 
     def stop(self) -> None:
         """Ends it where it is; [`~DrawingRun.finish`] then gives what there is."""
         self._forwards.close()
+        self.asked = None
 
     @torch.no_grad()
     def finish(self) -> DrawingOutput | torch.LongTensor:
@@ -189,8 +213,12 @@ class DrawingRun:
             return self.record.result(sequences, self.cache, self.plan.grids, self.window, self.gave_up_at)
         return sequences
 
-    def _code_by_code(self, input_ids: torch.LongTensor) -> Generator[bool, None, None]:
-        """One position after the other; a turn ends behind each forward and the forced tokens that follow it."""
+    def _code_by_code(self, input_ids: torch.LongTensor) -> Generator[torch.Tensor, Any, None]:
+        """One position after the other; a turn ends behind each forward and the forced tokens that follow it.
+
+        Yields:
+            The ids that the next forward takes; its outputs come back.
+        """
         delivery, model = self.delivery, self.model
         choose = Chooser(
             self.rules, self.plan, self.job.generator, self.generation_config, self.record, input_ids.shape[1]
@@ -201,22 +229,20 @@ class DrawingRun:
         for position, is_open in enumerate(self.plan.is_open):
             image_logits = None
             if position == 0 or any(computed[position]):
-                if position > 0:
-                    yield True
                 so_far = delivery.so_far
-                model._has_unfinished_sequences(False, self.synced, device=so_far.device)
                 if position == 0:
+                    model._has_unfinished_sequences(False, self.synced, device=so_far.device)
                     outputs = self.decoder.resume() if self.job.resumes else self.decoder.prefill()
                 else:
-                    outputs = self.decoder.step(so_far[:, fed:].to(model.device))
+                    outputs = yield so_far[:, fed:]
                 fed = delivery.length
                 self.record.forward(outputs, is_open)
                 image_logits = outputs.image_logits[:, -1].to(device=so_far.device, dtype=torch.float32)
             if delivery.put(choose(delivery.so_far, image_logits, position), self.record.scores):
                 break
 
-    def _by_windows(self, input_ids: torch.LongTensor) -> Generator[bool, None, None]:
-        """Several positions at a time; what goes wrong leaves the caller's cache as it should be."""
+    def _by_windows(self, input_ids: torch.LongTensor) -> Generator[None, Any, None]:
+        """Several positions at a time, in forwards of its own; what goes wrong leaves the caller's cache right."""
         job, model, delivery = self.job, self.model, self.delivery
         noise = None
         if self.generation_config.do_sample:
@@ -231,7 +257,7 @@ class DrawingRun:
             model._has_unfinished_sequences(False, self.synced, device=device)
             drawing.begin(resumes=job.resumes)
             while not drawing.deliver(delivery) and not drawing.complete:
-                yield True
+                yield
                 model._has_unfinished_sequences(False, self.synced, device=device)
                 drawing.advance()
         finally:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from ..common.drawing_sessions import GroupedSession
+from ..common.drawing_sessions import DrawingGroup, GroupedSession
 from ..families.contract import Follow, Step
 from .drawing import DrawingArguments
+from .joint_rows import JointRows
 from .streamers import ImageStreamer
 
 __all__ = ["ImageSession"]
@@ -45,8 +46,9 @@ class CodeGroup:
             self.streamer = ImageStreamer(model, None, on_row=on_row)
         arguments, sampling = DrawingArguments.read(settings, generators)
         kwargs = {**batch, **sampling, "streamer": self.streamer, "num_return_sequences": copies}
-        self._run = model._begin_drawing(arguments, None, kwargs)
-        self.grids = self._run.plan.grids  # (rows, columns) of each image
+        self.run = model._begin_drawing(arguments, None, kwargs)
+        self.grids = self.run.plan.grids  # (rows, columns) of each image
+        self._left: dict[int, torch.Tensor] = {}  # ids `(T,)` of images, as they were when nobody waited any more
         self.tokens: torch.Tensor | None = None  # (images, T), when it is over
         self.was_ended = False
 
@@ -67,25 +69,30 @@ class CodeGroup:
 
     def advance(self) -> bool:
         """One forward; returns whether there is more to come."""
-        if self.tokens is None and not self._run.advance():
-            self._finish()
+        if self.tokens is None and not self.run.advance():
+            self.finish()
         return self.tokens is None
+
+    def leave(self, image: int) -> None:
+        """Nobody waits for an image any more, and what comes of it from now on is nothing."""
+        self._left[image] = self.run.delivery.so_far[image].clone()
 
     def end(self) -> None:
         """Ends it where it is."""
         if self.tokens is None:
             self.was_ended = True
-            self._run.stop()
-            self._finish()
+            self.run.stop()
+            self.finish()
 
     def pixels(self, image: int, is_whole: bool) -> torch.Tensor | None:
         """An image `(3, H, W)`, or the rows of it that are there; None before the first one."""
-        if self.tokens is None:
+        ids = self.native(image)
+        if ids is None:
             return None if self.streamer is None else self.streamer.pixels(image)
         # alone, so that equal codes are equal bytes: the image tokenizer rounds differently in a batch
-        one = slice(image, image + 1)
+        grid = self.grids[image : image + 1]
         try:
-            return self.model.decode_image_tokens(self.tokens[one], self.grids[one], allow_partial=not is_whole)[0]
+            return self.model.decode_image_tokens(ids[None], grid, allow_partial=not is_whole)[0]
         except ValueError:
             if is_whole:
                 raise
@@ -93,10 +100,13 @@ class CodeGroup:
 
     def native(self, image: int | None) -> torch.Tensor | None:
         """Ids `(T,)` of an image, or `(images, T)` of all; None before they are over."""
+        if image in self._left:
+            return self._left[image]
         return self.tokens if image is None or self.tokens is None else self.tokens[image]
 
-    def _finish(self) -> None:
-        output = self._run.finish()
+    def finish(self) -> None:
+        """Takes what there is, of a run that is over."""
+        output = self.run.finish()
         self.tokens = output if isinstance(output, torch.Tensor) else output.sequences
 
 
@@ -107,35 +117,49 @@ def _tell(follow: Follow, streamer: ImageStreamer, image: int, rows: int) -> boo
 class ImageSession(GroupedSession):
     """Drawings of one model that come and go; see [`wallaroo_hf.common.drawing_sessions.GroupedSession`].
 
-    Args:
-        model: draws.
-        max_rows: most images at once.
-        settings: those of drawings that are admitted without their own.
+    Those that are drawn code by code share their forwards, whatever their sizes, prompts, guidance and progress; see
+    [`JointRows`]. Others (windows, compiled decoding, static caches, flash attention) share them with what began with them.
     """
 
+    group_form = CodeGroup
+
     def __init__(self, model: Any, max_rows: int, settings: Mapping[str, Any]) -> None:
-        super().__init__(max_rows, settings)
-        self.model = model
+        super().__init__(model, max_rows, settings)
+        self._joint = JointRows(model)
 
-    def begin_group(
-        self,
-        batch: Any,
-        copies: int,
-        generators: Sequence[torch.Generator] | torch.Generator | None,
-        settings: Mapping[str, Any],
-        follow: Follow | None,
-    ) -> CodeGroup:
-        """See [`CodeGroup`] for the arguments.
+    def read_settings(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """As they are; groups read them together with their generators."""
+        DrawingArguments.read(settings, None)
+        return settings
 
-        Args:
-            batch, copies, generators, settings, follow: of the group.
-        """
-        return CodeGroup(self.model, batch, copies, generators, settings, follow)
+    @property
+    def pad_token_id(self) -> int:
+        """The tokenizer's."""
+        return self.model._pad_token_id({})
 
-    def check_settings(self, settings: Mapping[str, Any], generator: torch.Generator | None) -> None:
-        """Refuses settings that are none."""
-        DrawingArguments.read(settings, generator)
+    def kind(self, row: Any) -> Hashable:
+        """The size: images of one size end together."""
+        return tuple(row["target_grid_hw"][0].tolist())
 
-    def join_rows(self, rows: Sequence[Any]) -> Any:
-        """Left-padded."""
-        return type(rows[0]).join(rows, self.model._pad_token_id({}))
+    def begun(self, group: Any) -> None:
+        """Its rows join the others'."""
+        if self._joint.takes(group.run):
+            self._joint.join(group.run)
+
+    def turns(self, groups: Sequence[Any]) -> list[tuple[Sequence[DrawingGroup], Callable[[], Any]]]:
+        """One forward for all that share it, and one for each other group."""
+        joint = [group for group in groups if group.run in self._joint]
+        others = [group for group in groups if group.run not in self._joint]
+        return [*([(joint, functools.partial(self._advance, joint))] if joint else []), *super().turns(others)]
+
+    def left(self, group: Any, image: int) -> None:
+        """Its rows are free."""
+        if group.run in self._joint:
+            group.leave(image)
+            self._joint.leave(group.run, image)
+
+    def _advance(self, groups: Sequence[CodeGroup]) -> None:
+        self._joint.step()
+        for group in groups:
+            if group.run not in self._joint:
+                group.finish()

@@ -69,7 +69,7 @@ class HieraQueryGenerationMixin(GenerationMixin):
             ValueError: for settings that cannot be.
         """
         session = QuerySession(self, max_rows, settings)
-        session.check_settings(settings, None)
+        session.check_settings(settings)
         return session
 
     @torch.no_grad()

@@ -14,7 +14,6 @@ from ...common.drawing_sessions import GroupedSession
 from ...common.drawn_values import draw_noise, read_count, read_sizes
 from ...common.scheduler_steps import SchedulerSteps, make_scheduler
 from ...families.contract import Follow, Step
-from ..processing.hieraquery_batch import HieraQueryBatchFeature
 from .kept_latents import KeptLatents, KeptRow, kept_rows
 from .query_settings import QuerySettings
 
@@ -275,39 +274,15 @@ def _check_prompts(batch: Mapping[str, Any]) -> int:
 
 
 class QuerySession(GroupedSession):
-    """Drawings of one model that come and go; see [`wallaroo_hf.common.drawing_sessions.GroupedSession`].
+    """Drawings of one model that come and go; see [`wallaroo_hf.common.drawing_sessions.GroupedSession`]."""
 
-    Args:
-        model: draws.
-        max_rows: most images at once.
-        settings: those of drawings that are admitted without their own.
-    """
+    group_form = QueryGroup
 
-    def __init__(self, model: Any, max_rows: int, settings: Mapping[str, Any]) -> None:
-        super().__init__(max_rows, settings)
-        self.model = model
+    def read_settings(self, settings: Mapping[str, Any]) -> QuerySettings:
+        """See [`QuerySettings`]."""
+        return QuerySettings.read(settings, self.model.generation_config)
 
-    def begin_group(
-        self,
-        batch: Any,
-        copies: int,
-        generators: Sequence[torch.Generator] | torch.Generator | None,
-        settings: Mapping[str, Any],
-        follow: Follow | None,
-    ) -> QueryGroup:
-        """See [`QueryGroup`].
-
-        Args:
-            batch, copies, generators, settings, follow: of the group.
-        """
-        chosen = QuerySettings.read(settings, self.model.generation_config)
-        return QueryGroup(self.model, dict(batch), copies, generators, chosen, follow)
-
-    def check_settings(self, settings: Mapping[str, Any], generator: torch.Generator | None) -> None:
-        """Refuses settings that are none."""
-        QuerySettings.read(settings, self.model.generation_config)
-
-    def join_rows(self, rows: Sequence[Any]) -> Any:
-        """Left-padded; what pads is masked."""
-        pad = self.model.config.mllm_config.text_config.pad_token_id
-        return HieraQueryBatchFeature.join([HieraQueryBatchFeature(dict(row)) for row in rows], pad or 0)
+    @property
+    def pad_token_id(self) -> int:
+        """The language model's; what pads is masked."""
+        return self.model.config.mllm_config.text_config.pad_token_id or 0

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch.nn import functional as F
-from transformers import BatchFeature
 from transformers.modeling_outputs import ModelOutput
 
 from ...common.drawing_sessions import GroupedSession
@@ -26,7 +25,6 @@ __all__ = [
     "FlowSession",
     "FlowSettings",
     "ShowO2DrawingOutput",
-    "join_rows",
 ]
 
 DEFAULT_GUIDANCE_SCALE = 5.0
@@ -266,65 +264,15 @@ class FlowGroup:
 
 
 class FlowSession(GroupedSession):
-    """Drawings of one model that come and go; see [`wallaroo_hf.common.drawing_sessions.GroupedSession`].
+    """Drawings of one model that come and go; see [`wallaroo_hf.common.drawing_sessions.GroupedSession`]."""
 
-    Args:
-        model: draws.
-        max_rows: most images at once.
-        settings: those of drawings that are admitted without their own.
-    """
+    group_form = FlowGroup
 
-    def __init__(self, model: Any, max_rows: int, settings: Mapping[str, Any]) -> None:
-        super().__init__(max_rows, settings)
-        self.model = model
+    def read_settings(self, settings: Mapping[str, Any]) -> FlowSettings:
+        """See [`FlowSettings`]."""
+        return FlowSettings.read(settings, self.model.generation_config)
 
-    def begin_group(
-        self,
-        batch: Any,
-        copies: int,
-        generators: Sequence[torch.Generator] | torch.Generator | None,
-        settings: Mapping[str, Any],
-        follow: Follow | None,
-    ) -> FlowGroup:
-        """See [`FlowGroup`].
-
-        Args:
-            batch, copies, generators, settings, follow: of the group.
-        """
-        chosen = FlowSettings.read(settings, self.model.generation_config)
-        return FlowGroup(self.model, dict(batch), copies, generators, chosen, follow)
-
-    def check_settings(self, settings: Mapping[str, Any], generator: torch.Generator | None) -> None:
-        """Refuses settings that are none."""
-        FlowSettings.read(settings, self.model.generation_config)
-
-    def join_rows(self, rows: Sequence[Any]) -> Any:
-        """Left-padded."""
-        return join_rows(rows, self.model.config.pad_token_id)
-
-
-def join_rows(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> BatchFeature:
-    """Prepared rows as one batch, left-padded; lists, such as `pixel_values`, one after the other.
-
-    Args:
-        rows: batches of one or more rows each.
-        pad_token_id: fills ids.
-
-    Raises:
-        ValueError: for rows that do not have the same tensors.
-    """
-    names = set(rows[0])
-    if any(set(row) - {"pixel_values"} != names - {"pixel_values"} for row in rows):
-        raise ValueError("Rows that were prepared differently cannot be one batch; prepare them in the same way.")
-    joined: dict[str, Any] = {}
-    for name in {one for row in rows for one in row}:
-        parts = [row[name] for row in rows if name in row]
-        if isinstance(parts[0], list):
-            joined[name] = [one for part in parts for one in part]
-            continue
-        if name.endswith(_PROMPT):
-            value = pad_token_id if name.endswith("input_ids") else 0
-            widest = max(part.shape[1] for part in parts)
-            parts = [F.pad(part, (widest - part.shape[1], 0), value=value) for part in parts]
-        joined[name] = torch.cat(parts)
-    return BatchFeature(joined)
+    @property
+    def pad_token_id(self) -> int:
+        """The language model's."""
+        return self.model.config.pad_token_id

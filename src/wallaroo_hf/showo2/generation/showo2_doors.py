@@ -57,7 +57,7 @@ class ShowO2DoorsMixin:
             ValueError: for settings that cannot be.
         """
         session = FlowSession(self, max_rows, settings)
-        session.check_settings(settings, None)
+        session.check_settings(settings)
         return session
 
     @torch.no_grad()

@@ -126,7 +126,7 @@ class ToyModel(PreTrainedModel, GenerationMixin):
         return ToyOutput(loss=loss, losses={"colour": loss} if learns.any() else {})
 
     def session(self, max_rows: int, **settings: Any) -> ToySession:
-        """Drawings that are over in one step."""
+        """Drawings that come and go."""
         return ToySession(self, max_rows, settings)
 
     def reconstruct(self, pixels: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -198,6 +198,7 @@ class ToySession:
     def __init__(self, model: ToyModel, max_rows: int, settings: Mapping[str, Any]) -> None:
         self.model, self.max_rows, self.settings = model, max_rows, dict(settings)
         self.waiting: dict[int, Any] = {}
+        self.coming: dict[int, list[Step]] = {}  # steps of drawings that are under way
         self.over: dict[int, DrawnImages] = {}
         self.count = 0
 
@@ -205,29 +206,36 @@ class ToySession:
         self, row: Any, generator: torch.Generator | None = None, settings: Mapping[str, Any] | None = None
     ) -> int:
         """A row."""
-        if len(self.waiting) >= self.max_rows:
+        if len(self.waiting) + sum(map(bool, self.coming.values())) >= self.max_rows:
             raise ValueError("The session is full; wait.")
         self.waiting[self.count] = (row, generator, {**self.settings, **(settings or {})})
         self.count += 1
         return self.count - 1
 
     def step(self) -> list[Step]:
-        """All that wait, at once."""
-        steps: list[Step] = []
+        """One step of each."""
         for number, (row, generator, settings) in self.waiting.items():
-            self.over[number] = self.model.draw(row, generators=generator, **settings)
-            pixels = self.over[number].pixels[0]
-            steps.append(Step(number, 1, 1, lambda pixels=pixels: pixels))
+            steps: list[Step] = []
+            self.over[number] = self.model.draw(row, generators=generator, follow=steps.append, **settings)
+            self.coming[number] = [Step(number, step.done, step.total, step.preview) for step in steps]
         self.waiting = {}
-        return steps
+        return [steps.pop(0) for steps in self.coming.values() if steps]
+
+    def is_over(self, drawing: int) -> bool:
+        """Whether no step of it will come."""
+        return drawing not in self.waiting and not self.coming.get(drawing)
 
     def cancel(self, drawing: int) -> None:
         """Ends one."""
-        if self.waiting.pop(drawing, None) is not None:
+        if not self.is_over(drawing):
+            self.waiting.pop(drawing, None)
+            self.coming.pop(drawing, None)
             self.over[drawing] = DrawnImages([None], False, None)
 
     def take(self, drawing: int) -> DrawnImages:
         """One that is over."""
+        assert self.is_over(drawing)
+        self.coming.pop(drawing, None)
         return self.over.pop(drawing)
 
 

@@ -57,17 +57,17 @@ def client(server):
 
 @pytest.fixture
 def hold(monkeypatch):
-    """Makes a server's worker wait before each batch: `gate = hold(server)`, then `gate.set()`."""
+    """Makes a server's worker wait before it begins anything: `gate = hold(server)`, then `gate.set()`."""
 
     def install(server: RunningServer) -> threading.Event:
         gate = threading.Event()
-        run = server.service.engine.run
+        begin = server.service.engine.begin
 
         def held(jobs):
             assert gate.wait(600)
-            run(jobs)
+            begin(jobs)
 
-        monkeypatch.setattr(server.service.batcher, "_run", held)
+        monkeypatch.setattr(server.service.engine, "begin", held)
         return gate
 
     return install

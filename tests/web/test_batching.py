@@ -15,24 +15,38 @@ from wallaroo_hf import WallarooPipeline
 from wallaroo_hf.web.batching import Batcher, Job, events
 from wallaroo_hf.web.errors import ApiError
 from wallaroo_hf.web.requests import Answer, TextSettings
+from wallaroo_hf.web.worker import Over
 
 
 class Recorder:
-    """A worker that writes down its batches; jobs whose request is an exception raise it."""
+    """A computer that writes down what begins together, one batch at a time; requests that are exceptions are raised."""
 
     def __init__(self):
         self.batches = []
         self.gate = threading.Event()
         self.gate.set()
+        self.under_way = []
 
-    def __call__(self, jobs):
+    @property
+    def busy(self):
+        return bool(self.under_way)
+
+    def takes(self, lane):
+        return not self.under_way
+
+    def begin(self, jobs):
         assert self.gate.wait(600)
         self.batches.append([job.request for job in jobs])
         for job in jobs:
             if isinstance(job.request, BaseException):
                 raise job.request
+        self.under_way.append(jobs)
+
+    def step(self):
+        (jobs,), self.under_way = self.under_way, []
         for job in jobs:
             job.emit(str(job.request))
+        return [Over([job]) for job in jobs]
 
 
 def _jobs(*requests, group="a", **options):
@@ -320,9 +334,16 @@ def test_long_chats_do_not_go_with_short_ones():
     assert groups[0] == groups[1] != groups[2] == groups[3] != groups[4]
 
 
-def test_other_settings_are_other_batches(together):
+def test_other_sizes_and_settings_go_together(together):
+    """They begin together and each is the image that it is alone."""
+    asked = [{}, {"size": "32x48"}, {"top_k": 5}, {"guidance_scale": 1.0, "size": "64x32"}]
+    together.service.batcher.max_wait = 0.0
+    alone = [together.draw("a cat", 1, **one) for one in asked]
     together.service.batcher.max_wait = 2.0
-    before = together.metric("wallaroo_batch_size_count")
+    before, rows = together.metric("wallaroo_batch_size_count"), together.metric("wallaroo_batch_size_sum")
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda item: together.draw("a cat", 1, **item), [{}, {"size": "32x48"}, {"top_k": 5}, {}]))
-    assert together.metric("wallaroo_batch_size_count") == before + 3
+        drawn = list(pool.map(lambda item: together.draw("a cat", 1, **item), asked))
+    together.service.batcher.max_wait = 0.0
+    assert together.metric("wallaroo_batch_size_count") == before + 1
+    assert together.metric("wallaroo_batch_size_sum") == rows + 4
+    assert [image.tobytes() for image in drawn] == [image.tobytes() for image in alone]

@@ -168,7 +168,7 @@ def test_one_client_is_one_however_it_writes_its_headers(serve, hold, eventually
             asked = [pool.submit(server.request, "/v1/images/generations", DRAWING, headers) for headers in ask]
             batcher = server.service.batcher
             eventually(lambda: batcher.num_waiting + len(batcher.running) == 5)
-            clients = {job.client for job in [*batcher.running, *batcher._waiting]}
+            clients = {job.client for job in [*batcher.running, *batcher.waiting]}
             gate.set()
             assert all(item.result()[0] == 200 for item in asked)
     assert len(clients) == max(1, len(keys)) and not any("secret" in client for client in clients)
@@ -273,7 +273,7 @@ def test_errors_in_the_middle_of_a_stream(serve, monkeypatch):
         raise RuntimeError("out of stories")
 
     with serve() as server:
-        monkeypatch.setattr(server.service.batcher, "_run", fail)
+        monkeypatch.setattr(server.service.engine, "begin", fail)
         with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
             chat = [{"role": "user", "content": "Tell me a story."}]
             chunks = client.chat.completions.create(model="tiny", messages=chat, stream=True)

@@ -82,6 +82,9 @@ class DrawingSession(Protocol):
     def step(self) -> list[Step]:
         """One step of all that are under way: those of their pictures that came further."""
 
+    def is_over(self, drawing: int) -> bool:
+        """Whether a drawing can be taken: it is complete, ended, or could not go on."""
+
     def cancel(self, drawing: int) -> None:
         """Ends a drawing; what is there can be taken."""
 
@@ -90,6 +93,7 @@ class DrawingSession(Protocol):
 
         Raises:
             ValueError: if it is not over.
+            Exception: what went wrong with it.
         """
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from PIL import Image
+from transformers import BatchFeature
 
 from ..families.abilities import EDITING, Abilities
 from ..families.contract import DrawnImages, Follow, Step
@@ -192,25 +193,43 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
         self, inputs: dict[str, Any], arguments: dict[str, Any], given: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Prompts and pictures to tensors."""
-        sources = inputs["image"]
-        for prompt in inputs["prompt"]:
+        sources, masks = inputs["image"], inputs["mask"]
+        batch = self.prepare_batch(inputs["prompt"], sources, masks, arguments, given)
+        return {"batch": batch.data, "sources": sources, "masks": masks}
+
+    def prepare_batch(
+        self,
+        prompts: Sequence[str],
+        sources: Sequence[Any],
+        masks: Sequence[Any],
+        arguments: Mapping[str, Any],
+        given: Mapping[str, Any],
+    ) -> BatchFeature:
+        """Prompts and pictures as the processor's tensors.
+
+        Args:
+            prompts: what to draw or to change.
+            sources: one picture to edit per prompt, or None.
+            masks: what of each is painted anew; None = all.
+            arguments: for the processor.
+            given: settings that were given, for what should be said of them.
+        """
+        for prompt in prompts:
             # here, as the processor would take a prompt with tokens of a chat for a rendered one
             self.abilities.check_words(str(prompt))
         for notice in dict.fromkeys(
-            notice for prompt in inputs["prompt"] for notice in self.abilities.notices(given, str(prompt))
+            notice for prompt in prompts for notice in self.abilities.notices(given, str(prompt))
         ):
             self._notify(notice)
-        masks = inputs["mask"]
         if any(mask is not None for mask in masks):
             arguments = {**arguments, "mask_images": masks}
-        batch = self.processor(
-            text=inputs["prompt"],
+        return self.processor(
+            text=list(prompts),
             images=sources if any(source is not None for source in sources) else None,
             generation_mode="image",
             return_tensors="pt",
             **arguments,
         ).to(dtype=self.model.dtype)
-        return {"batch": batch.data, "sources": sources, "masks": masks}
 
     def _notify(self, notice: str) -> None:
         """Says what whoever called should know; doors that say it elsewhere override it."""
@@ -251,11 +270,14 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
         step: Step,
     ) -> bool:
         image = step.image
-        if self.abilities.progress_unit == "row":
-            heights[image] = step.total * self.abilities.size_multiple
+        heights[image] = self._height(step)
         preview = functools.partial(self._preview, step, sources[image], masks[image], heights[image])
         details = {"image": image, "preview": preview}
         return callback(self, step.done - 1, step.total, details) is not False and not self._is_stopped
+
+    def _height(self, step: Step) -> int | None:
+        """Of the whole picture, in pixels, where previews are the first rows of it."""
+        return step.total * self.abilities.size_multiple if self.abilities.progress_unit == "row" else None
 
     def _preview(
         self, step: Step, source: Image.Image | None, mask: Image.Image | None, height: int | None

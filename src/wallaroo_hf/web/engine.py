@@ -1,95 +1,84 @@
-"""Computes batches of drawings and answers, in the worker's thread."""
+"""Computes drawings and answers, in the worker's thread: both go on step by step, by turns."""
 
-import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 
 from ..families.abilities import Abilities
 from ..families.contract import DrawingModel, DrawingProcessor
 from ..families.registry import abilities_of
-from .answer_writers import AnswersListener
+from .answer_batches import AnswerBatches
 from .batching import Job
-from .quiet_pipeline import QuietPipeline
-from .requests import Answer, Drawing, Picture, Preview
+from .drawing_rows import DrawingRows
+from .requests import ANSWERING, DRAWING
+from .worker import Over
 
 
 class Engine:
-    """A model at work.
+    """A model at work; see [`wallaroo_hf.web.worker.Computer`].
+
+    A step is one step of all drawings that are under way, and one forward of each batch of answers.
 
     Args:
-        model, processor: a loaded checkpoint, on its device. Only one thread may call [`~Engine.run`].
+        model, processor: a loaded checkpoint, on its device. Only one thread at a time may use them.
         window: codes of an image that a forward may decide, where the checkpoint has such a setting.
+        max_rows: most drawings at once.
+        on_step: called with the lane and how many of its images or answers a step took further.
 
     Raises:
         ValueError: for a window that it cannot have.
     """
 
-    def __init__(self, model: DrawingModel, processor: DrawingProcessor, window: int | str | None = None) -> None:
-        self.model, self.processor, self.window = model, processor, window
+    def __init__(
+        self,
+        model: DrawingModel,
+        processor: DrawingProcessor,
+        window: int | str | None = None,
+        max_rows: int = 8,
+        on_step: Callable[[str, int], None] | None = None,
+    ) -> None:
+        self.model, self.processor = model, processor
         self.abilities: Abilities = abilities_of(model, processor)
-        self._always = self.abilities.check_settings({"window": window})
+        always = self.abilities.check_settings({"window": window})
+        self._lanes: dict[str, DrawingRows | AnswerBatches] = {
+            DRAWING: DrawingRows(model, processor, self.abilities, always, max_rows),
+            ANSWERING: AnswerBatches(model, processor),
+        }
+        self._on_step = on_step
 
-    @functools.cached_property
-    def _pipe(self) -> QuietPipeline:
-        return QuietPipeline(model=self.model, processor=self.processor, device=self.model.device)
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to do."""
+        return any(lane.busy for lane in self._lanes.values())
 
-    def run(self, jobs: Sequence[Job]) -> None:
-        """Computes jobs of one group and reports what comes out through them.
+    def takes(self, lane: str) -> bool:
+        """Whether more jobs of a lane can begin now.
 
-        A batch ends early when all of its jobs are cancelled.
+        Args:
+            lane: of the jobs.
         """
-        if isinstance(jobs[0].request, Drawing):
-            self._draw(jobs)
-        else:
-            self._answer(jobs)
+        return self._lanes[lane].takes_more
 
-    def _draw(self, jobs: Sequence[Job]) -> None:
-        requests: list[Drawing] = [job.request for job in jobs]
-        settings = requests[0].settings
-        height, width = (None, None) if settings.fits_source else settings.size
+    def begin(self, jobs: Sequence[Job]) -> None:
+        """Takes in jobs of one lane.
 
-        def on_step(_: Any, step: int, num_steps: int, details: dict[str, Any]) -> bool:
-            job = jobs[details["image"]]
-            due = _preview_steps(num_steps, job.request.num_previews)
-            if step + 1 in due and not job.cancelled:
-                job.emit(Preview(details["preview"](), due.index(step + 1)))
-            return not all(job.cancelled for job in jobs)
+        Args:
+            jobs: answers are of one group.
+        """
+        with torch.no_grad():
+            self._lanes[jobs[0].lane].begin(jobs)
 
-        negative = [request.negative_prompt for request in requests]
-        masks = [request.mask for request in requests]
-        output = self._pipe(
-            [request.prompt for request in requests],
-            image=[request.source for request in requests],
-            mask_image=masks if any(mask is not None for mask in masks) else None,
-            negative_prompt=negative if self.abilities.negative_prompt else None,
-            height=height,
-            width=width,
-            generator=[torch.Generator().manual_seed(request.seed) for request in requests],
-            callback_on_step_end=on_step,
-            **self._always,
-            **dict(settings.values),
-        )
-        for job, image in zip(jobs, output.images, strict=True):
-            if output.complete and image is not None:
-                job.emit(Picture(image, self.abilities.image_tokens(*settings.size)))
-
-    def _answer(self, jobs: Sequence[Job]) -> None:
-        requests: list[Answer] = [job.request for job in jobs]
-        first = requests[0]
-        inputs = self.processor.collate([request.inputs for request in requests])
-        self.model.converse(
-            inputs.to(self.model.device, dtype=self.model.dtype),
-            mode=first.mode,
-            follow=AnswersListener(jobs, self.processor),
-            generators=[torch.Generator().manual_seed(request.seed) for request in requests],
-            max_new_tokens=[request.max_new_tokens for request in requests],
-            text=first.settings,
-            drawing=first.drawing,
-        )
-
-
-def _preview_steps(num_steps: int, num_previews: int) -> list[int]:
-    """After how many steps of an image a preview is due: evenly spread, before the end."""
-    return sorted({(k + 1) * num_steps // (num_previews + 1) for k in range(num_previews)} - {0, num_steps})
+    def step(self) -> list[Over]:
+        """A turn of each lane; what goes wrong in one that is nobody's in particular ends all of that lane."""
+        over: list[Over] = []
+        for name, lane in self._lanes.items():
+            if not lane.busy:
+                continue
+            if self._on_step is not None:
+                self._on_step(name, lane.num_rows)
+            try:
+                with torch.no_grad():
+                    over += lane.step()
+            except Exception as error:
+                over += lane.abandon(error)
+        return over

@@ -29,10 +29,35 @@ class Metrics:
             **with_registry,
         )
         self.batches = Histogram(
-            "wallaroo_batch_size", "Images or answers of a batch.", ("task",), buckets=_SIZES, **with_registry
+            "wallaroo_batch_size",
+            "Images or answers that began together.",
+            ("task",),
+            buckets=_SIZES,
+            **with_registry,
+        )
+        self.joined = Counter(
+            "wallaroo_joined", "Images and answers that began while others were under way.", ("task",), **with_registry
+        )
+        self.wait_seconds = Histogram(
+            "wallaroo_wait_seconds",
+            "Seconds in the queue, from arrival to beginning.",
+            ("task",),
+            buckets=_SECONDS,
+            **with_registry,
         )
         self.batch_seconds = Histogram(
-            "wallaroo_batch_seconds", "Seconds of a batch.", ("task",), buckets=_SECONDS, **with_registry
+            "wallaroo_batch_seconds",
+            "Seconds of an image, or of an answer and those that it was batched with, from the beginning.",
+            ("task",),
+            buckets=_SECONDS,
+            **with_registry,
+        )
+        self.step_rows = Histogram(
+            "wallaroo_step_rows",
+            "Images or answers under way in a step of all of them.",
+            ("lane",),
+            buckets=_SIZES,
+            **with_registry,
         )
         self.cancelled = Counter("wallaroo_cancelled", "Images and answers given up.", ("reason",), **with_registry)
         self.images = Counter("wallaroo_images", "Images drawn.", **with_registry)

@@ -2,20 +2,32 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from PIL import Image
 
 from ..families.contract import TextSettings
 
-__all__ = ["Answer", "Drawing", "DrawingSettings", "Ending", "Picture", "Preview", "Text", "TextSettings"]
+__all__ = [
+    "ANSWERING",
+    "DRAWING",
+    "Answer",
+    "Drawing",
+    "DrawingSettings",
+    "Ending",
+    "Picture",
+    "Preview",
+    "Text",
+    "TextSettings",
+]
 
+DRAWING, ANSWERING = "drawing", "answering"  # lanes
 _SHORT = 512  # tokens: chats up to here may all go together
 
 
 @dataclass(frozen=True)
 class DrawingSettings:
-    """What drawings of one batch have in common.
+    """How an image is drawn.
 
     Attributes:
         size: `(height, width)` in pixels.
@@ -35,7 +47,7 @@ class Drawing:
     Attributes:
         prompt: what to draw, or how to edit.
         seed: of its own generator.
-        settings: what it shares with others of its batch.
+        settings: its size and how.
         source: the image to edit, or None.
         mask: what of it is painted anew, see [`wallaroo_hf.pictures.masks`], or None.
         negative_prompt: what to steer away from.
@@ -50,10 +62,13 @@ class Drawing:
     negative_prompt: str = ""
     num_previews: int = 0
 
+    lane: ClassVar[str] = DRAWING
+    group: ClassVar[Hashable] = None  # all drawings go together
+
     @property
-    def group(self) -> Hashable:
-        """Drawings of equal groups can be drawn together."""
-        return "editing" if self.source is not None else "generation", self.settings
+    def task(self) -> str:
+        """What it is counted as."""
+        return "editing" if self.source is not None else "generation"
 
 
 @dataclass(frozen=True)
@@ -78,11 +93,14 @@ class Answer:
     stop: Sequence[str] = ()
     drawing: Mapping[str, Any] = field(default_factory=dict)
 
+    lane: ClassVar[str] = ANSWERING
+    task: ClassVar[str] = "answering"
+
     @property
     def group(self) -> Hashable:
         """Answers of equal groups can be computed together; long chats only with others of about their length."""
         length = max(_SHORT, self.inputs["input_ids"].shape[1])
-        return "answering", self.mode, self.settings, (length - 1).bit_length()
+        return self.mode, self.settings, (length - 1).bit_length()
 
 
 @dataclass(frozen=True)

@@ -53,18 +53,19 @@ class Service:
         self.created = int(time.time())
         self.processor = copy.deepcopy(processor)  # tokenizers must not be shared between threads
         self.preparing = asyncio.Lock()  # of whoever uses the copy
-        self.engine = Engine(model, processor, settings.window)
+        self.engine = Engine(model, processor, settings.window, settings.max_batch, self._count_step)
         self.abilities = self.engine.abilities
         self.generation_body = with_settings(GenerationBody, self.abilities, _OWN_SETTINGS)
         self.edit_body = with_settings(EditBody, self.abilities, _OWN_SETTINGS)
         self.chat_body = with_settings(ChatBody, self.abilities, _OWN_SETTINGS)
         self.batcher = Batcher(
-            self.engine.run,
+            self.engine,
             settings.max_batch,
             settings.max_wait,
             settings.max_queue,
             settings.max_queue_bytes,
-            self._count_batch,
+            self._count_begun,
+            self._count_over,
         )
         self.images = reader or ImageReader(settings)
         self.metrics = Metrics(lambda: self.batcher.num_waiting, lambda: len(self.batcher.running))
@@ -320,10 +321,20 @@ class Service:
                 self.metrics.cancelled.labels(error.code).inc()
                 job.cancel(error)
 
-    def _count_batch(self, jobs: Sequence[Job], seconds: float) -> None:
-        task = jobs[0].group[0]  # type: ignore[index]  # groups are tuples that begin with the task
-        self.metrics.batches.labels(task).observe(len(jobs))
-        self.metrics.batch_seconds.labels(task).observe(seconds)
+    def _count_begun(self, jobs: Sequence[Job], others: int) -> None:
+        tasks = [job.request.task for job in jobs]
+        for task in set(tasks):
+            self.metrics.batches.labels(task).observe(tasks.count(task))
+        for job, task in zip(jobs, tasks, strict=True):
+            self.metrics.wait_seconds.labels(task).observe(job.begun - job.arrived)
+            if others:
+                self.metrics.joined.labels(task).inc()
+
+    def _count_over(self, job: Job, seconds: float) -> None:
+        self.metrics.batch_seconds.labels(job.request.task).observe(seconds)
+
+    def _count_step(self, lane: str, rows: int) -> None:
+        self.metrics.step_rows.labels(lane).observe(rows)
 
     def count(self, event: Any) -> None:
         """Counts what goes out."""
@@ -347,7 +358,14 @@ def make_jobs(requests: Sequence[Drawing | Answer], num_bytes: int) -> list[Job]
     """Jobs of one request, which hold `num_bytes` of memory together."""
     inbox: asyncio.Queue[Any] = asyncio.Queue()
     return [
-        Job(item, item.group, inbox, getattr(item, "mode", None) == "auto", 0 if index else num_bytes)
+        Job(
+            item,
+            item.group,
+            inbox,
+            alone=getattr(item, "mode", None) == "auto",
+            num_bytes=0 if index else num_bytes,
+            lane=item.lane,
+        )
         for index, item in enumerate(requests)
     ]
 

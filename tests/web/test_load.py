@@ -50,7 +50,8 @@ def test_a_thousand_clients(serve, compact, small_processor):
         answers = asyncio.run(asyncio.wait_for(all_at_once(), 240))
         assert [status for status, _, _ in answers] == [200] * NUM_REQUESTS
         assert server.metric("wallaroo_images_total") == NUM_REQUESTS
-        assert server.metric("wallaroo_batch_size_count") < NUM_REQUESTS / 10  # they were drawn together
+        steps, rows = (server.metric(f"wallaroo_step_rows_{what}") for what in ("count", "sum"))
+        assert steps < rows / 10  # they were drawn together
         assert server.metric("wallaroo_cancelled_total") == 0
         drawn = [picture_in(base64.b64encode(data).decode()).tobytes() for _, data, _ in answers]
     assert len(set(drawn)) > 0.99 * NUM_REQUESTS  # 4 codes of 1024: a few may be drawn twice

@@ -216,6 +216,8 @@ class JointRows:
         self._filled, self._positions = self._filled[places], self._positions[:, places]
         if not places:  # an idle session holds no memory
             self._states, self._room = [], 0
-        for states in self._states:
+        moved = next((to for to, place in enumerate(places) if to != place), len(places))  # those before stay
+        width = max(self._lengths, default=0)
+        for states in self._states if moved < len(places) else ():
             for kept in states:
-                kept[: len(places)] = kept[places]
+                kept[moved : len(places), :, :width] = kept[places[moved:], :, :width]

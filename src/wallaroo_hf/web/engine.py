@@ -37,7 +37,7 @@ class Engine:
         max_rows: int = 8,
         on_step: Callable[[str, int], None] | None = None,
     ) -> None:
-        self.model, self.processor = model, processor
+        self.model, self.processor, self.window = model, processor, window
         self.abilities: Abilities = abilities_of(model, processor)
         always = self.abilities.check_settings({"window": window})
         self._lanes: dict[str, DrawingRows | AnswerBatches] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from PIL import Image
 
 from helpers import picture
 
@@ -139,6 +140,31 @@ def test_an_idle_session_holds_no_states(compact):
     while session.under_way:
         session.step()
     assert not session._joint._states and len(session._joint) == 0
+
+
+def test_codes_that_are_given_go_along(compact, alone):
+    """An edit within a mask, whose kept codes are fed and not decided, beside drawings that decide theirs."""
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (16, 32, 64, 48))
+    row = compact.processor(
+        text=["bluer"],
+        images=[picture(1, 64, 64)],
+        mask_images=[mask],
+        generation_mode="image",
+        height=64,
+        width=64,
+        return_tensors="pt",
+    )
+    expected = compact.model.draw(row, generators=[_generator(7)])
+    session = compact.model.session(3)
+    first = _admit(session, compact, 0)
+    session.step()
+    masked, second = session.admit(row, _generator(7)), _admit(session, compact, 2)
+    while session.under_way:
+        session.step()
+    assert torch.equal(session.take(masked).pixels[0], expected.pixels[0])
+    for number, which in ((first, 0), (second, 2)):
+        assert torch.equal(session.take(number).pixels[0], alone[which].pixels[0])
 
 
 def test_windows_go_on_beside_them(compact, alone):

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
+from ..families.attempts import Attempt
 from ..families.contract import DrawnImages, Follow, Step
 
 __all__ = ["DrawingGroup", "GroupedSession"]
@@ -200,10 +201,10 @@ class GroupedSession(ABC):
         going = {id(group): group for group, _ in self._places.values() if not group.is_over}
         self._begin()
         for groups, advance in self.turns(list(going.values())):
-            try:
+            with Attempt() as attempt:
                 advance()
-            except Exception as error:  # theirs; whoever takes them hears of it
-                self._fail(groups, error)
+            if attempt.error is not None:
+                self._fail(groups, attempt.error)
         return self._steps
 
     def is_over(self, drawing: int) -> bool:
@@ -295,7 +296,7 @@ class GroupedSession(ABC):
         numbers, admitted = list(chosen), list(chosen.values())
         own = [one.generator for one in admitted if one.generator is not None]
         states = [generator.get_state() for generator in own]
-        try:
+        with Attempt() as attempt:
             rows = [one.row for one in admitted]
             batch = rows[0] if len(rows) == 1 else type(rows[0]).join(rows, self.pad_token_id)
             follow = functools.partial(self._note, numbers)
@@ -303,16 +304,14 @@ class GroupedSession(ABC):
             group = self.begin_group(batch, 1, generators, admitted[0].settings, follow)
             group.advance()
             self.begun(group)
-        except Exception as error:
-            if len(numbers) == 1:
-                self._failed[numbers[0]] = error  # whoever takes it hears of it
-                return
+            self._places |= {number: (group, image) for image, number in enumerate(numbers)}
+        if attempt.error is not None and len(numbers) == 1:
+            self._failed[numbers[0]] = attempt.error
+        elif attempt.error is not None:
             for generator, state in zip(own, states, strict=True):
                 generator.set_state(state)
             for number, one in chosen.items():
                 self._begin_together({number: one})
-        else:
-            self._places |= {number: (group, image) for image, number in enumerate(numbers)}
 
     def _fail(self, groups: Sequence[DrawingGroup], error: Exception) -> None:
         """Forgets groups that cannot go on, but for what is to be said of their drawings."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ..families.attempts import Attempt
 from ..families.contract import DrawingModel, DrawingProcessor, Step
 from .answer_writers import AnswersListener
 from .batching import Job
@@ -105,11 +106,9 @@ class _AnswerBatch:
         self._go.acquire()
 
     def _work(self) -> None:
-        try:
-            with torch.no_grad():
-                self._answer()
-        except Exception as error:  # the jobs': whoever waits for them hears of it
-            self.error = error
+        with Attempt() as attempt, torch.no_grad():
+            self._answer()
+        self.error = attempt.error
         self._is_over = True
         self._back.release()
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ..families.abilities import Abilities
+from ..families.attempts import Attempt
 from ..families.contract import DrawingModel, DrawingProcessor, DrawingSession, Step
 from .batching import Job
 from .quiet_pipeline import PreparedDrawing, QuietPipeline
@@ -67,10 +68,10 @@ class DrawingRows:
             if job.cancelled:
                 self._over.append(Over([job]))
                 continue
-            try:
+            with Attempt() as attempt:
                 self._admit(job)
-            except Exception as error:  # this job's
-                self._over.append(Over([job], error))
+            if attempt.error is not None:
+                self._over.append(Over([job], attempt.error))
 
     def step(self) -> list[Over]:
         """One step of all drawings; those that are complete go out."""
@@ -80,12 +81,12 @@ class DrawingRows:
         failed: dict[int, tuple[Exception, list[Job]]] = {}
         for number in [number for number in self._jobs if self._session.is_over(number)]:
             job, prepared = self._jobs.pop(number)
-            try:
+            with Attempt() as attempt:
                 self._finish(number, job, prepared)
-            except Exception as error:
-                failed.setdefault(id(error), (error, []))[1].append(job)  # of one forward together
-            else:
+            if attempt.error is None:
                 self._over.append(Over([job]))
+            else:
+                failed.setdefault(id(attempt.error), (attempt.error, []))[1].append(job)  # of one forward together
         over = [*self._over, *(Over(jobs, error) for error, jobs in failed.values())]
         self._over = []
         return over

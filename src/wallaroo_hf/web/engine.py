@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ..families.abilities import Abilities
+from ..families.attempts import Attempt
 from ..families.contract import DrawingModel, DrawingProcessor
 from ..families.registry import abilities_of
 from .answer_batches import AnswerBatches
@@ -76,9 +77,8 @@ class Engine:
                 continue
             if self._on_step is not None:
                 self._on_step(name, lane.num_rows)
-            try:
-                with torch.no_grad():
-                    over += lane.step()
-            except Exception as error:
-                over += lane.abandon(error)
+            with Attempt() as attempt, torch.no_grad():
+                over += lane.step()
+            if attempt.error is not None:
+                over += lane.abandon(attempt.error)
         return over

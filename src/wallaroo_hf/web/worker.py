@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from ..families.attempts import Attempt
+
 if TYPE_CHECKING:
     from .batching import Job
 
@@ -122,11 +124,9 @@ class Worker:
         return given
 
     def _begin(self, jobs: Sequence[Job]) -> list[Over]:
-        try:
+        with Attempt() as attempt:
             self._computer.begin(jobs)
-        except Exception as error:  # theirs: whoever waits for them hears of it
-            return self._settle([Over(jobs, error)])
-        return []
+        return [] if attempt.error is None else self._settle([Over(jobs, attempt.error)])
 
     def _settle(self, ends: Sequence[Over]) -> list[Over]:
         """Those that are over for good; what failed together is to be tried again."""

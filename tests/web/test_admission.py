@@ -278,6 +278,27 @@ def test_who_leaves_is_not_written_for(talker):
     asyncio.run(main())
 
 
+def test_what_is_abandoned_keeps_no_thread(talker):
+    """Threads hold the keys and values of their answers."""
+    _, batches = talker
+
+    async def main():
+        old, new = _answers("old", 300), _answers("new", 300)
+        batches.begin(old)
+        while not batches.takes_more:
+            batches.step()
+        batches.begin(new)  # not stepped on yet
+        threads = [batch._thread for batch in batches._batches]
+        ends = batches.abandon(RuntimeError("broken"))
+        assert [end.jobs for end in ends] == [old, new] and not batches.busy
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join(10)
+            assert not thread.is_alive()
+
+    asyncio.run(main())
+
+
 def test_rows_of_a_batch_end_one_by_one(talker):
     """Whoever is done has the answer while the others of the batch go on."""
     _, batches = talker

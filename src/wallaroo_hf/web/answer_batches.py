@@ -66,6 +66,8 @@ class AnswerBatches:
 
     def abandon(self, error: Exception) -> list[Over]:
         """All of it is over: rows end with their next word, and nobody hears of it."""
+        for batch in self._batches:
+            batch.end()
         abandoned = [Over(batch.jobs, error) for batch in self._batches]
         over, self._over, self._batches = self._over, [], []
         return [*over, *abandoned]
@@ -99,6 +101,13 @@ class _AnswerBatch:
             self._go.release()
         self._back.acquire()
         return self._is_over
+
+    def end(self) -> None:
+        """Lets every row end with its next word, and its thread with them."""
+        for job in self.jobs:
+            job.cancelled = True
+        while self._thread.is_alive() and not self._is_over:
+            self.turn()
 
     def pause(self) -> None:
         """Waits for the next turn; in the batch's own thread."""

@@ -1,5 +1,6 @@
 """Inpainting: where the mask is black, the codes of a picture are those of its source, and none is decided there."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,11 +41,12 @@ def given_codes(
         raise ValueError(
             f"`repaint_mask` has {len(masks)} entries, but there are {len(grids)} prompts; give one each."
         )
-    has_source = (conditional.input_ids == model.config.pixel_start_token_id).any(dim=1).tolist()
+    counts = (conditional.input_ids == model.config.pixel_start_token_id).sum(dim=1).tolist()
     sources = iter(conditional.pictures.get("source_pixel_values", ()))
     given: list[torch.Tensor | None] = []
     for index, (mask, grid) in enumerate(zip(masks, grids, strict=True)):
-        source = next(sources, None) if has_source[index] else None
+        own = list(itertools.islice(sources, counts[index]))
+        source = own[-1] if own else None  # of several the last one is changed
         ids = None if mask is None else _ids(model, source, mask, grid, index)
         given += [ids] * copies
     return given

@@ -140,9 +140,10 @@ class DrawingTurn:
     Attributes:
         instruction: the filled template.
         indicators: the size announcement, height first, or "" where the checkpoint has none.
-        source: the rows of the source image block, or "" for text-to-image.
+        source: the rows of a source image block, or "" for text-to-image.
         history: everything before the user's turn, written out; the system turn at least.
         start: the token that opens the image.
+        num_sources: how many sources an edit has, all of one size.
     """
 
     instruction: str
@@ -150,6 +151,7 @@ class DrawingTurn:
     source: str = ""
     history: str = f"{IM_START}system\n{SYSTEM_PROMPT}{IM_END}\n"
     start: str = GENERATE_START
+    num_sources: int = 1
 
     def render(self, layout: str) -> str:
         """The prompt up to and including the token that opens the image.
@@ -166,7 +168,8 @@ class DrawingTurn:
             suffix, end = "", end + suffix
         blocks = ""
         if self.source:  # low level before high level: the paper's section 5 found the other order much worse
-            blocks = f"{PIXEL_START}{self.source}{PIXEL_END}{VISION_START}{IMAGE_PAD}{VISION_END}"
+            block = f"{PIXEL_START}{self.source}{PIXEL_END}{VISION_START}{IMAGE_PAD}{VISION_END}"
+            blocks = block * self.num_sources
         return f"{self.history}{IM_START}user\n{blocks}{self.instruction}{suffix}{end}{header}{self.start}"
 
 

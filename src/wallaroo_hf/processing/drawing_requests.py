@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..common.row_values import as_rows, images_per_row
+from ..common.row_values import as_rows, sources_per_row
 from ..families import sizes
 from ..layout import prompt_texts
 from ..layout.special_tokens import IM_START, IMAGE_PAD, VISION_END, VISION_START
@@ -33,8 +33,9 @@ class DrawingRequest:
         history: everything before the user's turn, where the row came as a chat.
         fit: how the source is brought to `size`.
         task: the image task, as in `prompt_templates`; None = editing where there is a source, else generation.
-        is_black: a black picture stands in the place of `source`, of which only the size counts.
+        is_black: black pictures stand in the places of all `sources`, of which only the sizes count.
         mask: of the source's size, what of it is painted anew (not black), or None = all.
+        references: images that the edit takes from, which are shown before `source`.
     """
 
     prompt: str
@@ -48,17 +49,23 @@ class DrawingRequest:
     task: str | None = None
     is_black: bool = False
     mask: Image.Image | None = None
+    references: tuple[Image.Image, ...] = ()
+
+    @property
+    def sources(self) -> tuple[Image.Image, ...]:
+        """All images that are shown, in order; none where it is drawn from words alone."""
+        return self.references if self.source is None else (*self.references, self.source)
 
     @property
     def image_task(self) -> str:
         """The name of its image task."""
-        return self.task or ("generation" if self.source is None else "editing")
+        return self.task or ("editing" if self.sources else "generation")
 
     @classmethod
     def from_text(
         cls,
         text: str,
-        source: Image.Image | None,
+        sources: Sequence[Image.Image],
         target: Image.Image | np.ndarray | None,
         size: tuple[int, int],
         negative: str,
@@ -68,7 +75,7 @@ class DrawingRequest:
 
         Args:
             text: a plain prompt or a rendered chat.
-            source: the image to edit; None = draw from words alone.
+            sources: the images to edit, of which the last one is changed; none = draw from words alone.
             target: the image to learn, or its codes; None = draw one.
             size: `(height, width)` in pixels.
             negative: the user's negative prompt; empty = there is none.
@@ -83,15 +90,15 @@ class DrawingRequest:
             history, text = prompt_texts.split_chat(text)
             if IMAGE_PAD in history:
                 raise ValueError(
-                    "Images in earlier turns of a chat cannot be used for drawing yet; give the one source image in "
-                    "the last user turn."
+                    "Images in earlier turns of a chat cannot be used for drawing yet; give source images in the "
+                    "last user turn."
                 )
             refuse_in_rendered(history, special_tokens)
         prompt = text.replace(f"{VISION_START}{IMAGE_PAD}{VISION_END}", "").replace(IMAGE_PAD, "").strip()
         if target is not None and prompt.startswith('"') and prompt.endswith('"'):
             prompt = prompt.strip('"')  # the templates bring quotes of their own (released data code)
         if not prompt and target is None:
-            wanted = "what to draw" if source is None else "what to change"
+            wanted = "what to change" if sources else "what to draw"
             raise ValueError(f"The prompt is empty; say {wanted} (the null prompt is added by itself).")
         for what, words in (("prompt", prompt), ("negative prompt", negative)):
             if len(words) > MAX_PROMPT_CHARACTERS:
@@ -100,16 +107,16 @@ class DrawingRequest:
                     "shorten it."
                 )
             refuse_special_tokens(what, words, special_tokens)
-        return cls(
-            prompt, source, target, size, negative.strip(), prompt_texts.prompt_language(prompt or negative), history
-        )
+        language = prompt_texts.prompt_language(prompt or negative)
+        references, source = tuple(sources[:-1]), sources[-1] if sources else None
+        return cls(prompt, source, target, size, negative.strip(), language, history, references=references)
 
     def null_prompt(self) -> "DrawingRequest":
-        """The null prompt: no words (or the negative ones), a black source of the same size, no history."""
+        """The null prompt: no words (or the negative ones), black sources of the same sizes, no history."""
         return dataclasses.replace(self, prompt=self.negative, history=None, is_black=True)
 
     def unprompted(self) -> "DrawingRequest":
-        """The row of two-scale guidance that has the source but no instruction."""
+        """The row of two-scale guidance that has the sources but no instruction."""
         return dataclasses.replace(self, prompt="", history=None)
 
 
@@ -182,7 +189,7 @@ def read_requests(
 
     Args:
         texts: prompts or rendered chats.
-        images: see [`images_per_row`].
+        images: see [`sources_per_row`].
         options: `height`, `width`, `aspect_ratio`, `negative_prompt`, `target_images` and `mask_images`, each one value
             for all rows or one per row.
         buckets: the listed sizes.
@@ -194,15 +201,15 @@ def read_requests(
     """
     rows = {name: as_rows(value, len(texts), name) for name, value in options.items()}
     requests = []
-    for index, (text, source) in enumerate(zip(texts, images_per_row(images, texts), strict=True)):
+    for index, (text, sources) in enumerate(zip(texts, sources_per_row(images, texts), strict=True)):
         row = {name: values[index] for name, values in rows.items()}
         target, encoded_size = None, None
         if row["target_images"] is not None:
             target, encoded_size = open_target(row["target_images"], image_token_size)
-        like = target if isinstance(target, Image.Image) else source
+        like = target if isinstance(target, Image.Image) else sources[-1] if sources else None
         size = pick_size(buckets, row["height"], row["width"], row["aspect_ratio"], like, encoded_size)
         negative = row["negative_prompt"] or ""
-        request = DrawingRequest.from_text(text, source, target, size, negative, special_tokens)
+        request = DrawingRequest.from_text(text, sources, target, size, negative, special_tokens)
         requests.append(dataclasses.replace(request, mask=_open_mask(row["mask_images"], request, index)))
     return requests
 

@@ -18,7 +18,7 @@ from .batch import WallarooBatchFeature
 from .drawing_requests import DrawingRequest
 from .image_processor import WallarooImageProcessor, flatten_images
 from .refused_words import refuse_special_tokens, refused_tokens
-from .token_rows import TokenRow, expand_vision, pad, tokenize
+from .token_rows import TokenRow, pad, tokenize
 
 
 class PreparationMixin:
@@ -121,14 +121,13 @@ class PreparationMixin:
             grids: `image_grid_thw` of the sources, where another branch has been prepared with them: a null prompt's are
                 black, and of the same size.
         """
-        edits = [request for request in requests if request.source is not None]
-        sources = [request.source for request in edits if request.source is not None]
+        edits = [(request, source) for request in requests for source in request.sources]
         limits = self.pixel_limits.get("editing")
-        if grids is not None and all(request.is_black for request in edits):
+        if grids is not None and all(request.is_black for request, _ in edits):
             options = self._navit_options(limits, merged["images_kwargs"])
             vision, lengths = black_patches(self.image_processor, grids, options)
         else:
-            vision, lengths = self._navit(sources, limits, merged["images_kwargs"])
+            vision, lengths = self._navit([source for _, source in edits], limits, merged["images_kwargs"])
         queue = iter(lengths)
         texts, starts, refused = [], set(), refused_tokens(self.tokenizer)
         for request in requests:
@@ -136,9 +135,10 @@ class PreparationMixin:
             refuse_special_tokens("prompt in its template", turn.instruction, refused)
             text = turn.render(layout)
             starts.add(turn.start)
-            if request.source is not None:
-                head, vision_start, tail = text.rpartition(VISION_START)
-                text = head + vision_start + expand_vision(tail, [next(queue)])
+            if request.sources:
+                history, *blocks = text.split(VISION_START)  # the history shows none
+                seen = [IMAGE_PAD * next(queue) + block.removeprefix(IMAGE_PAD) for block in blocks]
+                text = VISION_START.join([history, *seen])
             if request.target is not None:
                 text += prompt_texts.render_answer(self._rows(GENERATE_IMAGE_PAD, request.size))
             texts.append(text)
@@ -149,7 +149,7 @@ class PreparationMixin:
                 self.image_processor.black_vq_pixels(*request.size)
                 if request.is_black
                 else self._fitted(request, source)
-                for request, source in zip(edits, sources, strict=True)
+                for request, source in edits
             ]
         return rows, vision
 
@@ -158,10 +158,11 @@ class PreparationMixin:
         templates = self.prompt_templates[request.image_task]
         instruction = prompt_texts.fill_template(template, templates, request.language, request.prompt, height, width)
         indicators = self._indicators(height, width)
-        source = "" if request.source is None else self._rows(IMAGE_PAD, request.size)
+        source = self._rows(IMAGE_PAD, request.size) if request.sources else ""
         history = {} if request.history is None else {"history": request.history}
         start = self.start_tokens[request.image_task]
-        return prompt_texts.DrawingTurn(instruction, indicators, source, start=start, **history)
+        count = len(request.sources)
+        return prompt_texts.DrawingTurn(instruction, indicators, source, start=start, num_sources=count, **history)
 
     def _indicators(self, height: int, width: int) -> str:
         """The announcement of a size, height first, or "" where the checkpoint has none."""

@@ -25,7 +25,7 @@ RAGGED = ("source_pixel_values", "source_latents", "source_mask", "target_pixel_
 class WallarooDataCollator(RowCollator):
     """Turns rows (docs/data.md) into a batch for `WallarooForConditionalGeneration.forward`.
 
-    Understanding rows are chats; a row whose last answer is one image draws it (or edits the image in the user's turn);
+    Understanding rows are chats; a row whose last answer is one image draws it (or edits the images in the user's turn);
     a row in which the assistant speaks and draws is interleaved. All kinds can be in one batch. Drawing rows get a random
     template of their language; some become a null prompt (no words, black source); a share of each source is masked.
 
@@ -91,7 +91,7 @@ class WallarooDataCollator(RowCollator):
             raise ValueError("nothing is drawn from a video; leave the video or the drawing out.")
         if not parts.drawn and row.get("task") != "interleaved":
             return self._answer(parts)
-        if only_draws(parts) and row.get("task") != "interleaved":
+        if only_draws(parts, max_sources=None) and row.get("task") != "interleaved":
             return self._drawing(row, parts, rng)
         return self._interleaved(row, parts, rng)
 
@@ -121,16 +121,16 @@ class WallarooDataCollator(RowCollator):
             template = templates[0]
         else:
             template = self._longest(templates) if rng is None else templates[int(rng.integers(len(templates)))]
-        source = parts.shown[0] if parts.shown else None
+        sources = list(parts.shown)
         text, latents = prompt, parts.latents
         if len(parts.messages) > 2:  # with its history
             text = self._render(parts.messages[:-1])
         if rng is not None and rng.random() < self.unconditional_rate:
             text, latents = "", None
-            source = None if source is None else Image.new("RGB", source.size)
+            sources = [Image.new("RGB", source.size) for source in sources]
         encoded = self._process(
             text=[text],
-            images=[source],
+            images=[sources],
             target_images=parts.drawn,
             height=row.get("height"),
             width=row.get("width"),

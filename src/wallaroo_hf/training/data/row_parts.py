@@ -133,15 +133,20 @@ def _plain(content: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return items
 
 
-def only_draws(parts: RowParts) -> bool:
-    """Whether the row is one drawing: the last answer is one image and nothing else, from at most one source."""
+def only_draws(parts: RowParts, max_sources: int | None = 1) -> bool:
+    """Whether the row is one drawing: the last answer is one image and nothing else, from sources in the turn before.
+
+    Args:
+        parts: of the row.
+        max_sources: how many sources an edit may have; None = any number.
+    """
     answer = parts.messages[-1]
     return (
         len(parts.messages) >= 2
         and answer["role"] == "assistant"
         and [item["type"] for item in answer["content"]] == ["image"]
         and len(parts.drawn) == 1
-        and len(parts.shown) <= 1
+        and (max_sources is None or len(parts.shown) <= max_sources)
         and parts.messages[-2]["role"] == "user"
         and sum(item["type"] == "image" for item in parts.messages[-2]["content"]) == len(parts.shown)
     )

@@ -4,12 +4,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
 from safetensors import safe_open
 
 from commands import json_lines, run, runner
 from helpers import picture
-from wallaroo_hf import WallarooConfig, default_checkpoint
+from wallaroo_hf import WallarooConfig, WallarooPipeline, default_checkpoint
 from wallaroo_hf.cli import app, export
 from wallaroo_hf.files import checkpoint_files
 
@@ -42,6 +43,20 @@ def test_edits_within_a_mask_and_beyond_the_edges(compact, tmp_path):
     (row,) = json_lines(*common, "--outpaint", "left=16,bottom=32", "-o", tmp_path / "wide.png")
     assert (row["width"], row["height"]) == (64, 64)
     assert Image.open(row["path"]).crop((16, 0, 64, 32)).tobytes() == source.tobytes()
+
+
+def test_edits_of_several_images(compact, tmp_path):
+    """As the pipeline makes them; the last one is changed."""
+    first, second = picture(1, 48, 32), picture(2, 32, 48)
+    paths = [tmp_path / "first.png", tmp_path / "second.png"]
+    for image, path in zip((first, second), paths, strict=True):
+        image.save(path)
+    common = ("both", "--seed", 1, "--model", compact.folder, "--device", "cpu", "-o", tmp_path / "edit.png")
+    (row,) = json_lines("edit", *paths, *common)
+    pipe = WallarooPipeline(model=compact.model, processor=compact.processor, device="cpu")
+    expected = pipe("both", image=[[first, second]], generator=torch.Generator().manual_seed(1)).images[0]
+    assert (row["width"], row["height"]) == (32, 48) == expected.size
+    assert Image.open(row["path"]).tobytes() == expected.tobytes()
 
 
 def test_json_of_an_answer(compact, tmp_path):

@@ -44,6 +44,23 @@ def test_an_edit_has_its_sources_size(pipe, tmp_path):
     assert pipe("make it blue", image=source, height=32, width=32).images[0].size == (32, 32)
 
 
+def test_edits_of_several_pictures(pipe, model, processor):
+    """The last one is changed; the processor gets them all."""
+    first, second = picture(1, 60, 45), picture(2, 45, 60)
+    prompts = ["put the star into the second picture", "make it blue"]
+    both = pipe(prompts, image=[[first, second], second], generator=generators(1, 2), height=64, width=48)
+    assert [image.size for image in both.images] == [(48, 64)] * 2
+    edited = pipe(prompts[0], image=[[first, second]], generator=generators(1)).images[0]
+    assert edited.size == second.size
+    assert edited != pipe(prompts[0], image=second, generator=generators(1)).images[0]
+    mask = Image.new("L", second.size, 0)
+    mask.paste(255, (0, 0, 20, 60))
+    within = pipe(prompts[0], image=[[first, second]], mask_image=mask, generator=generators(1)).images[0]
+    assert within.crop((20, 0, 45, 60)) == second.crop((20, 0, 45, 60))
+    with pytest.raises(ValueError, match=r"a list of several for each: image=\[\[first, second\]\]"):
+        pipe(prompts[0], image=[first, second])
+
+
 def test_outside_of_a_mask_nothing_changes(pipe):
     source = picture(1, 60, 45)
     mask = Image.new("L", source.size, 0)

@@ -133,6 +133,28 @@ def test_edits_within_a_mask(server, client, pipe):
             assert status == 200 and told["data"][0]["b64_json"] == answer.data[0].b64_json
 
 
+def test_edits_of_several_images(server, client, pipe):
+    first, second = picture(1, 60, 45), picture(2, 45, 60)
+    expected = pipe("both", image=[[first, second]], generator=generators(3)).images[0]
+    assert expected.size == second.size
+    answer = client.images.edit(image=[png(first), png(second)], prompt="both", extra_body={"seed": 3})
+    assert picture_in(answer.data[0].b64_json).tobytes() == expected.tobytes()
+    uris = [data_uri(png(one)) for one in (first, second)]
+    shown = [{"type": "image_url", "image_url": {"url": uri}} for uri in uris]
+    for images in ({"image": uris}, {"images": [{"image_url": uri} for uri in uris]}):
+        status, told, _ = server.request("/v1/images/edits", {"prompt": "both", "seed": 3, **images})
+        assert status == 200 and told["data"][0]["b64_json"] == answer.data[0].b64_json
+    message = {"role": "user", "content": [*shown, {"type": "text", "text": "both"}]}
+    chat = {"messages": [message], "modalities": ["image"], "seed": 3}
+    status, told, _ = server.request("/v1/chat/completions", chat)
+    assert status == 200
+    drawn = told["choices"][0]["message"]["images"][0]["image_url"]["url"].partition(",")[2]
+    assert picture_in(drawn).tobytes() == expected.tobytes()
+    white = data_uri(png(Image.new("L", second.size, 255)))
+    status, told, _ = server.request("/v1/images/edits", {"prompt": "both", "image": uris, "mask": white})
+    assert status == 400 and told["error"]["param"] == "mask"
+
+
 def test_pictures_grow(server, client, pipe):
     source, settings = picture(1, 60, 45), {"seed": 3}
     expected = pipe("make it wider", image=source, outpaint={"left": 10, "top": 5}, generator=generators(3)).images[0]
@@ -186,8 +208,10 @@ def test_edits_json(server, client):
 
 def test_refused_edits(client):
     image = png(picture(1))
-    with pytest.raises(openai.BadRequestError, match="exactly one"):
-        client.images.edit(image=[image, image], prompt="make it blue")
+    with pytest.raises(openai.BadRequestError, match="an edit takes one to 8, of which the last one is changed"):
+        client.images.edit(image=[image] * 9, prompt="make it blue")
+    with pytest.raises(openai.BadRequestError, match="OpenAI's masks are of the first image"):
+        client.images.edit(image=[image, image], mask=image, prompt="make it blue")
     with pytest.raises(openai.BadRequestError, match="a mask of the picture's size"):
         client.images.edit(image=image, mask=png(picture(1, 20, 20)), prompt="make it blue")
     with pytest.raises(openai.BadRequestError, match="black all over"):

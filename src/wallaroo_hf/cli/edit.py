@@ -12,7 +12,14 @@ from .setting_options import takes_settings
 
 @takes_settings()
 def edit(
-    image: Annotated[str, typer.Argument(help="The image to edit: a path or URL.", show_default=False)],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...",
+            help="The image to edit: a path or URL. Of several the last one is changed; those before it are references.",
+            show_default=False,
+        ),
+    ],
     instruction: Annotated[str, typer.Argument(help="What to change.", show_default=False)],
     output: options.Output = Path("."),
     num_images: options.NumImages = 1,
@@ -32,12 +39,12 @@ def edit(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Edit an image by an instruction, all of it or within a mask, or paint beyond its edges.
+    """Edit an image by an instruction, all of it or within a mask, or paint beyond its edges; or take from other images.
 
     The result has the image's size, unless another one is asked for; outside of a mask it is the image, to the bit.
     """
     example = "wallaroo edit picture.png 'make it blue'"
-    if names_a_picture(instruction) and not names_a_picture(image):
+    if names_a_picture(instruction) and not all(map(names_a_picture, images)):
         raise ValueError(f"The picture comes first, then what to change, such as {example}")
     require_words(instruction, "what to change", example)
     require_picture_output(output, num_images)
@@ -49,12 +56,12 @@ def edit(
 
     options.quiet()
     area = {"mask_image": mask, "outpaint": None if outpaint is None else read_growth(outpaint, "--outpaint")}
-    source = open_image(image)
-    with_masks([source], mask, area["outpaint"])  # looked at before anything is loaded
+    sources = [open_image(image) for image in images]
+    with_masks(sources[-1:], mask, area["outpaint"])  # looked at before anything is loaded
     wishes = running.read_options(
         model,
         settings,
-        edits=True,
+        num_sources=len(sources),
         prompts=[instruction],
         height=height,
         width=width,
@@ -63,5 +70,5 @@ def edit(
         area={name: value for name, value in area.items() if value is not None},
     )
     checkpoint = running.load_checkpoint(model, device, dtype, check_weights)
-    for drawn in running.draw_images(checkpoint, [instruction], source, wishes, num_images, seed, batch_size, output):
+    for drawn in running.draw_images(checkpoint, [instruction], sources, wishes, num_images, seed, batch_size, output):
         typer.echo(drawn.report(as_json))

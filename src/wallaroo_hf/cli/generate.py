@@ -72,6 +72,6 @@ def generate(
         )
     else:
         checkpoint = running.load_checkpoint(model, device, dtype, check_weights)
-        drawn = running.draw_images(checkpoint, prompts or (), None, wishes, num_images, seed, batch_size, output)
+        drawn = running.draw_images(checkpoint, prompts or (), (), wishes, num_images, seed, batch_size, output)
     for one in drawn:
         typer.echo(one.report(as_json))

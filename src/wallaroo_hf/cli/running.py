@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TextStreamer
 
 from .. import _registration  # noqa: F401  the command line postpones it
-from ..families.abilities import EDITING, GENERATION, Abilities
+from ..families.abilities import GENERATION, Abilities
 from ..families.registry import Checkpoint
 from ..families.registry import load as load_checkpoint  # noqa: F401  for the commands
 from ..families.settings import Notice
@@ -69,14 +69,14 @@ class DrawingOptions:
 
 
 def read_options(
-    model: str, given: Mapping[str, Any], edits: bool = False, prompts: Sequence[str] = (), **size_and_words: Any
+    model: str, given: Mapping[str, Any], num_sources: int = 0, prompts: Sequence[str] = (), **size_and_words: Any
 ) -> DrawingOptions:
     """Options as a checkpoint takes them, looked at before it is loaded; what people should know of them is said.
 
     Args:
         model: folder or Hub id.
         given: settings by name.
-        edits: whether pictures are to be edited.
+        num_sources: how many pictures are to be edited together; 0 = it is drawn from words alone.
         prompts: to look for words that it does not know.
         size_and_words: see [`DrawingOptions`].
 
@@ -84,7 +84,10 @@ def read_options(
         ValueError: for what this checkpoint cannot do, or a setting that it lacks.
     """
     abilities = read_checkpoint_abilities(model)
-    abilities.check_task(EDITING if edits else GENERATION)
+    if num_sources:
+        abilities.check_sources(num_sources)
+    else:
+        abilities.check_task(GENERATION)
     settings = parse_settings(given, abilities)
     if size_and_words.get("area"):
         abilities.check_inpainting(settings)
@@ -130,7 +133,7 @@ class Drawn:
 def draw_images(
     checkpoint: Checkpoint,
     prompts: Sequence[str],
-    source: Image.Image | None,
+    sources: Sequence[Image.Image],
     options: DrawingOptions,
     num_images: int,
     seed: int | None,
@@ -140,6 +143,7 @@ def draw_images(
     """Draws `num_images` per prompt and saves each as soon as it is there; image k gets seed `seed + k`.
 
     Args:
+        sources: what is edited, see the pipeline; none = it is drawn from words alone.
         output: a .png file for one image, or a folder; see [`require_picture_output`].
 
     Yields:
@@ -155,7 +159,7 @@ def draw_images(
         batch = jobs[start : start + batch_size]
         with warnings.catch_warnings(), progress_bar() as progress:
             warnings.simplefilter("ignore", Notice)  # they were given before
-            images, complete = _draw_batch(checkpoint, batch, source, options, progress)
+            images, complete = _draw_batch(checkpoint, batch, sources, options, progress)
         for (prompt, image_seed), image in zip(batch, images, strict=True):
             path = output if is_picture_file(output) else output / f"{slug(prompt)}-{image_seed}.png"
             metadata = {"model": checkpoint.name, **options.record()}
@@ -178,7 +182,7 @@ def progress_bar(disable: bool = False) -> Progress:
 def _draw_batch(
     checkpoint: Checkpoint,
     batch: Sequence[tuple[str, int]],
-    source: Image.Image | None,
+    sources: Sequence[Image.Image],
     options: DrawingOptions,
     progress: Progress,
 ) -> tuple[Sequence[Image.Image | None], bool]:
@@ -194,7 +198,7 @@ def _draw_batch(
     try:
         output = pipe(
             [prompt for prompt, _ in batch],
-            image=source,
+            image=[list(sources) or None] * len(batch),
             generator=[torch.Generator().manual_seed(seed) for _, seed in batch],
             callback_on_step_end=report,
             **options.pipeline_arguments(),

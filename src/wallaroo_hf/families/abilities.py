@@ -46,6 +46,7 @@ class Abilities:
         negative_prompt: whether it takes one.
         video_options: what its processor takes beside `videos`, such as `num_frames` of each.
         progress_unit: what a drawing's progress is counted in: "row" or "step".
+        several_sources: whether an edit may be of several pictures: reference pictures, and the one that is changed.
         interleaves: whether it draws in a chat where it sees fit; else it draws only what it is asked to draw.
         special_tokens: tokens that users' words must not spell, known where a tokenizer is at hand.
         known_words: the only words that it learned, see [`wallaroo_hf.families.vocabulary`]; empty = any.
@@ -64,6 +65,7 @@ class Abilities:
     negative_prompt: bool = True
     video_options: tuple[str, ...] = ()
     progress_unit: str = "step"
+    several_sources: bool = False
     interleaves: bool = True
     special_tokens: tuple[str, ...] = ()
     known_words: KnownWords = dataclasses.field(default_factory=dict)
@@ -206,6 +208,29 @@ class Abilities:
         if task not in self.tasks:
             raise ValueError(
                 f"This {self.family} checkpoint does not do {task}; it does {', '.join(self.tasks)}. Use another one."
+            )
+
+    def check_sources(self, count: int, size: tuple[int, int] | None = None) -> None:
+        """Refuses an edit of more pictures than this checkpoint takes.
+
+        Args:
+            count: how many it is of; 0 = it is drawn from words alone.
+            size: `(height, width)` in pixels of what is drawn, where that is known: all pictures are brought to it.
+
+        Raises:
+            ValueError: in one sentence.
+        """
+        if count:
+            self.check_task(EDITING)
+        if count > 1 and not self.several_sources:
+            raise ValueError(
+                f"This {self.family} checkpoint edits one picture at a time, but {count} were given for one instruction; "
+                "leave the others out."
+            )
+        if count > 1 and size is not None and (count + 1) * self.image_positions(*size) > self.max_positions:
+            raise ValueError(
+                f"An edit of {count} pictures at {size[0]}x{size[1]} (height x width) needs more than the "
+                f"{self.max_positions:,} positions that the model has; leave some out, or ask for a smaller image."
             )
 
     def check_inpainting(self, given: Mapping[str, Any]) -> None:

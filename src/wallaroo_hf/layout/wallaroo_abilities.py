@@ -102,6 +102,7 @@ def wallaroo_abilities(
         settings=_settings(generation_config, edits),
         video_options=NAVIT_VIDEO_OPTIONS,
         progress_unit="row",
+        several_sources=edits,
         known_words=processor_config.get("known_words") or {},
         recorded=_recorded(generation_config),
         templates=templates,

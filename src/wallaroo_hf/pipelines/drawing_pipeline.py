@@ -16,7 +16,7 @@ from ..families.contract import DrawnImages, Follow, Step
 from ..families.registry import abilities_of
 from ..families.settings import Notice, UnknownSettingError
 from ..pictures.masks import with_masks
-from ..pictures.opening import open_image
+from ..pictures.opening import flatten_images
 from .pipeline_model import RefusingMixin
 from .saving import WholeCheckpointMixin
 from .within_masks import within_mask
@@ -81,8 +81,9 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
 
         Args:
             prompt: what to draw or to change; one, or a list that is drawn as one batch.
-            image: the picture to edit: one for all prompts, or one per prompt (None for a prompt without). Pictures,
-                paths or URLs.
+            image: the picture to edit: one for all prompts, or one per prompt (None for a prompt without), or for a prompt
+                a list of several, `[[reference, picture]]`: the last one is changed, and what stands before it is what the
+                edit takes from. Pictures, paths or URLs.
             mask_image: inpainting: what of the picture is painted anew, a picture of its size: white is painted, black
                 stays as it is to the bit, grey is a blend of both. One for all, or one per prompt (None = all of it). The
                 result has the picture's size, whatever size it is painted at.
@@ -121,18 +122,21 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
         images = image if isinstance(image, (list, tuple)) else [image] * len(prompts)
         if len(images) != len(prompts):
             raise ValueError(
-                f"{len(images)} images were given for {len(prompts)} prompts; give one for all or one each."
+                f"{len(images)} images were given for {len(prompts)} prompts; give one for all or one each, or a list of "
+                "several for each: image=[[first, second]]."
             )
         if self.task == EDITING and any(item is None for item in images):
             raise ValueError('The task "image-editing" needs the picture to edit; pass it as `image`.')
-        if any(item is not None for item in images):
-            self.abilities.check_task(EDITING)
-        sources = [None if item is None else open_image(item) for item in images]
+        shown = [flatten_images(item) for item in images]
+        for row in shown:
+            self.abilities.check_sources(len(row))
+        sources, references = [row[-1] if row else None for row in shown], [row[:-1] for row in shown]
         masks: list[Any] = [None] * len(prompts)
         if mask_image is not None or outpaint is not None:
             self.abilities.check_inpainting(kwargs)
             sources, masks = with_masks(sources, mask_image, outpaint)
-        return super().__call__({"prompt": prompts, "image": sources, "mask": masks}, **kwargs)
+        inputs = {"prompt": prompts, "image": sources, "references": references, "mask": masks}
+        return super().__call__(inputs, **kwargs)
 
     def interrupt(self) -> None:
         """Stops the drawing that is going on, after the current token or step; call it from `callback_on_step_end`.
@@ -194,7 +198,7 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
     ) -> dict[str, Any]:
         """Prompts and pictures to tensors."""
         sources, masks = inputs["image"], inputs["mask"]
-        batch = self.prepare_batch(inputs["prompt"], sources, masks, arguments, given)
+        batch = self.prepare_batch(inputs["prompt"], sources, masks, inputs["references"], arguments, given)
         return {"batch": batch.data, "sources": sources, "masks": masks}
 
     def prepare_batch(
@@ -202,6 +206,7 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
         prompts: Sequence[str],
         sources: Sequence[Any],
         masks: Sequence[Any],
+        references: Sequence[Sequence[Any]],
         arguments: Mapping[str, Any],
         given: Mapping[str, Any],
     ) -> BatchFeature:
@@ -211,6 +216,7 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
             prompts: what to draw or to change.
             sources: one picture to edit per prompt, or None.
             masks: what of each is painted anew; None = all.
+            references: further pictures of each, which are shown before it.
             arguments: for the processor.
             given: settings that were given, for what should be said of them.
         """
@@ -225,7 +231,7 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
             arguments = {**arguments, "mask_images": masks}
         return self.processor(
             text=list(prompts),
-            images=sources if any(source is not None for source in sources) else None,
+            images=_images(sources, references),
             generation_mode="image",
             return_tensors="pt",
             **arguments,
@@ -312,6 +318,13 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
                 picture = self.processor.fit_back([picture], [source], fit_back)[0]
             images.append(picture)
         return DrawingPipelineOutput(images=images, complete=complete)
+
+
+def _images(sources: Sequence[Any], references: Sequence[Sequence[Any]]) -> list[Any] | None:
+    """What the processor takes: the picture of each prompt, or all of them where some are references."""
+    if any(references):
+        return [[*others, *(() if source is None else (source,))] for others, source in zip(references, sources)]
+    return list(sources) if any(source is not None for source in sources) else None
 
 
 def _as_pixels(picture: Image.Image) -> torch.Tensor:

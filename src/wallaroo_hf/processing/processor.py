@@ -156,8 +156,8 @@ class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorBase
 
         Args:
             images: images to understand (text mode, one per `<|image_pad|>`), or one source per row to edit (image
-                mode; `None` for rows that have none, a list of several for an edit of several, of which the last one is
-                what is changed: it says how large the result is). PIL images, paths, URLs, arrays; nested lists are accepted.
+                mode; `None` for rows that have none; a list of several for an edit of several, of which the last one is
+                changed and says how large the result is). PIL images, paths, URLs, arrays; nested lists are accepted.
             text: prompts. In text mode a rendered chat; in image mode what to draw or how to edit, either plain or as a
                 rendered chat, of which the last user turn is taken.
             videos: text mode: videos to understand, one per `<|video_pad|>`: files, arrays of frames, lists of frames; see
@@ -183,9 +183,9 @@ class WallarooProcessor(ProcessorDoorsMixin, AutoPreparationMixin, ProcessorBase
                 trained this branch.
             source_fit: how a source whose shape differs from the size to draw is brought to it: `"crop"` (as in training)
                 or `"pad"` (nothing is lost); see [`WallarooImageProcessor.to_vq_pixels`].
-            mask_images: inpainting: what of each row's source (the last one) is painted anew, pictures of the sources' sizes,
-                one for all rows or one per row (None = all of it). White is painted, black keeps the source's codes, and a code that
-                is not black all over is drawn; see [`wallaroo_hf.pictures.masks.open_mask`].
+            mask_images: inpainting: what of each row's source (of several the last) is painted anew, pictures of the same
+                sizes, one for all rows or one per row (None = all of it). White is painted, black keeps the source's codes,
+                and a code that is not black all over is drawn; see [`wallaroo_hf.pictures.masks.open_mask`].
             published_eval: says `layout="published_eval"`; takes the model's setting of this name.
             source_guidance_scale: not None says `source_guidance=True`; takes the model's setting of this name.
             kwargs: of the tokenizer and the image processor; for videos `fps`, `num_frames`, `min_frames`, `max_frames`,

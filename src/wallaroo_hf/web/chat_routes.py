@@ -155,15 +155,16 @@ def _check_chars(service: Service, messages: list[Message], limit: int) -> None:
 async def _drawings(
     service: Service, body: ChatBody, turns: list[dict[str, Any]], urls: list[_Url], images: RequestImages
 ) -> list[Job]:
-    """Drawings from the last message alone; its image, if it has one, is edited. No other image is opened."""
+    """Drawings from the last message alone; its images, if it has some, are edited. No other image is opened."""
     content = turns[-1]["content"]
     own = [part for part in content if part["type"] == "image"]
-    if len(own) > 1:
+    if len(own) > 1 and not service.abilities.several_sources:
         raise ApiError(
             400, f"The last message holds {len(own)} images, but an edit takes one.", "messages", "invalid_value"
         )
     prompt = "\n".join(part["text"] for part in content if part["type"] == "text")
-    return service.drawings(body, prompt, await images.open_url(*urls[-1]) if own else None)
+    mine = urls[len(urls) - len(own) :]
+    return service.drawings(body, prompt, [await images.open_url(*url) for url in mine])
 
 
 async def _answers(

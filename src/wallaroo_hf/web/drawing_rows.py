@@ -106,6 +106,7 @@ class DrawingRows:
             request.prompt,
             request.source,
             request.mask,
+            request.references,
             negative_prompt=request.negative_prompt if self.abilities.negative_prompt else None,
             height=height,
             width=width,

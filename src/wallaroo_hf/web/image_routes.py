@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, TypeAlias
 
 from fastapi import APIRouter, Request
 from PIL import Image
@@ -20,7 +20,10 @@ from .requests import Picture, Preview
 from .schemas import EditBody, GenerationBody, ImageOptions
 from .service import Service, client_of
 
-_MAX_FILES, _MAX_FIELDS = 3, 40  # an image, its mask, and one more to say that there is one too many
+_MAX_FIELDS = 40
+
+
+_Edit: TypeAlias = tuple[EditBody, list[Image.Image], Image.Image | None]  # with its images and its mask
 
 
 def image_routes(service: Service) -> APIRouter:
@@ -30,7 +33,7 @@ def image_routes(service: Service) -> APIRouter:
     async def generations(request: Request, body: GenerationBody) -> Any:
         """Draws images from a prompt."""
         service.check_model(body.model)
-        return await _draw(service, request, body, None)
+        return await _draw(service, request, body, ())
 
     generations.__annotations__["body"] = service.generation_body  # with the fields of this checkpoint's settings
     routes.post("/v1/images/generations")(generations)
@@ -39,27 +42,29 @@ def image_routes(service: Service) -> APIRouter:
 
     @routes.post("/v1/images/edits", openapi_extra={"requestBody": {"content": form}})
     async def edits(request: Request) -> Any:
-        """Edits an image, within a mask if there is one; multipart with files, or JSON with data: URIs."""
+        """Edits an image, within a mask if there is one, or by what others show; multipart with files, or JSON with data:
+        URIs."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "multipart/form-data":
-            body, image, mask = await _read_form(service, request)
+            body, sources, mask = await _read_form(service, request)
         elif kind == "application/json":
-            body, image, mask = await _read_json(service, request)
+            body, sources, mask = await _read_json(service, request)
         else:
             raise ApiError(
                 415,
                 f"The content type is '{kind[:60]}', but must be multipart/form-data or application/json.",
                 code="unsupported_content_type",
             )
-        return await _draw(service, request, body, image, mask)
+        return await _draw(service, request, body, sources, mask)
 
     return routes
 
 
-async def _read_form(service: Service, request: Request) -> tuple[EditBody, Image.Image, Image.Image | None]:
+async def _read_form(service: Service, request: Request) -> _Edit:
     """The fields of a form, and the pictures in its files."""
     check_charset(request.headers["content-type"])
-    async with request.form(max_files=_MAX_FILES, max_fields=_MAX_FIELDS, max_part_size=2**20) as form:
+    most = service.settings.max_images + 2  # images, a mask, and one more to say that there is one too many
+    async with request.form(max_files=most, max_fields=_MAX_FIELDS, max_part_size=2**20) as form:
         fields: dict[str, Any] = {}
         uploads: list[Any] = []
         masks: list[Any] = []
@@ -76,34 +81,32 @@ async def _read_form(service: Service, request: Request) -> tuple[EditBody, Imag
                 fields[name] = value
         body = _validate(service, fields)
         service.check_model(body.model)
-        if len(uploads) != 1 or not isinstance(uploads[0], UploadFile):
-            raise _one_image(len(uploads))
+        _check_count(service, len(uploads), all(isinstance(upload, UploadFile) for upload in uploads))
         if len(masks) > 1 or not all(isinstance(mask, UploadFile) for mask in masks):
             raise _one_mask()
         # one byte beyond the limit is enough to know; the reader then says so
-        most = service.settings.max_image_bytes + 1
-        data = await uploads[0].read(most)
-        mask_data = await masks[0].read(most) if masks else None
+        length = service.settings.max_image_bytes + 1
+        files = [await upload.read(length) for upload in uploads]
+        mask_data = await masks[0].read(length) if masks else None
     images = service.images.of(client_of(request))
-    image = await images.open_bytes(data, "image")
-    return body, image, None if mask_data is None else await images.open_bytes(mask_data, "mask", is_mask=True)
+    sources = [await images.open_bytes(data, "image") for data in files]
+    return body, sources, None if mask_data is None else await images.open_bytes(mask_data, "mask", is_mask=True)
 
 
-async def _read_json(service: Service, request: Request) -> tuple[EditBody, Image.Image, Image.Image | None]:
+async def _read_json(service: Service, request: Request) -> _Edit:
     """The fields of a JSON object, and the pictures behind its data: URIs."""
     fields = await request.json()
     body = _validate(service, fields)
     service.check_model(body.model)
     given = [*_as_list(body.image), *_as_list(body.images)]
-    urls = [item.get("image_url") if isinstance(item, dict) else item for item in given]
-    if len(urls) != 1 or not isinstance(urls[0], str):
-        raise _one_image(len(urls))
+    urls: list[Any] = [item.get("image_url") if isinstance(item, dict) else item for item in given]
+    _check_count(service, len(urls), all(isinstance(url, str) for url in urls))
     mask = body.mask.get("image_url") if isinstance(body.mask, dict) else body.mask
     if mask is not None and not isinstance(mask, str):
         raise _one_mask()
     images = service.images.of(client_of(request))
-    image = await images.open_url(urls[0], "image")
-    return body, image, None if mask is None else await images.open_url(mask, "mask", is_mask=True)
+    sources = [await images.open_url(url, "image") for url in urls]
+    return body, sources, None if mask is None else await images.open_url(mask, "mask", is_mask=True)
 
 
 def _validate(service: Service, fields: Any) -> EditBody:
@@ -117,13 +120,21 @@ def _as_list(value: Any) -> list[Any]:
     return [] if value is None else value if isinstance(value, list) else [value]
 
 
-def _one_image(count: int) -> ApiError:
-    return ApiError(
-        400,
-        f"{count} images were given, but an edit takes exactly one: a file, or a data: URI in JSON.",
-        "image",
-        "invalid_value",
-    )
+def _check_count(service: Service, count: int, are_images: bool) -> None:
+    """Refuses an edit without images, of too many, or of what is none.
+
+    Raises:
+        ApiError: 400.
+    """
+    most = service.settings.max_images if service.abilities.several_sources else 1
+    if not are_images or not 1 <= count <= most:
+        wanted = "exactly one" if most == 1 else f"one to {most}, of which the last one is changed"
+        raise ApiError(
+            400,
+            f"{count} images were given, but an edit takes {wanted}: files, or data: URIs in JSON.",
+            "image",
+            "invalid_value",
+        )
 
 
 def _one_mask() -> ApiError:
@@ -139,15 +150,15 @@ async def _draw(
     service: Service,
     request: Request,
     body: ImageOptions,
-    source: Image.Image | None,
+    sources: Sequence[Image.Image],
     mask: Image.Image | None = None,
 ) -> Any:
     """Draws and answers, streaming or not."""
     previews = body.partial_images if body.stream else 0
     outpaint = body.outpaint if isinstance(body, EditBody) else None
-    jobs = service.drawings(body, body.prompt, source, previews, mask, outpaint)
+    jobs = service.drawings(body, body.prompt, sources, previews, mask, outpaint)
     if body.stream:
-        kind = "image_generation" if source is None else "image_edit"
+        kind = "image_edit" if sources else "image_generation"
         return await stream(_chunks(service, request, body, jobs, kind))
     pictures: list[Any] = [None] * len(jobs)
     async with service.working(request, jobs) as events:

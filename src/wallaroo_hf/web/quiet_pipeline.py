@@ -1,6 +1,6 @@
 """The pipeline behind server and page, whose notices go to the people who ask, not into the log."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,12 @@ class QuietPipeline(DrawingPipeline):
     """
 
     def prepare(
-        self, prompt: str, image: Image.Image | None, mask: Image.Image | None = None, **arguments: Any
+        self,
+        prompt: str,
+        image: Image.Image | None,
+        mask: Image.Image | None = None,
+        references: Sequence[Image.Image] = (),
+        **arguments: Any,
     ) -> PreparedDrawing:
         """One drawing or edit, up to where the model begins.
 
@@ -49,6 +54,7 @@ class QuietPipeline(DrawingPipeline):
             prompt: what to draw or to change.
             image: the picture to edit.
             mask: what of it is painted anew; None = all.
+            references: further pictures that the edit takes from.
             arguments: as in a call of the pipeline, without those about generators, callbacks and copies.
 
         Raises:
@@ -58,7 +64,7 @@ class QuietPipeline(DrawingPipeline):
         sources, masks = [None if image is None else open_image(image)], [None]
         if mask is not None:
             sources, masks = with_masks(sources, [mask], None)
-        batch = self.prepare_batch([prompt], sources, masks, **preparing)
+        batch = self.prepare_batch([prompt], sources, masks, [references], **preparing)
         return PreparedDrawing(batch.to(self.model.device), forward["settings"], sources[0], masks[0], finishing)
 
     def look_at(self, step: Step, prepared: PreparedDrawing) -> Image.Image | None:

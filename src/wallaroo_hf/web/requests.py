@@ -52,6 +52,7 @@ class Drawing:
         mask: what of it is painted anew, see [`wallaroo_hf.pictures.masks`], or None.
         negative_prompt: what to steer away from.
         num_previews: how many unfinished states to report, at most.
+        references: images that the edit takes from, which are shown before `source`.
     """
 
     prompt: str
@@ -61,6 +62,7 @@ class Drawing:
     mask: Image.Image | None = None
     negative_prompt: str = ""
     num_previews: int = 0
+    references: tuple[Image.Image, ...] = ()
 
     lane: ClassVar[str] = DRAWING
     group: ClassVar[Hashable] = None  # all drawings go together

@@ -202,7 +202,9 @@ class GenerationBody(ImageOptions):
 class EditBody(ImageOptions):
     """`POST /v1/images/edits` as JSON; as a form, `image` is a file."""
 
-    image: Any = Field(None, description="The image to edit: a data: URI, or a list with one.")
+    image: Any = Field(
+        None, description="The image to edit: a data: URI, or a list of some, of which the last one is changed."
+    )
     mask: Any = Field(
         None,
         description="What is painted anew, a picture of the image's size (as a form, a file; else a data: URI): what is "
@@ -213,7 +215,7 @@ class EditBody(ImageOptions):
         description='Pixels by which the image grows: a number for all sides, "left=64,right=32", or {"left": 64}. What is '
         "new is painted, and the image itself stays as it is.",
     )
-    images: Any = Field(None, description='As in OpenAI\'s JSON requests: [{"image_url": "data:..."}].')
+    images: Any = Field(None, description='As in OpenAI\'s JSON requests: [{"image_url": "data:..."}]; see `image`.')
 
 
 class ImageUrl(_Body):

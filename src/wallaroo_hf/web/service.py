@@ -184,7 +184,7 @@ class Service:
         self,
         options: ImageOptions | ChatBody,
         prompt: str,
-        source: Image.Image | None,
+        sources: Sequence[Image.Image],
         previews: int = 0,
         mask: Image.Image | None = None,
         outpaint: Any = None,
@@ -194,7 +194,7 @@ class Service:
         Args:
             options: what was asked for.
             prompt: what to draw, or how to edit.
-            source: the image to edit, or None.
+            sources: the images to edit, of which the last one is changed; none = it is drawn from words alone.
             previews: most unfinished states of each image that are reported.
             mask: what of the source is painted anew, or None.
             outpaint: by how many pixels the source grows, see [`wallaroo_hf.pictures.masks.read_sides`], or as text; None =
@@ -207,8 +207,9 @@ class Service:
         self.check_task(GENERATION, "does not draw; ask it questions at /v1/chat/completions", None)
         self.check_text("prompt", prompt, "prompt", self.settings.max_prompt_chars)
         self.check_negative_prompt(options.negative_prompt)
-        if source is not None:
+        if sources:
             self.check_task(EDITING, "was not trained to edit images; leave the image out", "image")
+        source = self._source(options, sources, mask)
         given = {name: getattr(options, name, None) for name in TEXT_FIELDS} | options.given()
         if source is not None:
             source, mask = self._area(source, mask, outpaint, given)
@@ -224,10 +225,33 @@ class Service:
         )
         seed = first_seed(options.seed)
         requests = [
-            Drawing(prompt, seed + k, settings, source, mask, options.negative_prompt, previews)
+            Drawing(prompt, seed + k, settings, source, mask, options.negative_prompt, previews, tuple(sources[:-1]))
             for k in range(options.n)
         ]
-        return make_jobs(requests, 0 if source is None else 3 * source.width * source.height)
+        shown = [*sources[:-1], *(() if source is None else (source,))]
+        return make_jobs(requests, sum(3 * one.width * one.height for one in shown))
+
+    def _source(
+        self, options: ImageOptions | ChatBody, sources: Sequence[Image.Image], mask: Image.Image | None
+    ) -> Image.Image | None:
+        """The one of an edit's images that is changed; None where there is none.
+
+        Raises:
+            ApiError: 400 for more than the checkpoint takes, or a mask that could be of more than one.
+        """
+        try:
+            self.abilities.check_sources(len(sources), self.size(options, sources[-1] if sources else None))
+        except ValueError as error:
+            raise ApiError(400, str(error), "image", "invalid_value") from error
+        if len(sources) > 1 and mask is not None:
+            raise ApiError(
+                400,
+                f"{len(sources)} images were given with a `mask`, but OpenAI's masks are of the first image, and here the "
+                "last one is changed; send the image that the mask is of alone.",
+                "mask",
+                "invalid_value",
+            )
+        return sources[-1] if sources else None
 
     def _area(
         self, source: Image.Image, mask: Image.Image | None, outpaint: Any, given: Mapping[str, Any]

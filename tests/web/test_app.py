@@ -321,6 +321,18 @@ def test_edits_within_strokes_and_beyond_the_edges(engine):
     assert last.images[0].size == (96, 64) and last.images[0].crop((0, 0, 64, 64)) == source
 
 
+def test_edits_take_from_other_pictures(engine, tmp_path):
+    source, other = picture(1, 64, 64), picture(2, 96, 64)
+    other.save(tmp_path / "other.png")
+    settings = Settings("put the star into the second picture", seed=1)
+    *_, alone = engine.draw("me", settings, source)
+    *_, last = engine.draw("me", settings, source, [str(tmp_path / "other.png")])
+    assert last.images[0].size == (64, 64) and last.images[0] != alone.images[0]
+    (tmp_path / "other.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"'other\.png'"):
+        list(engine.draw("me", settings, source, [str(tmp_path / "other.png")]))
+
+
 @in_browser
 def test_a_person_paints_over_a_part(address, engine, tmp_path):
     source = picture(1, 96, 96)
@@ -331,6 +343,11 @@ def test_a_person_paints_over_a_part(address, engine, tmp_path):
             str(tmp_path / "source.png")
         )
         page.find("#source img")
+        page.click("#others button")
+        page.wait(lambda: page.all("#references input[type=file]"), "where to upload more")[0].send_keys(
+            str(tmp_path / "source.png")
+        )
+        page.wait(lambda: "source.png" in page.find("#references").text, "the reference")
         page.click("#area button")
         canvas = page.find("#strokes canvas")
         time.sleep(1)  # it takes its size

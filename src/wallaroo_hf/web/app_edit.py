@@ -38,7 +38,7 @@ def edit_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
     source, instruction, seed = controls[:3]
 
     def edit(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
-        path, said, number, new, strokes, *rest, name = values
+        path, said, number, new, others, strokes, *rest, name = values
         sides, sliders = rest[: len(SIDES)], rest[len(SIDES) :]
         code = LANGUAGES[name]
         if path is None:
@@ -52,7 +52,7 @@ def edit_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
         sampled = slider_values(engine, sliders)
         settings = Settings(said, first, 1, sampling=sampled, mask=mask, outpaint=outpaint)
         warn(engine, settings)
-        for step in answers(engine.draw(request.session_hash or "", settings, picture)):
+        for step in answers(engine.draw(request.session_hash or "", settings, picture, others or ())):
             update: dict[Any, Any] = {line: style.progress(step, code, engine.abilities.progress_unit), seed: first}
             image = step.images[0] if step.images else None
             if image is not None:
@@ -89,10 +89,23 @@ def _controls(engine: Engine, words: Words) -> tuple[list[Any], gr.Button, gr.Bu
     with more:
         sliders = sampling(engine, words)
     where = area(engine, words, source)
+    others = _references(engine, words)
     with gr.Row():
         go = words.value(gr.Button(text("edit_now", "en"), variant="primary", elem_id="edit", scale=3), "edit_now")
         stop = words.value(gr.Button(text("stop", "en"), scale=1), "stop")
-    return [source, instruction, seed, fresh, *where, *sliders], go, stop
+    return [source, instruction, seed, fresh, others, *where, *sliders], go, stop
+
+
+def _references(engine: Engine, words: Words) -> gr.File:
+    """Where further pictures are chosen that an edit takes from."""
+    there = engine.abilities.several_sources
+    with words.label(
+        gr.Accordion(text("references", "en"), open=False, visible=there, elem_id="others"), "references"
+    ):
+        files = gr.File(
+            file_count="multiple", file_types=["image"], label=text("references_hint", "en"), elem_id="references"
+        )
+        return words.label(files, "references_hint")
 
 
 def _whole(image: Image.Image, before: Image.Image) -> Image.Image:

@@ -165,14 +165,22 @@ class Engine:
         """
         return self._decoders.decode(data, "mask", MAX_PIXELS, FORMATS, is_mask=True)[0].convert("L")
 
-    def draw(self, session: str, settings: Settings, source: Any = None) -> Iterator[Drawing]:
+    def draw(
+        self, session: str, settings: Settings, source: Any = None, references: Sequence[Any] = ()
+    ) -> Iterator[Drawing]:
         """Draws, or edits a `source` (a path or picture); yields after each new row, and at last with the files.
+
+        Args:
+            session: whose drawing it is.
+            settings: how.
+            source: what is edited.
+            references: further pictures that the edit takes from, which are shown before it.
 
         Raises:
             ValueError: for settings or a source that will not do.
         """
         self.abilities.check_settings(settings.sampling)
-        picture = None if source is None else self.open(source)
+        shown = [] if source is None else [self.open(one) for one in (*references, source)]
         state = Drawing([None] * settings.count, [0] * settings.count)
         rows = [0] * settings.count
         looked = [-math.inf] * settings.count
@@ -190,7 +198,7 @@ class Engine:
 
         news: queue.SimpleQueue[Drawing] = queue.SimpleQueue()
         with self._stoppable(session, "draw" if source is None else "edit") as stop:
-            future = self._worker.submit(self._pipeline_call, settings, picture, follow)
+            future = self._worker.submit(self._pipeline_call, settings, shown, follow)
             yield from latest_news(news, future)
         output = future.result()
         images = list(output.images)
@@ -307,11 +315,11 @@ class Engine:
             if self._stops.get((session, tab)) is own:
                 del self._stops[session, tab]
 
-    def _pipeline_call(self, settings: Settings, source: Image.Image | None, follow: Callable[..., bool]) -> Any:
+    def _pipeline_call(self, settings: Settings, shown: list[Image.Image], follow: Callable[..., bool]) -> Any:
         pipe = QuietPipeline(model=self.model, processor=self.processor, device=self.model.device)
         return pipe(
             settings.prompt,
-            image=source,
+            image=[shown] if shown else None,
             mask_image=settings.mask,
             outpaint=settings.outpaint,
             negative_prompt=settings.negative_prompt or None,

@@ -42,6 +42,11 @@ TEXTS: dict[str, dict[str, str]] = {
     "top": {"en": "Grow up", "zh": "向上扩展"},
     "right": {"en": "Grow right", "zh": "向右扩展"},
     "bottom": {"en": "Grow down", "zh": "向下扩展"},
+    "references": {"en": "Take from other pictures", "zh": "参考其他图片"},
+    "references_hint": {
+        "en": "Shown before the picture to edit, which is the last one",
+        "zh": "排在要修改的图之前；要修改的图是最后一张",
+    },
     "instruction": {"en": "What shall I change?", "zh": "想怎么改？"},
     "instruction_hint": {"en": "turn the blue star pink", "zh": "把蓝色的星星变成粉色"},
     "edit_now": {"en": "Edit", "zh": "开始改"},

@@ -53,6 +53,7 @@ def test_edits_of_several_images(compact, tmp_path):
         image.save(path)
     common = ("both", "--seed", 1, "--model", compact.folder, "--device", "cpu", "-o", tmp_path / "edit.png")
     (row,) = json_lines("edit", *paths, *common)
+    assert run("edit", *paths, *common).count("was not trained on edits of several pictures, so expect little.") == 1
     pipe = WallarooPipeline(model=compact.model, processor=compact.processor, device="cpu")
     expected = pipe("both", image=[[first, second]], generator=torch.Generator().manual_seed(1)).images[0]
     assert (row["width"], row["height"]) == (32, 48) == expected.size
@@ -69,7 +70,8 @@ def test_json_of_an_answer(compact, tmp_path):
 
 def test_info(compact):
     (facts,) = json_lines("info")
-    assert facts["tasks"] == ["understanding", "text-to-image", "image-editing", "inpainting", "video"]
+    assert facts["tasks"] == ["understanding", "text-to-image", "image-editing", "inpainting", "composition", "video"]
+    assert facts["untrained"] == ["composition", "video"]
     assert facts["languages"] == ["en", "zh"]
     assert [96, 96] in facts["sizes"] and facts["codebook_size"] == 1024
     with safe_open(f"{default_checkpoint()}/model.safetensors", framework="pt") as file:

@@ -8,9 +8,10 @@ import torch
 
 from wallaroo_hf import WallarooPipeline
 from wallaroo_hf.conversation import Conversation
-from wallaroo_hf.evaluation import TASKS, scene_items
+from wallaroo_hf.evaluation import scene_items
 from wallaroo_hf.evaluation.drawing_settings import read_sampling
 from wallaroo_hf.evaluation.item_outputs import Subject, evaluation_mode, make_outputs
+from wallaroo_hf.evaluation.items import ALL_TASKS
 from wallaroo_hf.families.registry import abilities_of
 from wallaroo_hf.scenes import render, render_row
 
@@ -27,7 +28,7 @@ def _kind(piece):
     return piece if isinstance(piece, str) else piece.size
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ALL_TASKS)
 def test_outputs_do_not_depend_on_the_batch(subject, task):
     items = [item for item in scene_items(task, 30)[::7] if item.size != "128x64"][:3]
     assert len({item.size for item in items}) == 2
@@ -119,3 +120,11 @@ def test_a_chat_is_answered_as_a_conversation_does(subject, number):
     assert [_kind(piece) for piece in pieces] == [_kind(piece) for piece in expected]
     drawn = [[piece.tobytes() for piece in all_ if not isinstance(piece, str)] for all_ in (pieces, expected)]
     assert drawn[0] == drawn[1]
+
+
+def test_the_first_picture_of_a_composition_is_seen(subject):
+    item = scene_items("composition", 1)[0]
+    other = dataclasses.replace(item, references=scene_items("composition", 8)[-1].references)
+    assert item.references != other.references
+    one, two = (make_outputs(subject, [shown])[0] for shown in (item, other))
+    assert one.tobytes() != two.tobytes()

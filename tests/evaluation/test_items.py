@@ -7,17 +7,23 @@ import random
 import pytest
 
 import scene_changes as changes
-from wallaroo_hf.evaluation.items import NUM_OBJECTS, TASKS, items_hash, prompt_items, scene_items
-from wallaroo_hf.scenes import Prompt, render
+from wallaroo_hf.evaluation.items import ALL_TASKS, NUM_OBJECTS, TASKS, items_hash, prompt_items, scene_items
+from wallaroo_hf.scenes import Prompt, Scene, make_composition, render
 from wallaroo_hf.scenes.chats import CHAT_TURNS
+from wallaroo_hf.scenes.compositions import COMPOSITIONS
 from wallaroo_hf.scenes.scene import SIZES
 from wallaroo_hf.scenes.splits import Combination, admits
 from wallaroo_hf.scenes.tasks import CATEGORIES
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ALL_TASKS)
 def test_categories_languages_and_sizes_come_in_turn(task):
-    categories = {**CATEGORIES, "reconstruction": NUM_OBJECTS, "chat": CHAT_TURNS}[task]
+    categories = {
+        **CATEGORIES,
+        "reconstruction": NUM_OBJECTS,
+        "chat": CHAT_TURNS,
+        "composition": tuple(COMPOSITIONS),
+    }[task]
     languages = (None,) if task == "reconstruction" else ("en", "zh")
     whole = len(categories) * len(languages) * len(SIZES)
     items = scene_items(task, whole)
@@ -90,3 +96,12 @@ def test_a_chat_is_judged_by_its_pieces():
     with pytest.raises(TypeError, match="judged by one, not by list"):
         scene_items("generation", 1)[0].judge(["Here it is."])
     assert not item.judge(["Here it is."]) and item.to_dict()["messages"] == item.chat["messages"]
+
+
+def test_compositions_are_judged_as_edits_of_the_second_picture():
+    for item in scene_items("composition", 24):
+        row = make_composition(0, int(item.name[-4:]), "test", item.category, item.language, (item.height, item.width))
+        assert item.prompt.prompt == row["prompt"] and [one.to_dict() for one in item.references] == row["shown"][:1]
+        assert item.judge(render(Scene.from_dict(row["target_scene"]))) and not item.judge(render(item.scene))
+        assert item.to_dict()["references"] == row["shown"][:1]
+    assert "references" not in scene_items("editing", 1)[0].to_dict()

@@ -1,6 +1,7 @@
 """The benchmark: what is right counts as right, and nothing else does, whatever stops an evaluation on its way."""
 
 import copy
+import dataclasses
 import json
 
 import pytest
@@ -12,6 +13,7 @@ from wallaroo_hf.evaluation import TASKS, evaluate_scenes, scene_items
 from wallaroo_hf.evaluation.drawing_settings import read_sampling
 from wallaroo_hf.evaluation.identity import checkpoint_hash
 from wallaroo_hf.evaluation.items import Item
+from wallaroo_hf.evaluation.scenes import check_tasks
 from wallaroo_hf.families.registry import abilities_of
 from wallaroo_hf.scenes import Prompt, render
 
@@ -61,6 +63,15 @@ def test_an_edit_that_changes_nothing_or_redraws_another_object_is_wrong(evaluat
 
     examinee.spoil = upside_down
     assert overall(evaluate("flipped", tasks=["editing"]))["editing"] < 0.2
+
+
+def test_compositions_are_scored_where_they_are_asked_for(evaluate, examinee, compact, monkeypatch):
+    examinee.spoil = lambda item, output: render(item.scene)
+    examinee.right = lambda item: None
+    assert overall(evaluate(tasks=["composition"])) == {"composition": 0.0}
+    without = dataclasses.replace(abilities_of(compact.model, compact.processor), tasks=("image-editing",))
+    with pytest.raises(ValueError, match="does not do edits of several pictures, so leave composition out"):
+        check_tasks(without, {"composition": scene_items("composition", 1)})
 
 
 def test_languages_categories_and_sizes_are_told_apart(evaluate, examinee):

@@ -136,3 +136,16 @@ def test_the_notice_names_what_is_known():
     said = unknown_notice(["cat", "brown"], KNOWN)
     assert "the words 'cat', 'brown'" in said and said.endswith("it knows shapes: circle, plus sign; colours: red.")
     assert "圆形" in unknown_notice(["猫"], KNOWN) and "circles" not in said
+
+
+def test_what_was_never_learned_is_said():
+    built_in = read_abilities(default_checkpoint())
+    assert built_in.untrained == ("composition", "video")
+    assert built_in.notices(tasks=["video", "composition"]) == [
+        "This Wallaroo checkpoint was not trained on videos, so expect little.",
+        "This Wallaroo checkpoint was not trained on edits of several pictures, so expect little.",
+    ]
+    assert built_in.notices() == built_in.notices(tasks=["image-editing"]) == []
+    released = wallaroo_abilities({}, {}, {})
+    assert released.untrained == ("composition",) and released.notices(tasks=["video"]) == []
+    assert wallaroo_abilities({}, {"untrained_tasks": []}, {}).notices(tasks=["composition"]) == []

@@ -333,8 +333,20 @@ def test_edits_take_from_other_pictures(engine, tmp_path):
         list(engine.draw("me", settings, source, [str(tmp_path / "other.png")]))
 
 
+@pytest.fixture
+def learned(engine):
+    """As if the built-in checkpoint had learned all that it can compute."""
+    engine.abilities = dataclasses.replace(engine.abilities, untrained=())
+
+
+def test_the_page_offers_what_was_learned(engine, learned):
+    assert engine.offers("video") and engine.offers("composition") and not engine.offers("flying")
+    engine.abilities = dataclasses.replace(engine.abilities, untrained=("video",))
+    assert not engine.offers("video") and engine.offers("composition")
+
+
 @in_browser
-def test_a_person_paints_over_a_part(address, engine, tmp_path):
+def test_a_person_paints_over_a_part(learned, address, engine, tmp_path):
     source = picture(1, 96, 96)
     source.save(tmp_path / "source.png")
     with browser.open_page(address) as page:

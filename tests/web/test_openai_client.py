@@ -144,6 +144,9 @@ def test_edits_of_several_images(server, client, pipe):
     for images in ({"image": uris}, {"images": [{"image_url": uri} for uri in uris]}):
         status, told, _ = server.request("/v1/images/edits", {"prompt": "both", "seed": 3, **images})
         assert status == 200 and told["data"][0]["b64_json"] == answer.data[0].b64_json
+        assert told["notices"] == [
+            "This Wallaroo checkpoint was not trained on edits of several pictures, so expect little."
+        ]
     message = {"role": "user", "content": [*shown, {"type": "text", "text": "both"}]}
     chat = {"messages": [message], "modalities": ["image"], "seed": 3}
     status, told, _ = server.request("/v1/chat/completions", chat)

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..families.abilities import VIDEO
 from . import options
 from .given import names_a_video, require_words
 from .setting_options import parse_settings, read_checkpoint_abilities, takes_settings
@@ -74,6 +75,8 @@ def ask(
     options.quiet()
     abilities = read_checkpoint_abilities(model)
     given = abilities.check_answers(parse_settings(settings, abilities), videos)
+    for notice in abilities.notices(tasks=[VIDEO] if videos else []):
+        typer.echo(f"Note: {notice}", err=True)
     checkpoint = running.load_checkpoint(model, device, dtype, check_weights)
     sampling = running.Sampling.choose(temperature, seed) if sample else None
     said = running.answer(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..families.abilities import VIDEO
 from ..files.whole import require_folder
 from .given import frames_in, is_folder, names_a_picture, shown
 from .options import BUILT_IN, CheckWeights, Device, Guidance, GuidanceMinP, Model, quiet
@@ -130,6 +131,8 @@ class _Loop:
             if not path:
                 raise ValueError("Which video? Give its path: /video PATH")
             self.conversation.abilities.check_answers({}, videos=True)
+            for notice in self.conversation.abilities.notices(tasks=[VIDEO]):
+                typer.echo(f"Note: {notice}", err=True)
             self.videos.append(frames_in(path) if is_folder(path) else path)
         elif names_a_picture(line):
             raise ValueError(f"{shown(line)} is a picture; show it with: /image {line}")

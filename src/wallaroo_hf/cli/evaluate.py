@@ -66,7 +66,8 @@ def scenes(
     tasks: Annotated[
         str | None,
         typer.Option(
-            help="Some of reconstruction, generation, understanding, editing and chat, with commas. Default: all."
+            help="Some of reconstruction, generation, understanding, editing, chat and composition (edits of two "
+            "pictures), with commas. Default: all that the checkpoint does, but composition."
         ),
     ] = None,
     split: Annotated[

@@ -41,7 +41,8 @@ def _show(facts: dict[str, Any], shown: dict[str, str]) -> None:
     rows = {
         "checkpoint": facts["folder"],
         "family": facts["family"],
-        "does": ", ".join(facts["tasks"]),
+        "does": ", ".join(task for task in facts["tasks"] if task not in facts["untrained"]),
+        **({"never learned": ", ".join(facts["untrained"])} if facts["untrained"] else {}),
         "languages": ", ".join(facts["languages"]),
         "sizes": _sizes(facts),
         **shown,

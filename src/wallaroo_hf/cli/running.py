@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TextStreamer
 
 from .. import _registration  # noqa: F401  the command line postpones it
-from ..families.abilities import GENERATION, Abilities
+from ..families.abilities import COMPOSITION, GENERATION, Abilities
 from ..families.registry import Checkpoint
 from ..families.registry import load as load_checkpoint  # noqa: F401  for the commands
 from ..families.settings import Notice
@@ -91,7 +91,8 @@ def read_options(
     settings = parse_settings(given, abilities)
     if size_and_words.get("area"):
         abilities.check_inpainting(settings)
-    notices = [notice for prompt in prompts for notice in abilities.notices(settings, prompt)]
+    tasks = [COMPOSITION] if num_sources > 1 else []
+    notices = [notice for prompt in prompts for notice in abilities.notices(settings, prompt, tasks)]
     for notice in dict.fromkeys(notices):
         typer.echo(f"Note: {notice}", err=True)
     offered = [setting for setting in abilities.settings if setting.is_offered]

@@ -15,6 +15,7 @@ from .._version import __version__
 from ..scenes.dataset import DATA_VERSION
 
 # of configurations, what says nothing about what the model computes (the weights say their own dtype)
+_ADVICE = ("sensible_ranges", "untrained_tasks")  # of the generation config
 _PASSING = ("_name_or_path", "transformers_version", "dtype", "_from_model_config")
 
 
@@ -38,7 +39,7 @@ def checkpoint_hash(model: Any, processor: Any) -> str:
     generation = {
         key: value
         for key, value in model.generation_config.to_dict().items()
-        if not key.startswith("image_") and key != "sensible_ranges"  # which is advice
+        if not key.startswith("image_") and key not in _ADVICE
     }
     settings = [
         *(model.config.to_dict(), generation, processor.to_dict()),

@@ -81,9 +81,13 @@ def _reconstruct(subject: Subject, items: Sequence[Item]) -> list[Image.Image]:
 def _draw(subject: Subject, items: Sequence[Item]) -> list[Image.Image]:
     """Drawings, and edits of what is shown."""
     model, processor = subject.model, subject.processor
+    shown: list[Any] = _pictures(items)
+    if any(item.references for item in items):
+        before = [[render(scene) for scene in item.references] for item in items]
+        shown = [[*others, picture] for others, picture in zip(before, shown, strict=True)]
     inputs = processor(
         text=_words(items),
-        images=_pictures(items) or None,
+        images=shown or None,
         generation_mode="image",
         return_tensors="pt",
         **_sizes(items),

@@ -14,12 +14,14 @@ from PIL import Image
 
 from ..scenes import EditSpec, Prompt, Row, Scene, Verdict, check_edit, check_reply, make_chat, make_row, random_scene
 from ..scenes.chats import CHAT_TURNS
+from ..scenes.compositions import COMPOSITIONS, make_composition
 from ..scenes.scene import MAX_OBJECTS, SIZES
 from ..scenes.splits import SPLITS, Combination, admits
 from ..scenes.tasks import CATEGORIES
 from ..scenes.words import LANGUAGES
 
 TASKS = ("reconstruction", "generation", "understanding", "editing", "chat")
+ALL_TASKS = (*TASKS, "composition")  # the last one only where it is asked for: no released checkpoint learned it
 NUM_OBJECTS = ("one_object", "two_objects", "three_objects", "four_objects")  # the categories of reconstruction
 assert len(NUM_OBJECTS) == MAX_OBJECTS
 Output: TypeAlias = "Image.Image | str | list[str | Image.Image]"
@@ -33,7 +35,7 @@ class Item:
 
     Attributes:
         name: task and number, e.g. "editing-0007".
-        task: one of `TASKS`.
+        task: one of `ALL_TASKS`.
         category: how scores are grouped.
         language: "en" or "zh"; None for a reconstruction.
         height: of the picture drawn or shown, in pixels.
@@ -42,6 +44,7 @@ class Item:
         prompt: the words and what is judged; None for a reconstruction, which must show its scene again, and for a chat.
         seed: of the noise that its drawing is sampled with, so that it is the same in any batch.
         chat: a chat in auto mode, of which the last turn is to be answered, see `scenes.chats`.
+        references: pictures that are shown before the one that is edited.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Item:
     prompt: Prompt | None
     seed: int
     chat: Row | None = None
+    references: tuple[Scene, ...] = ()
 
     @property
     def size(self) -> str:
@@ -83,7 +87,9 @@ class Item:
     def to_dict(self) -> dict[str, Any]:
         """Everything that decides the item, as plain JSON-able values."""
         asked = self.chat or ({} if self.prompt is None else self.prompt.to_dict())
-        shown = {} if self.scene is None else {"scene": self.scene.to_dict()}
+        shown: dict[str, Any] = {} if self.scene is None else {"scene": self.scene.to_dict()}
+        if self.references:
+            shown["references"] = [scene.to_dict() for scene in self.references]
         return {**asked, **shown, "name": self.name, "task": self.task, "category": self.category, "seed": self.seed}
 
 
@@ -94,7 +100,7 @@ def scene_items(task: str, num_items: int, split: str = "test", seed: int = 0) -
     items; the first items of a larger number are the same.
 
     Args:
-        task: one of `TASKS`.
+        task: one of `ALL_TASKS`.
         num_items: how many.
         split: one of `scenes.splits.SPLITS`; "test" combines shapes, colours and relations as training never does.
         seed: another seed gives other items, and other noise to draw with.
@@ -102,11 +108,11 @@ def scene_items(task: str, num_items: int, split: str = "test", seed: int = 0) -
     Raises:
         ValueError: for an unknown task or split, or fewer than one item.
     """
-    _check_names("task", [task], TASKS)
+    _check_names("task", [task], ALL_TASKS)
     _check_names("split", [split], SPLITS)
     if num_items < 1:
         raise ValueError(f"The number of items must be at least 1, but is {num_items}.")
-    make = {"reconstruction": _reconstruction, "chat": _chat}.get(task, _prompted)
+    make = {"reconstruction": _reconstruction, "chat": _chat, "composition": _composition}.get(task, _prompted)
     return [make(task, number, split, seed) for number in range(num_items)]
 
 
@@ -192,6 +198,18 @@ def _chat(task: str, number: int, split: str, seed: int) -> Item:
     name = _name(task, number)
     shown = Scene.from_dict(row["shown"][-1]) if row["shown"] else None
     return Item(name, task, category, language, height, width, shown, None, _noise_seed(seed, name), row)
+
+
+def _composition(task: str, number: int, split: str, seed: int) -> Item:
+    """An edit of two pictures, judged as an edit of the second one."""
+    category, language, (height, width) = _turn(number, list(COMPOSITIONS), LANGUAGES, SIZES)
+    row = make_composition(seed, number, split, category, language, (height, width))
+    reference, scene = (Scene.from_dict(shown) for shown in row["shown"])
+    spec = EditSpec.from_dict(row["spec"])
+    prompt = Prompt("editing", row["prompt"], spec, height, width, scene, language, category)
+    name = _name(task, number)
+    noise = _noise_seed(seed, name)
+    return Item(name, task, category, language, height, width, scene, prompt, noise, references=(reference,))
 
 
 def _name(task: str, number: int) -> str:

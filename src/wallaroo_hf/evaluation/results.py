@@ -12,7 +12,7 @@ from typing import Any
 from ..files.parsing import parse_json
 from ..files.whole import new_file
 from ..scenes import Verdict
-from .items import TASKS, Item, Output
+from .items import ALL_TASKS, Item, Output
 
 ITEMS_FILE = "items.jsonl"
 PICTURES = "pictures"
@@ -91,7 +91,7 @@ class ResultsFile(Mapping[str, Result]):
         return self.pictures / f"{name}.png"
 
     def _start(self) -> None:
-        for task in TASKS:
+        for task in ALL_TASKS:
             for picture in self.pictures.glob(f"{task}-*.png"):
                 picture.unlink()
         header = json.dumps({"settings": self._settings}, ensure_ascii=False) + "\n"

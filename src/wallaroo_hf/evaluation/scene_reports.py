@@ -17,7 +17,7 @@ from ..files.whole import new_file
 from ..pictures.opening import open_image
 from ..scenes import render
 from ..training.reports import contact_sheet
-from .items import TASKS, Item
+from .items import ALL_TASKS, Item
 from .results import Result, ResultsFile
 from .scores import GROUPS, Breakdown, SceneScores
 
@@ -41,7 +41,7 @@ def write_json(values: Any, path: Path) -> None:
 
 def remove_reports(folder: Path) -> None:
     """Removes scores and sheets that do not belong to what will be in the folder."""
-    for name in (SCORES_FILE, *(f"{task}{suffix}" for task in TASKS for suffix in (".png", ".txt"))):
+    for name in (SCORES_FILE, *(f"{task}{suffix}" for task in ALL_TASKS for suffix in (".png", ".txt"))):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -100,7 +100,7 @@ def _sample(items: Sequence[Item]) -> list[Item]:
 
 def _picture(item: Item, results: ResultsFile) -> Image.Image:
     """What was shown and what was made of it: side by side, or wide ones one above the other."""
-    pictures = [] if item.scene is None else [render(item.scene)]
+    pictures = [render(scene) for scene in (*item.references, item.scene) if scene is not None]
     if results.picture_path(item.name).exists():
         pictures.append(open_image(results.picture_path(item.name)))
     if not pictures:  # small talk

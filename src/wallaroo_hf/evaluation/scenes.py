@@ -16,7 +16,7 @@ from . import scene_reports
 from .drawing_settings import read_sampling
 from .identity import checkpoint_hash, versions
 from .item_outputs import Subject, evaluation_mode, make_outputs
-from .items import TASKS, Item, items_hash, prompt_items, scene_items
+from .items import ALL_TASKS, TASKS, Item, items_hash, prompt_items, scene_items
 from .results import ResultsFile
 from .scores import SceneScores, score_task
 
@@ -29,8 +29,9 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "understanding": (UNDERSTANDING,),
     "editing": (EDITING,),
     "chat": (UNDERSTANDING, GENERATION, EDITING),
+    "composition": (EDITING,),
 }
-DRAWING = ("generation", "editing", "chat")  # tasks whose items ask for pictures of a size
+DRAWING = ("generation", "editing", "chat", "composition")  # tasks whose items ask for pictures of a size
 
 Progress = Callable[[str, int, int], None]
 
@@ -71,8 +72,9 @@ def evaluate_scenes(
         num_items_per_task: of the benchmark; default 300.
         split: of the benchmark: "test" (default), "validation" or "train".
         seed: of the items and of the noise that drawings are sampled with.
-        tasks: some of "reconstruction", "generation", "understanding", "editing" and "chat"; default all, or all that the
-            prompts have (which is never "reconstruction" or "chat").
+        tasks: some of "reconstruction", "generation", "understanding", "editing", "chat" and "composition" (edits of two
+            pictures); default all but the last, or all that the prompts have, which are generation, understanding and
+            editing at most.
         batch_size: items at a time.
         guidance_scale, temperature, top_k, guidance_min_p: of drawings and edits, where the checkpoint's family has such a
             setting; default the checkpoint's own.
@@ -129,14 +131,18 @@ def check_tasks(abilities: Abilities, items: Mapping[str, Sequence[Item]]) -> No
 
 
 def possible_tasks(abilities: Abilities) -> list[str]:
-    """The tasks that a checkpoint can be scored on."""
+    """The tasks that a checkpoint can be scored on, and is unless others are named."""
     return [task for task in TASKS if not _missing(abilities, task)]
 
 
 def _missing(abilities: Abilities, task: str) -> list[str]:
     """What a checkpoint lacks for a task."""
     missing = [need for need in NEEDS[task] if need not in abilities.tasks]
-    return missing or (["drawing in chats"] if task == "chat" and not abilities.draws_in_chats else [])
+    if not missing and task == "chat" and not abilities.draws_in_chats:
+        return ["drawing in chats"]
+    if not missing and task == "composition" and not abilities.several_sources:
+        return ["edits of several pictures"]
+    return missing
 
 
 def _only(tasks: Sequence[str]) -> str:
@@ -203,15 +209,14 @@ def _choose_items(
     seed: int,
     tasks: Sequence[str] | None,
 ) -> dict[str, list[Item]]:
-    """The items of each task, in the order of `TASKS`."""
-    unknown = [task for task in tasks or () if task not in TASKS]
+    """The items of each task, in the order of `ALL_TASKS`."""
+    unknown = [task for task in tasks or () if task not in ALL_TASKS]
     if unknown or (tasks is not None and not tasks):
-        raise ValueError(f"The tasks are {', '.join(tasks or ()) or 'none'}; choose from {', '.join(TASKS)}.")
+        raise ValueError(f"The tasks are {', '.join(tasks or ()) or 'none'}; choose from {', '.join(ALL_TASKS)}.")
     if prompts is None:
         count = NUM_ITEMS if num_items is None else num_items
-        return {
-            task: scene_items(task, count, split or "test", seed) for task in TASKS if tasks is None or task in tasks
-        }
+        chosen = TASKS if tasks is None else [task for task in ALL_TASKS if task in tasks]
+        return {task: scene_items(task, count, split or "test", seed) for task in chosen}
     if num_items is not None or split is not None:
         raise ValueError("A number of items and a split are for the built-in items; leave them out with own prompts.")
     items = prompt_items(prompts, seed)

@@ -11,6 +11,7 @@ from .sizes import Sized, SizeError, pick_size, whole_edges
 from .vocabulary import KnownWords, unknown_notice, unknown_words
 
 __all__ = [
+    "COMPOSITION",
     "EDITING",
     "GENERATION",
     "INPAINTING",
@@ -23,7 +24,9 @@ __all__ = [
 
 UNDERSTANDING, GENERATION, EDITING = "understanding", "text-to-image", "image-editing"
 INPAINTING = "inpainting"  # edits within a mask
+COMPOSITION = "composition"  # edits of several pictures: references, and the one that is changed
 VIDEO = "video"  # questions about videos
+_UNTRAINED = {COMPOSITION: "edits of several pictures", VIDEO: "videos"}  # in the words of notices
 # What processors of Qwen2.5-VL's kind take of videos, see [`wallaroo_hf.common.navit_videos.VideoSettings`].
 NAVIT_VIDEO_OPTIONS = ("fps", "num_frames", "min_frames", "max_frames", "max_video_tokens", "video_metadata")
 # Far beyond what any training row had; longer prompts would only fill memory.
@@ -36,7 +39,8 @@ class Abilities:
 
     Attributes:
         family: its name for people, such as "Wallaroo".
-        tasks: of "understanding", "text-to-image", "image-editing", "inpainting", "interleaved", "video".
+        tasks: of "understanding", "text-to-image", "image-editing", "inpainting", "composition", "interleaved", "video".
+        untrained: those of its tasks that it can compute but never learned; doors say so, see [`~Abilities.notices`].
         sizes: the listed `(height, width)` in pixels.
         size_multiple: every edge is a multiple of that many pixels.
         any_size: whether other sizes than the listed ones can be drawn.
@@ -46,7 +50,6 @@ class Abilities:
         negative_prompt: whether it takes one.
         video_options: what its processor takes beside `videos`, such as `num_frames` of each.
         progress_unit: what a drawing's progress is counted in: "row" or "step".
-        several_sources: whether an edit may be of several pictures: reference pictures, and the one that is changed.
         interleaves: whether it draws in a chat where it sees fit; else it draws only what it is asked to draw.
         special_tokens: tokens that users' words must not spell, known where a tokenizer is at hand.
         known_words: the only words that it learned, see [`wallaroo_hf.families.vocabulary`]; empty = any.
@@ -65,7 +68,7 @@ class Abilities:
     negative_prompt: bool = True
     video_options: tuple[str, ...] = ()
     progress_unit: str = "step"
-    several_sources: bool = False
+    untrained: tuple[str, ...] = ()
     interleaves: bool = True
     special_tokens: tuple[str, ...] = ()
     known_words: KnownWords = dataclasses.field(default_factory=dict)
@@ -80,6 +83,11 @@ class Abilities:
     def inpaints(self) -> bool:
         """Whether an edit can be kept within a mask; its processor takes `mask_images`."""
         return INPAINTING in self.tasks
+
+    @property
+    def several_sources(self) -> bool:
+        """Whether an edit may be of several pictures: reference pictures, and the one that is changed."""
+        return COMPOSITION in self.tasks
 
     @property
     def videos(self) -> bool:
@@ -320,14 +328,22 @@ class Abilities:
             )
         return prompt
 
-    def notices(self, given: Mapping[str, Any] | None = None, prompt: str = "") -> list[str]:
+    def notices(
+        self, given: Mapping[str, Any] | None = None, prompt: str = "", tasks: Sequence[str] = ()
+    ) -> list[str]:
         """What somebody should know who asks for this: a sentence each; nothing of it is an error.
 
         Args:
             given: settings by name.
             prompt: the words to draw or edit from.
+            tasks: what is asked for, of `tasks`, where that is not drawing, editing or answering alone.
         """
         notices = sensible_notices(given or {}, self.settings)
+        notices += [
+            f"This {self.family} checkpoint was not trained on {_UNTRAINED[task]}, so expect little."
+            for task in tasks
+            if task in self.untrained
+        ]
         unknown = self.unknown_words(prompt)
         if unknown:
             notices.append(unknown_notice(unknown, self.known_words))

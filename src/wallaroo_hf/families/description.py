@@ -42,6 +42,7 @@ def describe(name: str, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
         "folder": str(folder),
         "family": family.title,
         "tasks": list(abilities.tasks),
+        "untrained": list(abilities.untrained),
         "languages": list(abilities.languages),
         "sizes": [list(size) for size in abilities.sizes],
         "any_size": abilities.any_size,

@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..families.abilities import EDITING, GENERATION, INPAINTING, NAVIT_VIDEO_OPTIONS, UNDERSTANDING, VIDEO, Abilities
+from ..families.abilities import (
+    COMPOSITION,
+    EDITING,
+    GENERATION,
+    INPAINTING,
+    NAVIT_VIDEO_OPTIONS,
+    UNDERSTANDING,
+    VIDEO,
+    Abilities,
+)
 from ..families.settings import Setting, of_checkpoint
 from ..families.sizes import SizeError
 from .grid import check_size
@@ -15,6 +24,7 @@ from .prompt_texts import fill_template, prompt_language
 __all__ = ["WallarooAbilities", "describe_wallaroo", "wallaroo_abilities"]
 
 DEFAULT_GUIDANCE_SCALE = 3.0  # paper section 4
+_UNTRAINED = (COMPOSITION,)  # of the released weights; unless `untrained_tasks` of the generation config says more
 _TOKEN_SIZE = 16  # pixels, of the released tokenizer
 _SHOWN = (
     *("image_guidance_scale", "image_guidance_min_p", "image_temperature", "image_top_k"),
@@ -87,13 +97,15 @@ def wallaroo_abilities(
     """What a checkpoint can do.
 
     Args:
-        config, generation_config, processor_config: contents of its files of these names.
+        config, generation_config, processor_config: contents of its files of these names; `untrained_tasks` of the
+            generation config says what it can compute but never learned.
     """
     edits = bool(config.get("has_editing", True))
     templates = processor_config.get("prompt_templates") or {}
     return WallarooAbilities(
         family="Wallaroo",
-        tasks=(UNDERSTANDING, GENERATION, *((EDITING, INPAINTING) if edits else ()), VIDEO),
+        tasks=(UNDERSTANDING, GENERATION, *((EDITING, INPAINTING, COMPOSITION) if edits else ()), VIDEO),
+        untrained=tuple(generation_config.get("untrained_tasks", _UNTRAINED)),
         sizes=tuple((int(height), int(width)) for height, width in processor_config.get("buckets", ())),
         size_multiple=int(processor_config.get("image_token_size", _TOKEN_SIZE)),
         any_size=bool(processor_config.get("line_breaks", True)),
@@ -102,7 +114,6 @@ def wallaroo_abilities(
         settings=_settings(generation_config, edits),
         video_options=NAVIT_VIDEO_OPTIONS,
         progress_unit="row",
-        several_sources=edits,
         known_words=processor_config.get("known_words") or {},
         recorded=_recorded(generation_config),
         templates=templates,

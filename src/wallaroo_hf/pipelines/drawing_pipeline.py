@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from transformers import BatchFeature
 
-from ..families.abilities import EDITING, Abilities
+from ..families.abilities import COMPOSITION, EDITING, Abilities
 from ..families.contract import DrawnImages, Follow, Step
 from ..families.registry import abilities_of
 from ..families.settings import Notice, UnknownSettingError
@@ -223,8 +223,11 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
         for prompt in prompts:
             # here, as the processor would take a prompt with tokens of a chat for a rendered one
             self.abilities.check_words(str(prompt))
+        tasks = [COMPOSITION] if any(references) else []
         for notice in dict.fromkeys(
-            notice for prompt in prompts for notice in self.abilities.notices(given, str(prompt))
+        tasks = [COMPOSITION] if any(references) else []
+        for notice in dict.fromkeys(
+            notice for prompt in prompts for notice in self.abilities.notices(given, str(prompt), tasks)
         ):
             self._notify(notice)
         if any(mask is not None for mask in masks):

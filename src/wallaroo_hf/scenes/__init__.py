@@ -3,6 +3,7 @@
 - `render.py`, `scene.py`, `shapes.py`, `palette.py`: what a picture shows, and the picture
 - `tasks.py`: rows; `captions.py`, `questions.py` and `edits.py` plan them and put them into words
 - `chats.py`: chats of several turns, and the judge of their last answers; `talk.py`: their small talk
+- `compositions.py`: edits of two pictures, which bring something of the first into the second
 - `splits.py`: train, validation and test by held-out combinations
 - `dataset.py`: the data set
 - `verify.py`: the judge; `reading.py` reads pictures, `answer_values.py` texts, `specs.py` says what is judged
@@ -10,6 +11,7 @@
 """
 
 from .chats import check_reply, make_chat
+from .compositions import make_composition
 from .dataset import SceneDataset, build_dataset
 from .prompts import Prompt, read_prompts
 from .reading import ReadObject, ReadScene, read_scene
@@ -39,6 +41,7 @@ __all__ = [
     "check_edit",
     "check_reply",
     "make_chat",
+    "make_composition",
     "make_row",
     "random_scene",
     "read_prompts",

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from ..families.abilities import COMPOSITION
 from ..pictures.masks import SIDES, with_masks
 from . import app_style as style
 from .app_area import area, outpainted, painted
@@ -98,7 +99,7 @@ def _controls(engine: Engine, words: Words) -> tuple[list[Any], gr.Button, gr.Bu
 
 def _references(engine: Engine, words: Words) -> gr.File:
     """Where further pictures are chosen that an edit takes from."""
-    there = engine.abilities.several_sources
+    there = engine.offers(COMPOSITION)
     with words.label(
         gr.Accordion(text("references", "en"), open=False, visible=there, elem_id="others"), "references"
     ):

@@ -115,6 +115,10 @@ class Engine:
             and (setting.maximum is None or setting.default < setting.maximum)
         ]
 
+    def offers(self, task: str) -> bool:
+        """Whether the page offers a task of the checkpoint: one that it learned."""
+        return task in self.abilities.tasks and task not in self.abilities.untrained
+
     def missing_rows(self, done: int, total: int) -> float:
         """How many times as high as its preview a picture is, of which so many rows (or steps) are done.
 

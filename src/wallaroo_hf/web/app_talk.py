@@ -9,6 +9,7 @@ import gradio as gr
 from PIL import Image
 
 from ..conversation import Conversation
+from ..families.abilities import VIDEO
 from ..files.whole_text import refuse_halves
 from ..pictures.video_files import VIDEO_SUFFIXES
 from . import app_style as style
@@ -55,7 +56,7 @@ def ask_tab(engine: Engine, language: gr.Radio, words: Words) -> Part:
 
 def _video(engine: Engine, words: Words) -> gr.Video:
     """Where a video is uploaded, if the checkpoint understands any."""
-    there = engine.abilities.videos
+    there = engine.offers(VIDEO)
     with words.label(gr.Accordion(text("video", "en"), open=False, visible=there, elem_id="video"), "video"):
         return gr.Video(show_label=False, sources=["upload"], height=280, elem_id="clip")
 
@@ -82,7 +83,7 @@ def chat_tab(engine: Engine, words: Words) -> None:
         words.updates.append((chatbot, lambda code: gr.update(placeholder=text("chat_empty", code))))
         box = gr.MultimodalTextbox(
             show_label=False,
-            file_types=["image", "video"] if engine.abilities.videos else ["image"],
+            file_types=["image", "video"] if engine.offers(VIDEO) else ["image"],
             file_count="multiple",
             placeholder=text("chat_hint", "en"),
             elem_id="say",

@@ -198,7 +198,10 @@ async def _answers(
     if settings.temperature == 0:
         settings = TextSettings()  # nothing is sampled, so all such answers go together
     seed, budget = first_seed(body.seed), _budget(service, body, inputs["input_ids"].shape[1])
-    requests = [Answer(inputs, mode, seed + k, settings, budget, tuple(body.stop), drawing) for k in range(body.n)]
+    tasks = (VIDEO,) if _video_urls(body.messages) else ()
+    requests = [
+        Answer(inputs, mode, seed + k, settings, budget, tuple(body.stop), drawing, tasks) for k in range(body.n)
+    ]
     return make_jobs(requests, _num_bytes(inputs))
 
 

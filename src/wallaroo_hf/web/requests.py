@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from PIL import Image
 
+from ..families.abilities import COMPOSITION
 from ..families.contract import TextSettings
 
 __all__ = [
@@ -72,6 +73,11 @@ class Drawing:
         """What it is counted as."""
         return "editing" if self.source is not None else "generation"
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What it takes beyond drawing and editing, see [`wallaroo_hf.families.abilities.Abilities.notices`]."""
+        return (COMPOSITION,) if self.references else ()
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -85,6 +91,7 @@ class Answer:
         max_new_tokens: most tokens of text.
         stop: strings at which the answer ends.
         drawing: settings of what it may draw, by name.
+        tasks: what it takes beyond answering, see [`wallaroo_hf.families.abilities.Abilities.notices`].
     """
 
     inputs: Any
@@ -94,6 +101,7 @@ class Answer:
     max_new_tokens: int
     stop: Sequence[str] = ()
     drawing: Mapping[str, Any] = field(default_factory=dict)
+    tasks: tuple[str, ...] = ()
 
     lane: ClassVar[str] = ANSWERING
     task: ClassVar[str] = "answering"

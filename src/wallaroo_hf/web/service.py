@@ -311,7 +311,7 @@ class Service:
         given, prompt = (
             (dict(first.settings.values), first.prompt) if isinstance(first, Drawing) else (first.drawing, "")
         )
-        notices = self.abilities.notices(given, prompt)
+        notices = self.abilities.notices(given, prompt, first.tasks)
         return {"notices": notices} if notices else {}
 
     @contextlib.asynccontextmanager

@@ -225,8 +225,6 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
             self.abilities.check_words(str(prompt))
         tasks = [COMPOSITION] if any(references) else []
         for notice in dict.fromkeys(
-        tasks = [COMPOSITION] if any(references) else []
-        for notice in dict.fromkeys(
             notice for prompt in prompts for notice in self.abilities.notices(given, str(prompt), tasks)
         ):
             self._notify(notice)

@@ -139,7 +139,7 @@ def test_the_notice_names_what_is_known():
 
 
 def test_what_was_never_learned_is_said():
-    built_in = read_abilities(default_checkpoint())
+    built_in = read_abilities(Path(default_checkpoint()), "built-in")
     assert built_in.untrained == ("composition", "video")
     assert built_in.notices(tasks=["video", "composition"]) == [
         "This Wallaroo checkpoint was not trained on videos, so expect little.",

@@ -8,6 +8,7 @@ from PIL import Image
 
 from .families.abilities import Abilities
 from .families.contract import Answer, DrawingModel, DrawingProcessor, Step, TextSettings
+from .families.prefixes import MEBIBYTE, Prefixes, PrefixStore
 from .families.registry import abilities_of
 from .families.text_decoder import TextDecoder
 
@@ -19,6 +20,7 @@ TextCallback: TypeAlias = Callable[[str], bool | None]
 # Called with a function that gives what is there as a picture, with the number of rows or steps done, and with that of all.
 StepCallback: TypeAlias = Callable[[Callable[[], Image.Image | None], int, int], bool | None]
 _ROOM = 16  # tokens of words that must fit beside a picture
+DEFAULT_PREFIX_CACHE = 512  # mebibytes
 
 
 class Conversation:
@@ -34,6 +36,9 @@ class Conversation:
             drawn or shown last, else the most square one.
         guidance_scale, guidance_min_p: of what is drawn, see `generate`; default: the checkpoint's.
         settings: further settings of what is drawn, see [`Abilities`].
+        prefix_cache: mebibytes for what the model has read, beside the model: a turn reads only what is new in the chat.
+            Sums are then formed in other groups, as in batches of another size: logits differ in their last bits. 0 = each
+            turn reads the whole chat. Or what an owner has in a [`PrefixStore`] that is shared.
 
     Raises:
         ValueError: for a setting that cannot be, or that the checkpoint does not have.
@@ -49,6 +54,7 @@ class Conversation:
         guidance_scale: float | None = None,
         guidance_min_p: float | None = None,
         settings: Mapping[str, Any] | None = None,
+        prefix_cache: int | Prefixes = DEFAULT_PREFIX_CACHE,
     ) -> None:
         self.model, self.processor = model, processor
         self.abilities: Abilities = abilities_of(model, processor)
@@ -57,7 +63,11 @@ class Conversation:
         self.seed, self.max_new_tokens, self.size = seed, max_new_tokens, dict(size or {})
         self.messages: list[dict[str, Any]] = []
         self.partial = False  # whether something is missing of the last picture of the last answer
+        self.reused_tokens = 0  # of the last turn's prompt: those that were read before
+        shared = isinstance(prefix_cache, Prefixes)
+        self.prefixes: Prefixes = prefix_cache if shared else PrefixStore(prefix_cache * MEBIBYTE).of()
         self._answered: list[Piece] = []
+        self._before: list[tuple[list[dict[str, Any]], list[Piece], bool]] = []  # the chat before each turn
 
     def say(
         self,
@@ -108,12 +118,30 @@ class Conversation:
             max_new_tokens=[min(self.max_new_tokens, self._room(inputs, messages))],
             text=TextSettings(),
             drawing=self.settings,
+            **({"prefixes": [self.prefixes]} if self.abilities.keeps_prefixes else {}),
         )[0]
         pieces = self._pieces(answer)
+        self._before.append((self.messages, self._answered, self.partial))
         self.messages, self._answered = messages, pieces
+        self.reused_tokens = answer.reused_tokens
         self.partial = answer.partial
         self.seed += 1
         return pieces
+
+    def undo(self) -> str:
+        """Takes back the last turn: what was said and what was answered. The next answer has the next seed all the same.
+
+        Returns:
+            The words that were said.
+
+        Raises:
+            ValueError: if nothing was said.
+        """
+        if not self._before:
+            raise ValueError("Nothing was said yet, so there is nothing to take back.")
+        said: str = self.messages[-1]["content"][-1]["text"]
+        self.messages, self._answered, self.partial = self._before.pop()
+        return said
 
     def _room(self, inputs: Mapping[str, Any], messages: Sequence[dict[str, Any]]) -> int:
         """How many tokens of words fit beside the chat and a picture.

@@ -55,6 +55,7 @@ class Abilities:
         known_words: the only words that it learned, see [`wallaroo_hf.families.vocabulary`]; empty = any.
         recorded: the settings that an evaluation writes down in any case, in the order of its records, as the checkpoint
             has them (None = it says nothing); empty = all of drawing.
+        keeps_prefixes: whether its model's `converse` goes on from what was read of a chat before.
     """
 
     family: str
@@ -73,6 +74,7 @@ class Abilities:
     special_tokens: tuple[str, ...] = ()
     known_words: KnownWords = dataclasses.field(default_factory=dict)
     recorded: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    keeps_prefixes: bool = False
 
     @property
     def edits(self) -> bool:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from PIL import Image
     from transformers import BatchFeature
 
+    from .prefixes import Prefixes
+
 __all__ = [
     "Answer",
     "DrawingModel",
@@ -124,6 +126,7 @@ class Answer:
         reason: "stop" (the model ended it), "length" (no more tokens were allowed) or "stopped" (the listener ended it).
         prompt_tokens, new_tokens: what was read and written, those of pictures included.
         partial: whether the last piece is a picture that was not drawn to its end.
+        reused_tokens: those of the prompt that were read before, for an earlier turn.
     """
 
     pieces: list[list[int] | torch.Tensor] = field(default_factory=list)
@@ -131,6 +134,7 @@ class Answer:
     prompt_tokens: int = 0
     new_tokens: int = 0
     partial: bool = False
+    reused_tokens: int = 0
 
 
 class Listener(Protocol):
@@ -213,6 +217,7 @@ class DrawingModel(Protocol):
         max_new_tokens: Sequence[int],
         text: TextSettings,
         drawing: Mapping[str, Any],
+        prefixes: Sequence[Prefixes | None] | None = None,
     ) -> list[Answer]:
         """Answers the chats of a batch; in the mode "auto" it may draw.
 
@@ -224,6 +229,8 @@ class DrawingModel(Protocol):
             max_new_tokens: of text, one per row.
             text: how text is sampled.
             drawing: settings of pictures.
+            prefixes: what was read of each chat before, one per row: it is read from there on, and what is read now is
+                kept there. None = all is read, and nothing kept. Given only where the abilities say `keeps_prefixes`.
         """
 
 

@@ -9,10 +9,13 @@ from typing import Any, Literal
 
 import torch
 
+from ..common.kept_chats import KeptBatch
 from ..common.row_following import FollowedRow, check_chats, end_ids, following
 from ..families.contract import Answer, Listener, Step, TextSettings
+from ..families.prefixes import Prefixes
 from .branches import split_rows, take_branch
 from .drawing import DrawingArguments
+from .wallaroo_prefixes import Memory, WallarooReader
 
 __all__ = ["converse"]
 
@@ -91,6 +94,7 @@ def converse(
     max_new_tokens: Sequence[int],
     text: TextSettings,
     drawing: Mapping[str, Any],
+    prefixes: Sequence[Prefixes | None] | None = None,
 ) -> list[Answer]:
     """See [`wallaroo_hf.families.contract.DrawingModel.converse`].
 
@@ -106,6 +110,7 @@ def converse(
         max_new_tokens: of text, one per chat.
         text: how words are chosen.
         drawing: settings of drawings, by their names.
+        prefixes: what was read of each chat before, one per row; None = nothing is kept.
 
     Raises:
         ValueError: for settings or tensors that cannot be; see `generate`.
@@ -119,7 +124,10 @@ def converse(
     ]
     if mode == "text":
         sampled = generators if text.temperature > 0 else None
-        model.generate(**batch, generation_mode="text", do_sample=False, **following(rows, sampled, text))
+        static = model.generation_config.cache_implementation is not None
+        kept = KeptBatch(WallarooReader(model), batch, prefixes, rows, static)
+        said = following(rows, sampled, text)
+        kept.keep(model.generate(**kept.inputs, generation_mode="text", do_sample=False, **said))
     else:
         arguments, sampling = DrawingArguments.read(drawing, None)
         for index, (row, one) in enumerate(zip(rows, _each_row(model, batch), strict=True)):
@@ -128,7 +136,8 @@ def converse(
             # a copy, so that a seed's pictures do not depend on how many words were sampled before them
             own = dataclasses.replace(arguments, generator=None if generator is None else generator.clone_state())
             kwargs = {**one, "do_sample": True, **following([row], sampled, text)}
-            model._alternate(own, None, kwargs, sampling)
+            memory = None if prefixes is None else Memory(WallarooReader(model), prefixes[index], row.answer)
+            model._alternate(own, None, kwargs, sampling, memory)
     return [row.answer for row in rows]
 
 

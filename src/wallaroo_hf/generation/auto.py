@@ -13,6 +13,7 @@ from .drawing import DrawingJob, DrawingSettings
 from .inputs import look_up
 from .plan import plan_drawing
 from .streamers import ImageStreamer
+from .wallaroo_prefixes import Memory
 
 DEFAULT_MAX_NEW_TOKENS = 512  # of text; images cost none of them
 _REFUSED = (
@@ -34,6 +35,7 @@ def generate_auto(
     settings: DrawingSettings,
     kwargs: dict[str, Any],
     image_sampling: Mapping[str, Any] | None = None,
+    memory: Memory | None = None,
 ) -> torch.LongTensor:
     """Continues each row with text and images until the text ends.
 
@@ -51,6 +53,7 @@ def generate_auto(
 
         image_sampling: `temperature`, `top_k`, `top_p`, `do_sample` of images; default: the generation config's entries
             and the text's `do_sample`.
+        memory: what was read before of the chat, which is then one row; None = nothing is kept.
 
     Returns:
         `(B, T)` ids, prompts and all that came after them, right-padded.
@@ -96,7 +99,11 @@ def generate_auto(
     for row, own_null, grid, own in zip(rows, nulls, torch.as_tensor(grids).tolist(), generators, strict=True):
         size = int(grid[0]), int(grid[1])
         story = _Story(model, row, own_null, size, dataclasses.replace(settings, generator=own), image_sampling or {})
+        if memory is not None:
+            memory.recall(row, story.cache)
         answers.append(story.tell(budget, generation_config, kwargs, relay)[row.input_ids.shape[1] :])
+        if memory is not None:
+            memory.keep(row, story.ids, story.cache)
     if streamer is not None:
         streamer.end()
     pad = model._pad_token_id(kwargs)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 
 from ..families.contract import Answer, DrawnImages, Follow, Listener, TextSettings
+from ..families.prefixes import Prefixes
 from .answering import converse
 from .session import ImageSession
 
@@ -69,6 +70,7 @@ class DoorsMixin:
         max_new_tokens: Sequence[int],
         text: TextSettings,
         drawing: Mapping[str, Any],
+        prefixes: Sequence[Prefixes | None] | None = None,
     ) -> list[Answer]:
         """Answers the chats of a batch; in the mode "auto" it may draw.
 
@@ -80,8 +82,9 @@ class DoorsMixin:
             max_new_tokens: of text, one per row.
             text: how text is sampled.
             drawing: settings of images, see [`~DoorsMixin.draw`].
+            prefixes: what was read of each chat before, one per row; None = nothing is kept.
 
         Raises:
             ValueError: for settings or tensors that cannot be; see `generate`.
         """
-        return converse(self, batch, mode, follow, generators, max_new_tokens, text, drawing)
+        return converse(self, batch, mode, follow, generators, max_new_tokens, text, drawing, prefixes)

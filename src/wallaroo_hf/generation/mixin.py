@@ -36,6 +36,7 @@ from .null_prompts import NullPromptCache
 from .outputs import DrawingOutput
 from .plan import plan_drawing
 from .streamers import ImageStreamer
+from .wallaroo_prefixes import Memory
 from .writing import WritingMixin
 
 __all__ = ["WallarooGenerationMixin"]
@@ -198,13 +199,14 @@ class WallarooGenerationMixin(DoorsMixin, WritingMixin):
         generation_config: GenerationConfig | None,
         kwargs: dict[str, Any],
         image_sampling: Mapping[str, Any] | None = None,
+        memory: Memory | None = None,
     ) -> Any:
         """`generation_mode="auto"`; see [`generate_auto`]."""
         for name in ("source_guidance_scale", "attend_padding", "null_prompt_cache"):
             if getattr(arguments, name) is not None:
                 raise ValueError(f"`{name}` cannot be used with generation_mode='auto'; leave it out.")
         settings = self._complete(arguments, generation_config, kwargs)
-        return generate_auto(self, generation_config, settings, kwargs, image_sampling)
+        return generate_auto(self, generation_config, settings, kwargs, image_sampling, memory)
 
     def _begin_drawing(
         self, arguments: DrawingArguments, generation_config: GenerationConfig | None, kwargs: dict[str, Any]

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from ..common.navit_prefixes import behind_cache
 from .inputs import look_up
 from .text_inputs import TextInputsMixin
 from .text_positions import TextPositionsMixin
+from .wallaroo_prefixes import WallarooReader
 
 __all__ = ["WritingMixin"]
 
@@ -25,7 +27,7 @@ class WritingMixin(TextInputsMixin, TextPositionsMixin):
         kwargs: dict[str, Any],
         may_draw: bool = False,
     ) -> Any:
-        """`generate` for text.
+        """`generate` for text; what a kept cache holds of the prompt is not read again.
 
         Args:
             inputs, generation_config, kwargs: as in transformers.
@@ -42,6 +44,7 @@ class WritingMixin(TextInputsMixin, TextPositionsMixin):
             types = self.model.mm_token_type_ids(input_ids) if types is None else types
             if bool(types.any()):  # text needs none, and an assistant that knows text only would refuse them
                 kwargs["mm_token_type_ids"] = types
+        kwargs = behind_cache(WallarooReader(self), input_ids, kwargs)
         self._check_prompt(input_ids, kwargs, lookup("prefill_chunk_size", kwargs.get("prefill_chunk_size"), None))
         return super().generate(inputs, generation_config, **kwargs)
 

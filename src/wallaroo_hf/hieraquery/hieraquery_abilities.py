@@ -187,6 +187,7 @@ def hieraquery_abilities(
         known_words=processor_config.get("known_words") or {},
         query_positions=query_positions(config),
         longest_edge=longest_edge(config),
+        keeps_prefixes=True,
     )
 
 

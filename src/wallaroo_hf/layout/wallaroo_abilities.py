@@ -116,6 +116,7 @@ def wallaroo_abilities(
         progress_unit="row",
         known_words=processor_config.get("known_words") or {},
         recorded=_recorded(generation_config),
+        keeps_prefixes=True,
         templates=templates,
     )
 

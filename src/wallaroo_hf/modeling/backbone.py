@@ -315,13 +315,15 @@ class WallarooModel(LowMemoryMixin, PositionsMixin, TargetsMixin, Qwen2_5_VLMode
             image_task = edit_mask  # False and True are the indices of drawings and edits
         embedded = inputs_embeds is not None
         if input_ids is not None and (has_sources or not embedded):
-            masks = None
+            masks, starts_row = None, False
             # A step that continues a cache says whose codes it holds; asking the cache would wait for the device.
             if has_sources or image_task is None:
                 starts_row = cache is None or int(cache.get_seq_length()) == 0
-                masks = token_masks(input_ids, self.config, row_starts(position_ids)) if starts_row else None
+                if starts_row or has_sources:  # sources are whole in what is new
+                    masks = token_masks(input_ids, self.config, row_starts(position_ids))
             if inputs_embeds is None:
-                inputs_embeds = self.embed_ids(input_ids, self._image_task(input_ids, image_task, masks))
+                known = masks if starts_row else None  # spans of codes may have begun before
+                inputs_embeds = self.embed_ids(input_ids, self._image_task(input_ids, image_task, known))
             if masks is not None:
                 inputs_embeds = self._embed_sources(
                     inputs_embeds, masks, source_pixel_values, source_latents, source_mask

@@ -90,6 +90,7 @@ def showo2_abilities(
         video_options=("num_frames",),
         progress_unit="step",
         known_words=processor_config.get("known_words") or {},
+        keeps_prefixes=True,
     )
 
 

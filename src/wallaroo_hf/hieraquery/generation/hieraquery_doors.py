@@ -8,8 +8,11 @@ from typing import Any, Literal
 import torch
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
 
+from ...common.kept_chats import KeptBatch
+from ...common.navit_prefixes import NavitReader, behind_cache
 from ...common.row_following import FollowedRow, check_chats, end_ids, following
 from ...families.contract import Answer, DrawnImages, Follow, Listener, TextSettings
+from ...families.prefixes import Prefixes
 from .query_sampling import PROMPT_TENSORS, QueryGroup, QuerySession
 from .query_settings import QuerySettings
 
@@ -135,6 +138,7 @@ class HieraQueryGenerationMixin(GenerationMixin):
             if kwargs.pop(name, None) is not None:
                 raise ValueError(f"`{name}` is for drawing; pass generation_mode='image' with it.")
         self.mllm.generation_config = self.generation_config  # the folder's
+        kwargs = behind_cache(NavitReader(self.mllm.model), kwargs.get("input_ids"), kwargs)
         return self.mllm.generate(generation_config=generation_config, **kwargs, **of_text)
 
     def _draw_as_asked(self, generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> Any:
@@ -160,6 +164,7 @@ class HieraQueryGenerationMixin(GenerationMixin):
         max_new_tokens: Sequence[int],
         text: TextSettings,
         drawing: Mapping[str, Any],
+        prefixes: Sequence[Prefixes | None] | None = None,
     ) -> list[Answer]:
         """Answers the chats of a batch.
 
@@ -174,6 +179,7 @@ class HieraQueryGenerationMixin(GenerationMixin):
             max_new_tokens: one per row.
             text: how text is sampled.
             drawing: settings of drawings, which are only checked.
+            prefixes: what was read of each chat before, one per row; None = nothing is kept.
 
         Raises:
             ValueError: for settings or tensors that cannot be, and for chats in which it may draw.
@@ -189,5 +195,8 @@ class HieraQueryGenerationMixin(GenerationMixin):
             for row, (length, budget) in enumerate(zip(lengths, max_new_tokens, strict=True))
         ]
         sampled = generators if text.temperature > 0 else None
-        self.generate(generation_mode="text", **batch, do_sample=False, **following(rows, sampled, text))
+        static = self.generation_config.cache_implementation is not None
+        kept = KeptBatch(NavitReader(self.mllm.model), batch, prefixes, rows, static)
+        said = following(rows, sampled, text)
+        kept.keep(self.generate(generation_mode="text", **kept.inputs, do_sample=False, **said))
         return [row.answer for row in rows]

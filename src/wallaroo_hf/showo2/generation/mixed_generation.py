@@ -19,6 +19,7 @@ from ...families.contract import Follow
 from .drawing_inputs import check_prompts, read_count, read_sizes
 from .flow_drawing import FlowGroup, FlowSettings
 from .prompt_cache import PromptCache, join_prompts, read_flow, read_prompt
+from .showo2_prefixes import MixedMemory
 
 __all__ = ["MixedRow", "ShowO2MixedOutput", "generate_mixed", "split_rows"]
 
@@ -76,6 +77,7 @@ class MixedRow:
         self._null: PromptCache | None = None
         self._language, self._flow = DynamicCache(), DynamicCache()
         self._unheard: list[torch.Tensor] = []  # hidden states that the flow head has not read
+        self.memory: MixedMemory | None = None  # what was read of it before
 
     def tell(
         self,
@@ -102,6 +104,8 @@ class MixedRow:
             told |= {"streamer": relay, "stopping_criteria": StoppingCriteriaList(criteria)}
         if listener is not None and int(self.ids[0, -1]) == start:
             listener.begin_picture()
+        if self.memory is not None:
+            self.memory.recall(self._language, self._unheard)
         while budget > 0:
             if int(self.ids[0, -1]) != start:
                 length = self.ids.shape[1]
@@ -109,8 +113,16 @@ class MixedRow:
                 budget -= self.ids.shape[1] - length
             if int(self.ids[0, -1]) != start or (relay is not None and relay.stopped):
                 break
+            self._remember()
             if not self._draw(listener):
                 break
+        self._remember()
+
+    def _remember(self) -> None:
+        """Keeps what was read up to the first image; drawn ones are shown in chats as pictures that are read anew."""
+        if self.memory is not None:
+            self.memory.keep(self.ids, self._language, self._unheard)
+            self.memory = None
 
     def _write(self, budget: int, generation_config: GenerationConfig | None, kwargs: Mapping[str, Any]) -> None:
         """A segment of text: stock `generate`, which also stops where an image begins."""

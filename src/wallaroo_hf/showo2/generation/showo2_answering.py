@@ -7,10 +7,13 @@ from typing import Any, Literal
 
 import torch
 
+from ...common.kept_chats import KeptBatch
 from ...common.row_following import FollowedRow, check_chats, end_ids, following
 from ...families.contract import Answer, Listener, TextSettings
+from ...families.prefixes import Prefixes
 from .flow_drawing import FlowGroup, FlowSettings
 from .mixed_generation import MixedRow, split_rows
+from .showo2_prefixes import MixedMemory, ShowO2Reader
 
 __all__ = ["converse"]
 
@@ -46,6 +49,7 @@ def converse(
     max_new_tokens: Sequence[int],
     text: TextSettings,
     drawing: Mapping[str, Any],
+    prefixes: Sequence[Prefixes | None] | None = None,
 ) -> list[Answer]:
     """See [`wallaroo_hf.families.contract.DrawingModel.converse`].
 
@@ -61,6 +65,8 @@ def converse(
         max_new_tokens: of text, one per chat.
         text: how words are chosen.
         drawing: settings of drawings, by their names.
+        prefixes: what was read of each chat before, one per row; None = nothing is kept. Released settings
+            (`published_eval`) read otherwise, and keep nothing.
 
     Raises:
         ValueError: for settings or tensors that cannot be; see `generate`.
@@ -75,10 +81,13 @@ def converse(
             for row, (length, budget) in enumerate(zip(lengths, max_new_tokens, strict=True))
         ]
         sampled = generators if text.temperature > 0 else None
-        kwargs = {**batch, "do_sample": False, "published_eval": settings.published_eval}
-        model.generate(generation_mode="text", **kwargs, **following(rows, sampled, text))
+        static = model.generation_config.cache_implementation is not None
+        kept = KeptBatch(ShowO2Reader(model), batch, prefixes, rows, static or settings.published_eval)
+        kwargs = {**kept.inputs, "do_sample": False, "published_eval": settings.published_eval}
+        kept.keep(model.generate(generation_mode="text", **kwargs, **following(rows, sampled, text)))
         return [row.answer for row in rows]
     answers = []
+    prompts = None if prefixes is None or settings.published_eval else ShowO2Reader(model).rows(batch)
     for index, inputs in enumerate(split_rows(model, batch, settings)):
         row = DrawingRow(model, follow, index, lengths[index], max_new_tokens[index])
         generator = None if generators is None else generators[index]
@@ -88,9 +97,10 @@ def converse(
         told = following([row], sampled, text)
         told.pop("max_new_tokens")
         streamer = told.pop("streamer")
-        MixedRow(model, inputs, settings, own).tell(
-            max_new_tokens[index], None, {**told, "do_sample": False}, streamer, row
-        )
+        mixed = MixedRow(model, inputs, settings, own)
+        if prompts is not None and prefixes is not None and prefixes[index] is not None:
+            mixed.memory = MixedMemory(model, prompts[index], prefixes[index], row.answer)
+        mixed.tell(max_new_tokens[index], None, {**told, "do_sample": False}, streamer, row)
         streamer.end()
         answers.append(row.answer)
     return answers

@@ -10,6 +10,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from transformers.utils.deprecation import deprecate_kwarg
 
 from ...families.contract import Answer, Listener, TextSettings
+from ...families.prefixes import Prefixes
 from ..checked_inputs import read_times
 from .flow_drawing import PROMPT_TENSORS
 from .mixed_generation import generate_mixed
@@ -149,6 +150,7 @@ class ShowO2GenerationMixin(ShowO2DoorsMixin, ShowO2TextInputsMixin):
         max_new_tokens: Sequence[int],
         text: TextSettings,
         drawing: Mapping[str, Any],
+        prefixes: Sequence[Prefixes | None] | None = None,
     ) -> list[Answer]:
         """Answers the chats of a batch; in the mode "auto" it may draw.
 
@@ -160,8 +162,9 @@ class ShowO2GenerationMixin(ShowO2DoorsMixin, ShowO2TextInputsMixin):
             max_new_tokens: of text, one per row.
             text: how text is sampled.
             drawing: settings of images, see [`~ShowO2DoorsMixin.draw`].
+            prefixes: what was read of each chat before, one per row; None = nothing is kept.
 
         Raises:
             ValueError: for settings or tensors that cannot be; see [`~ShowO2GenerationMixin.generate`].
         """
-        return converse(self, batch, mode, follow, generators, max_new_tokens, text, drawing)
+        return converse(self, batch, mode, follow, generators, max_new_tokens, text, drawing, prefixes)

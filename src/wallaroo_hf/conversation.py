@@ -64,8 +64,10 @@ class Conversation:
         self.messages: list[dict[str, Any]] = []
         self.partial = False  # whether something is missing of the last picture of the last answer
         self.reused_tokens = 0  # of the last turn's prompt: those that were read before
-        shared = isinstance(prefix_cache, Prefixes)
-        self.prefixes: Prefixes = prefix_cache if shared else PrefixStore(prefix_cache * MEBIBYTE).of()
+        if isinstance(prefix_cache, Prefixes):
+            self.prefixes = prefix_cache
+        else:
+            self.prefixes = PrefixStore(prefix_cache * MEBIBYTE).of()
         self._answered: list[Piece] = []
         self._before: list[tuple[list[dict[str, Any]], list[Piece], bool]] = []  # the chat before each turn
 

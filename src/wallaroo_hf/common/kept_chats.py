@@ -114,7 +114,8 @@ class KeptBatch:
         positions = [reader.positions(row) for row in self._rows]
         own = [one for one in positions if one is not None]
         if len(own) == len(self._rows):
-            plain = (mask.long().cumsum(-1) - 1).clamp(min=0)[None]  # (1, B, T): positions in the row, as transformers has them
+            # (1, B, T): positions in the row, as transformers has them
+            plain = (mask.long().cumsum(-1) - 1).clamp(min=0)[None]
             padded = [F.pad(one, (pad, 0), value=1) for one, pad in zip(own, missing, strict=True)]
             self.inputs["position_ids"] = torch.cat([plain, torch.cat(padded, dim=1).to(plain)])
 
@@ -134,9 +135,7 @@ class KeptBatch:
             pad = width - len(row)
             ids = sequences[index, pad : width + followed.answer.new_tokens].tolist()
             length = min(len(ids), int(self.cache.get_seq_length()) - pad)
-            alone = {
-                name: [one[index : index + 1, :, pad:] for one in tensors] for name, tensors in parts.items()
-            }
+            alone = {name: [one[index : index + 1, :, pad:] for one in tensors] for name, tensors in parts.items()}
             said = type(row.prompt)(tuple(ids), row.prompt.blocks)
             own.keep(said.up_to(length), alone)
 

@@ -63,7 +63,7 @@ class NavitReader(PrefixReader):
             for start, end, name in self.other_blocks(ids):
                 left = lists.setdefault(name, list(batch.get(name) or ()))
                 if not left:
-                    raise ValueError(f"The prompts show more pictures than `{name}` has; pass all of the processor's tensors.")
+                    raise ValueError(f"The prompts show more than `{name}` has; pass all of the processor's tensors.")
                 blocks.append(SeenBlock(start, end, {name: [left.pop(0)]}))
             rows.append(PromptRow(ids, sorted(blocks, key=lambda block: block.start)))
         return rows
@@ -115,7 +115,8 @@ class _Seen:
         """The tensors of the next one."""
         if self._patches is None or self._sizes is None or self._number >= len(self._sizes):
             raise ValueError(
-                f"The prompts show more than `{self._pixels}` and `{self._grids}` have; pass all of the processor's tensors."
+                f"The prompts show more than `{self._pixels}` and `{self._grids}` have; pass all of the processor's "
+                "tensors."
             )
         one = slice(self._number, self._number + 1)
         count = int(self._sizes[one].prod())

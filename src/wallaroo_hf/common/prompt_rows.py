@@ -71,8 +71,8 @@ class PromptRow:
         for one in self.seen:
             if one.start < start < one.end:
                 raise ValueError(
-                    f"The first {start} tokens of a prompt are in the cache, which ends within a picture (tokens {one.start} to "
-                    f"{one.end}); crop the cache to {one.start} tokens."
+                    f"The first {start} tokens of a prompt are in the cache, which ends within a picture (tokens "
+                    f"{one.start} to {one.end}); crop the cache to {one.start} tokens."
                 )
         return joined_tensors(one.tensors for one in self.seen if one.start >= start)
 

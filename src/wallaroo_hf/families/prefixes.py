@@ -72,8 +72,8 @@ class PrefixStore:
     """Keeps what was read of prompts, so that one that begins alike is read from there on.
 
     What is found depends on ids and pixels alone, so nothing of one chat can get into the answer to another; and who asks
-    finds only what the same owner left. It knows nothing of weights: call [`~PrefixStore.clear`] after anything that changes
-    the model (training, switching adapters, moving or casting it).
+    finds only what the same owner left. It knows nothing of weights: call [`~PrefixStore.clear`] after anything that
+    changes the model (training, switching adapters, moving or casting it).
 
     Args:
         max_bytes: of tensors; those that were used least recently go first. 0 = nothing is kept. Without anything read it

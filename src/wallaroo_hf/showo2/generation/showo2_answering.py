@@ -98,8 +98,9 @@ def converse(
         told.pop("max_new_tokens")
         streamer = told.pop("streamer")
         mixed = MixedRow(model, inputs, settings, own)
-        if prompts is not None and prefixes is not None and prefixes[index] is not None:
-            mixed.memory = MixedMemory(model, prompts[index], prefixes[index], row.answer)
+        kept_before = None if prefixes is None else prefixes[index]
+        if prompts is not None and kept_before is not None:
+            mixed.memory = MixedMemory(model, prompts[index], kept_before, row.answer)
         mixed.tell(max_new_tokens[index], None, {**told, "do_sample": False}, streamer, row)
         streamer.end()
         answers.append(row.answer)

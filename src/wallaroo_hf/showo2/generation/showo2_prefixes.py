@@ -47,7 +47,8 @@ class ShowO2Reader(PrefixReader):
             own = given[number : number + len(places)]
             if len(own) != len(places):
                 raise ValueError(
-                    f"The prompts show more pictures than the {len(given)} of `{name}`; pass all of the processor's tensors."
+                    f"The prompts show more pictures than the {len(given)} of `{name}`; pass all of the processor's "
+                    "tensors."
                 )
             number += len(places)
             blocks = [SeenBlock(*place, {name: [one]}) for place, one in zip(places, own, strict=True)]

@@ -69,7 +69,6 @@ class Conversation:
         else:
             self.prefixes = PrefixStore(prefix_cache * MEBIBYTE).of()
         self._answered: list[Piece] = []
-        self._before: list[tuple[list[dict[str, Any]], list[Piece], bool]] = []  # the chat before each turn
 
     def say(
         self,
@@ -123,27 +122,11 @@ class Conversation:
             **({"prefixes": [self.prefixes]} if self.abilities.keeps_prefixes else {}),
         )[0]
         pieces = self._pieces(answer)
-        self._before.append((self.messages, self._answered, self.partial))
         self.messages, self._answered = messages, pieces
         self.reused_tokens = answer.reused_tokens
         self.partial = answer.partial
         self.seed += 1
         return pieces
-
-    def undo(self) -> str:
-        """Takes back the last turn: what was said and what was answered. The next answer has the next seed all the same.
-
-        Returns:
-            The words that were said.
-
-        Raises:
-            ValueError: if nothing was said.
-        """
-        if not self._before:
-            raise ValueError("Nothing was said yet, so there is nothing to take back.")
-        said: str = self.messages[-1]["content"][-1]["text"]
-        self.messages, self._answered, self.partial = self._before.pop()
-        return said
 
     def _room(self, inputs: Mapping[str, Any], messages: Sequence[dict[str, Any]]) -> int:
         """How many tokens of words fit beside the chat and a picture.

@@ -54,7 +54,7 @@ def _announced(conversation, monkeypatch, words, images=()):
     """The sizes that the model reads where it shall answer, and the grid that it may draw; it answers with nothing."""
     seen = []
 
-    def remember(settings, generation_config, inputs, image_sampling):
+    def remember(settings, generation_config, inputs, image_sampling, memory):
         seen.append(inputs)
         inputs["streamer"].put(inputs["input_ids"])
         return inputs["input_ids"]

@@ -116,3 +116,42 @@ def test_what_the_user_shows_replaces_what_was_drawn(server):
     assert draw(*drawn, _asks(text="make it blue")) == draw(_asks(_image(1), text="make it blue"))
     again = [*drawn, blue, {"role": "assistant", "content": "Done."}, _asks(text="a cat")]
     assert draw(*again) == draw(_asks(text="a cat"))
+
+
+def _go_on(server, messages, **more):
+    status, body, _ = server.request("/v1/chat/completions", {"messages": messages, "max_tokens": 6, **more})
+    assert status == 200, body
+    said, usage = body["choices"][0]["message"]["content"], body["usage"]
+    return said, usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"]
+
+
+def test_the_next_turn_is_read_from_where_the_last_one_ended(serve):
+    """Each client goes on from its own chats; answers are those of a server that keeps nothing."""
+    shown = {"type": "image_url", "image_url": {"url": data_uri(png(picture(1)))}}
+    chat = [{"role": "user", "content": [shown, {"type": "text", "text": "What is it? " * 8}]}]
+    with serve(prefix_cache=0) as server:
+        first = _go_on(server, chat)
+        more = [*chat, {"role": "assistant", "content": "A cat."}, {"role": "user", "content": "Why?"}]
+        expected = [first, _go_on(server, more)]
+        assert [cached for *_, cached in expected] == [0, 0]
+        assert server.metric("wallaroo_prefix_bytes") == 0
+    with serve(api_keys=("one", "two")) as server:
+        mine, yours = ({"headers": {"Authorization": f"Bearer {key}"}} for key in ("one", "two"))
+
+        def ask(messages, who):
+            status, body, _ = server.request("/v1/chat/completions", {"messages": messages, "max_tokens": 6}, **who)
+            assert status == 200, body
+            usage = body["usage"]
+            cached = usage["prompt_tokens_details"]["cached_tokens"]
+            return body["choices"][0]["message"]["content"], usage["prompt_tokens"], cached
+
+        assert ask(chat, mine) == expected[0]
+        said, length, cached = ask(more, mine)
+        assert (said, length) == expected[1][:2] and cached >= first[1] - 1 and length - cached < 32
+        assert ask(more, yours) == expected[1]  # nothing of another client's
+        assert server.service.prefixes.tokens_reused == cached
+    with serve() as server:
+        _go_on(server, chat)
+        cached = _go_on(server, more)[-1]
+        assert server.metric("wallaroo_prefix_tokens_reused") == cached > 0
+        assert server.metric("wallaroo_prefix_bytes") > 0

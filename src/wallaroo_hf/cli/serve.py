@@ -33,6 +33,14 @@ def serve(
             help="Codes of an image that a forward may decide: a number, or auto; the same images. Default: 1."
         ),
     ] = None,
+    prefix_cache: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="MIB",
+            help="Memory for what was read of chats, so that a turn reads only what is new; 0: none.",
+        ),
+    ] = 512,
     max_wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for others to share a batch with.")] = 0.01,
     max_queue: Annotated[int, typer.Option(min=1, help="Images and answers that may wait; more get 429.")] = 128,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that a request may take, waiting included.")] = 600,
@@ -89,6 +97,7 @@ def serve(
         api_keys=tuple(api_key or ()),
         max_batch=max_batch,
         window=int(window) if window is not None and window.isdigit() else window,
+        prefix_cache=prefix_cache,
         max_wait=max_wait,
         max_queue=max_queue,
         timeout=timeout,

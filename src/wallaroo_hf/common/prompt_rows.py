@@ -72,7 +72,7 @@ class PromptRow:
             if one.start < start < one.end:
                 raise ValueError(
                     f"The first {start} tokens of a prompt are in the cache, which ends within a picture (tokens "
-                    f"{one.start} to {one.end}); crop the cache to {one.start} tokens."
+                    f"{one.start} to {one.end}); take the picture out of it: cache.crop({one.start - start})."
                 )
         return joined_tensors(one.tensors for one in self.seen if one.start >= start)
 

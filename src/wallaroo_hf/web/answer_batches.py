@@ -7,6 +7,7 @@ import torch
 
 from ..families.attempts import Attempt
 from ..families.contract import DrawingModel, DrawingProcessor, Step
+from ..families.prefixes import PrefixStore
 from .answer_writers import AnswersListener
 from .batching import Job
 from .requests import Answer
@@ -26,10 +27,11 @@ class AnswerBatches:
 
     Args:
         model, processor: a loaded checkpoint.
+        prefixes: where what was read of chats is kept, for each client; None = nowhere.
     """
 
-    def __init__(self, model: DrawingModel, processor: DrawingProcessor) -> None:
-        self.model, self.processor = model, processor
+    def __init__(self, model: DrawingModel, processor: DrawingProcessor, prefixes: PrefixStore | None = None) -> None:
+        self.model, self.processor, self.prefixes = model, processor, prefixes
         self._batches: list[_AnswerBatch] = []
         self._over: list[Over] = []
 
@@ -53,7 +55,7 @@ class AnswerBatches:
         self._over += [Over([job]) for job in jobs if job.cancelled]
         wanted = [job for job in jobs if not job.cancelled]
         if wanted:
-            self._batches.append(_AnswerBatch(wanted, self.model, self.processor))
+            self._batches.append(_AnswerBatch(wanted, self.model, self.processor, self.prefixes))
 
     def step(self) -> list[Over]:
         """A forward of each batch."""
@@ -82,10 +84,17 @@ class _AnswerBatch:
     Args:
         jobs: of one group.
         model, processor: a loaded checkpoint.
+        prefixes: where what was read of chats is kept; None = nowhere.
     """
 
-    def __init__(self, jobs: Sequence[Job], model: DrawingModel, processor: DrawingProcessor) -> None:
-        self.jobs, self.model, self.processor = jobs, model, processor
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        model: DrawingModel,
+        processor: DrawingProcessor,
+        prefixes: PrefixStore | None,
+    ) -> None:
+        self.jobs, self.model, self.processor, self.prefixes = jobs, model, processor, prefixes
         self.turns = 0
         self.error: Exception | None = None
         self._is_over = False
@@ -133,6 +142,7 @@ class _AnswerBatch:
             max_new_tokens=[request.max_new_tokens for request in requests],
             text=first.settings,
             drawing=first.drawing,
+            **({} if self.prefixes is None else {"prefixes": [self.prefixes.of(job.client) for job in self.jobs]}),
         )
 
 

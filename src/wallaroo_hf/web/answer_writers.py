@@ -51,7 +51,7 @@ class RowWriter:
         if not self.text.stopped:
             self._say(self.text.end())
         reason = "stop" if answer.reason == "stopped" else answer.reason  # a stop string is one reason to stop
-        self.job.emit(Ending(reason, answer.prompt_tokens, answer.new_tokens))
+        self.job.emit(Ending(reason, answer.prompt_tokens, answer.new_tokens, answer.reused_tokens))
         self.job.complete()
 
     def _begin_text(self) -> None:

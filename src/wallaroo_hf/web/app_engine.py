@@ -5,6 +5,7 @@ import math
 import queue
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -14,9 +15,10 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ..conversation import Conversation
+from ..conversation import DEFAULT_PREFIX_CACHE, Conversation
 from ..families.abilities import Abilities
 from ..families.contract import DrawingModel, DrawingProcessor, TextSettings
+from ..families.prefixes import MEBIBYTE, PrefixStore
 from ..families.registry import abilities_of
 from ..families.settings import Setting
 from ..files.saved_pictures import save_png, slug
@@ -97,6 +99,7 @@ class Engine:
         self.abilities: Abilities = abilities_of(model, processor)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="wallaroo")
         self._decoders = Decoders(_SECONDS_PER_PICTURE)
+        self._prefixes = PrefixStore(DEFAULT_PREFIX_CACHE * MEBIBYTE)  # of all chats together
         self._stops: dict[tuple[str, str], threading.Event] = {}  # by session and tab
 
     @property
@@ -296,7 +299,7 @@ class Engine:
 
     def conversation(self, seed: int) -> Conversation:
         """A new chat."""
-        return Conversation(self.model, self.processor, seed)
+        return Conversation(self.model, self.processor, seed, prefix_cache=self._prefixes.of(uuid.uuid4().hex))
 
     def save(self, image: Image.Image, prompt: str, seed: int, partial: bool) -> Path:
         """Saves a picture that a chat drew, or what is there of it.

@@ -324,10 +324,16 @@ async def _as_image_part(event: Picture, index: int) -> dict[str, Any]:
     return {"type": "image_url", "index": index, "image_url": {"url": data_uri(await encode(event.image))}}
 
 
-def _usage(endings: list[Ending]) -> dict[str, int]:
+def _usage(endings: list[Ending]) -> dict[str, Any]:
     prompt = endings[0].num_prompt_tokens if endings else 0
     written = sum(ending.num_new_tokens for ending in endings)
-    return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+    reused = {"cached_tokens": endings[0].num_reused_tokens if endings else 0}
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": written,
+        "total_tokens": prompt + written,
+        "prompt_tokens_details": reused,
+    }
 
 
 async def _whole(service: Service, request: Request, body: ChatBody, jobs: list[Job]) -> dict[str, Any]:

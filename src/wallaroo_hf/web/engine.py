@@ -7,6 +7,7 @@ import torch
 from ..families.abilities import Abilities
 from ..families.attempts import Attempt
 from ..families.contract import DrawingModel, DrawingProcessor
+from ..families.prefixes import PrefixStore
 from ..families.registry import abilities_of
 from .answer_batches import AnswerBatches
 from .batching import Job
@@ -25,6 +26,7 @@ class Engine:
         window: codes of an image that a forward may decide, where the checkpoint has such a setting.
         max_rows: most drawings at once.
         on_step: called with the lane and how many of its images or answers a step took further.
+        prefixes: where what was read of chats is kept; None = nowhere.
 
     Raises:
         ValueError: for a window that it cannot have.
@@ -37,13 +39,14 @@ class Engine:
         window: int | str | None = None,
         max_rows: int = 8,
         on_step: Callable[[str, int], None] | None = None,
+        prefixes: PrefixStore | None = None,
     ) -> None:
         self.model, self.processor, self.window = model, processor, window
         self.abilities: Abilities = abilities_of(model, processor)
         always = self.abilities.check_settings({"window": window})
         self._lanes: dict[str, DrawingRows | AnswerBatches] = {
             DRAWING: DrawingRows(model, processor, self.abilities, always, max_rows),
-            ANSWERING: AnswerBatches(model, processor),
+            ANSWERING: AnswerBatches(model, processor, prefixes if self.abilities.keeps_prefixes else None),
         }
         self._on_step = on_step
 

@@ -1,9 +1,12 @@
 """What the server counts, for Prometheus."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from ..families.prefixes import PrefixStore
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -15,9 +18,10 @@ class Metrics:
     Args:
         waiting: how many images and answers wait now.
         running: how many are being computed now.
+        prefixes: where what was read of chats is kept.
     """
 
-    def __init__(self, waiting: Callable[[], float], running: Callable[[], float]) -> None:
+    def __init__(self, waiting: Callable[[], float], running: Callable[[], float], prefixes: PrefixStore) -> None:
         self.registry = CollectorRegistry()
         with_registry: Any = {"registry": self.registry}
         self.requests = Counter("wallaroo_requests", "Answered requests.", ("route", "status"), **with_registry)
@@ -64,6 +68,13 @@ class Metrics:
         self.tokens = Counter("wallaroo_text_tokens", "Tokens of answers, image codes included.", **with_registry)
         Gauge("wallaroo_waiting", "Images and answers in the queue.", **with_registry).set_function(waiting)
         Gauge("wallaroo_running", "Images and answers being computed.", **with_registry).set_function(running)
+
+        for name, text, attribute in (
+            ("wallaroo_prefix_tokens_reused", "Tokens of chats that were read before.", "tokens_reused"),
+            ("wallaroo_prefix_tokens_read", "Tokens of chats that were read anew.", "tokens_read"),
+            ("wallaroo_prefix_bytes", "Memory of what was read of chats.", "num_bytes"),
+        ):
+            Gauge(name, text, **with_registry).set_function(functools.partial(getattr, prefixes, attribute))
 
     def render(self) -> bytes:
         """All of it in Prometheus' text format."""

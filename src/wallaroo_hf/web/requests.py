@@ -143,8 +143,10 @@ class Ending:
     Attributes:
         reason: `"stop"` (the model or a stop string ended it) or `"length"`.
         num_prompt_tokens, num_new_tokens: what was read and written, those of images included.
+        num_reused_tokens: those of the prompt that were read before, for an earlier turn.
     """
 
     reason: str
     num_prompt_tokens: int
     num_new_tokens: int
+    num_reused_tokens: int = 0

@@ -20,6 +20,8 @@ class ServerSettings:
         max_batch: most images or answers computed at once.
         window: codes of an image that a forward may decide, a number or "auto"; the same images in fewer forwards. For
             checkpoints that have this setting.
+        prefix_cache: mebibytes, beside the model, for what was read of chats, of which the next turn is read from there
+            on; 0 = every turn is read whole.
         max_wait: seconds that an idle server waits for more requests of a kind before it begins.
         max_queue: most images and answers that wait; more are refused with 429.
         max_queue_bytes: most memory for images of waiting requests, and as much for the bodies of requests.
@@ -56,6 +58,7 @@ class ServerSettings:
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     max_batch: int = 8
     window: int | str | None = None
+    prefix_cache: int = 512
     max_wait: float = 0.01
     max_queue: int = 128
     max_queue_bytes: int = 1024 * MEBIBYTE
@@ -85,6 +88,8 @@ class ServerSettings:
     shutdown_timeout: float = 300.0
 
     def __post_init__(self) -> None:
+        if self.prefix_cache < 0:
+            raise ValueError(f"`prefix_cache` is {self.prefix_cache}, but must be at least 0; 0 keeps nothing.")
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but must be positive.")

@@ -167,6 +167,87 @@ def test_codes_that_are_given_go_along(compact, alone):
         assert torch.equal(session.take(number).pixels[0], alone[which].pixels[0])
 
 
+def test_many_given_codes_wait_for_nobody(compact, alone, forwards):
+    """All but the last of them take one forward of their own, not one for each code that others decide."""
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (32, 48, 64, 64))  # the last two of sixteen codes
+    row = compact.processor(
+        text=["bluer"],
+        images=[picture(1, 64, 64)],
+        mask_images=[mask],
+        generation_mode="image",
+        height=64,
+        width=64,
+        return_tensors="pt",
+    )
+    expected = compact.model.draw(row, generators=[_generator(7)])
+    session = compact.model.session(2)
+    first = _admit(session, compact, 0)
+    session.step()
+    masked = session.admit(row, _generator(7))
+    forwards.clear()
+    while not session.is_over(masked):
+        session.step()
+    assert forwards == [2, 2, 4, 4]  # the prompt, what is given, and two codes together with the other's
+    while session.under_way:
+        session.step()
+    assert torch.equal(session.take(masked).pixels[0], expected.pixels[0])
+    assert torch.equal(session.take(first).pixels[0], alone[0].pixels[0])
+
+
+def test_no_room_for_one_leaves_the_others_theirs(compact, alone, monkeypatch):
+    session = compact.model.session(3)
+    first, left = _admit(session, compact, 0), _admit(session, compact, 2)
+    session.step()
+    session.cancel(left)  # places are free, but too short for what comes
+
+    def large():
+        row = compact.processor(
+            text=["a red fox"], generation_mode="image", height=192, width=192, return_tensors="pt"
+        )
+        return session.admit(row, _generator(3))
+
+    def full(like, *size):
+        raise torch.OutOfMemoryError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "new_zeros", full)
+        bad = large()
+        session.step()
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        session.take(bad)
+    good = large()
+    while session.under_way:
+        session.step()
+    assert torch.equal(session.take(first).pixels[0], alone[0].pixels[0])
+    assert session.take(good).complete
+
+
+def test_what_goes_wrong_behind_a_forward_is_its_own_drawings(compact, alone, monkeypatch):
+    session = compact.model.session(3)
+    first, bad = _admit(session, compact, 0), _admit(session, compact, 2)
+    session.step()
+
+    def fail(outputs):
+        raise ArithmeticError("no such code")
+
+    monkeypatch.setattr(session._places[bad][0].run, "go_on", fail)
+    late, begun = _admit(session, compact, 3), session.begun
+
+    def begin(group):  # goes along at once, and fails there
+        begun(group)
+        monkeypatch.setattr(group.run, "go_on", fail)
+
+    monkeypatch.setattr(session, "begun", begin)
+    session.step()
+    for number in (bad, late):
+        with pytest.raises(ArithmeticError, match="no such code"):
+            session.take(number)
+    while session.under_way:
+        session.step()
+    assert torch.equal(session.take(first).pixels[0], alone[0].pixels[0])
+
+
 def test_windows_go_on_beside_them(compact, alone):
     session = compact.model.session(3)
     plain = [_admit(session, compact, number) for number in (0, 2)]

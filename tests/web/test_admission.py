@@ -19,7 +19,7 @@ from wallaroo_hf.web.answer_batches import AnswerBatches
 from wallaroo_hf.web.batching import Batcher, Job, events
 from wallaroo_hf.web.errors import ApiError
 from wallaroo_hf.web.requests import DRAWING, Answer, Drawing, DrawingSettings, Ending, TextSettings
-from wallaroo_hf.web.worker import Over
+from wallaroo_hf.web.worker import Over, Worker
 
 LONG = {"prompt": "a very large cat", "size": "512x512", "seed": 3}  # a thousand codes
 
@@ -119,6 +119,58 @@ def test_a_full_device_is_tried_again_with_less(serve, hold, monkeypatch):
         assert rows[0] == 6 and set(rows) >= {6, 2}
         server.service.batcher.max_wait = 0.0
         assert images == [server.draw("a cat", seed).tobytes() for seed in range(3)]
+
+
+def test_what_is_out_already_keeps_nobody_from_another_try():
+    """Previews of one request cannot be taken back; those that it shared a forward with are drawn again."""
+
+    async def main():
+        jobs = [Job(None, "a", asyncio.Queue()) for _ in range(3)]
+        jobs[1].emit("a preview")
+        worker, error = Worker(None, None), RuntimeError("full")
+        assert worker._settle([Over(jobs, error)]) == [Over([jobs[1]], error)]
+        assert list(worker._again) == [[jobs[0], jobs[2]]]
+        worker._again.clear()
+        assert worker._settle([Over(jobs[1:], error)]) == [Over([jobs[1]], error)]
+        assert list(worker._again) == [[jobs[2]]]
+
+    asyncio.run(main())
+
+
+def test_a_preview_that_fails_is_its_own_requests_matter(serve, hold, monkeypatch):
+    with serve(max_wait=2.0, max_batch=2) as server:
+        gate = hold(server)
+        lane = server.service.engine._lanes[DRAWING]
+
+        def fail(*arguments):
+            raise RuntimeError("no preview")
+
+        monkeypatch.setattr(lane.pipe, "look_at", fail)
+        shown = {"prompt": "a dog", "size": "32x32", "stream": True, "partial_images": 1}
+        with ThreadPoolExecutor(2) as pool:
+            plain = pool.submit(server.draw, "a cat", 1)
+            bad = _send(server, "/v1/images/generations", shown)
+            gate.set()
+            image = plain.result().tobytes()
+        bad.settimeout(30)
+        heard = b""
+        while b"error" not in heard:
+            heard += bad.recv(1000) or pytest.fail(f"no error came: {heard!r}")
+        bad.close()
+        server.service.batcher.max_wait = 0.0
+        assert server.draw("a cat", 1).tobytes() == image
+
+
+def test_who_leaves_is_forgotten(serve, eventually):
+    """The session holds nothing of drawings that nobody waits for."""
+    with serve() as server:
+        long = _send(server, "/v1/images/generations", LONG)
+        eventually(lambda: server.service.engine.busy)
+        session = server.service.engine._lanes[DRAWING]._session
+        eventually(lambda: session._places)
+        long.close()
+        eventually(lambda: not server.service.batcher.running)
+        assert not session._places and not session._cancelled and not session._joint._states
 
 
 def test_a_long_answer_holds_nobody(serve, eventually):

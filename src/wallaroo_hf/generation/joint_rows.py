@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from ..families.attempts import Attempt
 from .attention import WIDTH_STEP, round_up
 from .drawing import DrawingRun
 from .ragged import RaggedLayer
 
 __all__ = ["JointRows", "RowOutputs"]
+
+_WORTH = 8  # given codes behind one another for which a forward of their own pays, that shortens nobody else's way
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,8 @@ class JointRows:
 
     A row's states stand at the beginning of its own slots, without padding, so what a row sees does not depend on its
     neighbours. Rows of a drawing come and go; those that are left move together. A forward takes as many ids as every
-    drawing has ready: a line break and the code behind it go together only where all drawings are at one.
+    drawing has ready: a line break and the code behind it go together only where all drawings are at one. A drawing with
+    many of them, the given codes of an edit within a mask, first runs those by itself.
 
     Args:
         model: draws.
@@ -120,10 +124,11 @@ class JointRows:
             for row, length in enumerate(own):
                 keys[first + row, :, :length] = layer.keys[row, :, width - length : width]
                 values[first + row, :, :length] = layer.values[row, :, width - length : width]
-        self._lengths += own
-        self._filled = torch.cat([self._filled.to(lengths.device), lengths])
         last = decoder.position_ids
-        self._positions = torch.cat([self._positions, last], dim=1) if first else last
+        filled = torch.cat([self._filled.to(lengths.device), lengths])
+        positions = torch.cat([self._positions, last], dim=1) if first else last.clone()
+        self._filled, self._positions = filled, positions  # from here on nothing can fail
+        self._lengths += own
         self._tasks += [task for task in decoder.tasks for _ in range(decoder.copies)]
         self._members.append(_Member(run, len(run.plan.grids), len(own), list(range(len(own)))))
         run.let_go_of_cache()
@@ -144,8 +149,17 @@ class JointRows:
             self._keep(keep)
 
     @torch.no_grad()
-    def step(self) -> None:
-        """One forward over all rows; drawings that have all that they asked for go on, and those that end leave."""
+    def step(self) -> list[tuple[DrawingRun, Exception]]:
+        """One forward over all rows; drawings that have all that they asked for go on, and those that end leave.
+
+        Returns:
+            Drawings that cannot go on, which leave as well, and why.
+
+        Raises:
+            Exception: of a forward; then none of them can go on.
+        """
+        failed = []
+        self._catch_up()
         count = min(member.num_ready for member in self._members)
         device = self._positions.device
         ids = torch.cat([member.next_ids(count).to(device) for member in self._members])
@@ -155,59 +169,80 @@ class JointRows:
             if member.num_ready:
                 continue
             member.fed = 0
-            if not member.run.go_on(RowOutputs(member.of_all_rows(logits))):
+            with Attempt() as attempt:
+                goes_on = member.run.go_on(RowOutputs(member.of_all_rows(logits)))
+            if attempt.error is not None:
+                failed.append((member.run, attempt.error))
+            if attempt.error is not None or not goes_on:
                 self.leave(member.run)
+        return failed
 
-    def _forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Runs the model over the next ids of each row `(rows, k)`; returns logits `(rows, 1, codebook_size)`."""
+    def _catch_up(self) -> None:
+        """Runs what drawings have ready in plenty, but for its last id, which goes with the others'."""
+        first = 0
+        for member in self._members:
+            if len(self._members) > 1 and member.num_ready > _WORTH:
+                count = member.num_ready - 1
+                self._forward(member.next_ids(count).to(self._positions.device), first)
+                member.fed += count
+            first += len(member.kept)
+
+    def _forward(self, input_ids: torch.Tensor, first: int = 0) -> torch.Tensor:
+        """Runs the model over the next ids `(rows, k)` of the rows from `first` on.
+
+        Returns:
+            Logits `(rows, 1, codebook_size)` behind the last ids.
+        """
         rows, count = input_ids.shape
+        own = slice(first, first + rows)
         steps = torch.arange(count, device=input_ids.device)
-        slots = self._filled[:, None] + steps
+        slots = self._filled[own, None] + steps
         packed = self.model.config.get_text_config()._attn_implementation == "sdpa"
-        width = max(self._lengths) + count if packed else self._room
+        width = max(self._lengths[own]) + count if packed else self._room
         mask: Any = torch.arange(width, device=slots.device) <= slots[:, None, :, None]
         if not packed:
             dtype = self.model.dtype
             mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
         cache = DynamicCache(config=self.model.config.get_text_config())
-        cache.layers = [RaggedLayer(keys[:rows], values[:rows], slots) for keys, values in self._states]
-        position_ids = self._positions + 1 + steps
-        one_task = len(set(self._tasks)) == 1  # then only one adapter and one head run
+        cache.layers = [RaggedLayer(keys[own], values[own], slots) for keys, values in self._states]
+        position_ids = self._positions[:, own] + 1 + steps
+        tasks = self._tasks[own]
+        one_task = len(set(tasks)) == 1  # then only one adapter and one head run
         outputs = self.model(
             input_ids=input_ids,
             attention_mask={"full_attention": mask},
             position_ids=position_ids,
             cache=cache,
-            image_task=self._tasks[0] if one_task else torch.tensor(self._tasks, device=slots.device).unsqueeze(1),
+            image_task=tasks[0] if one_task else torch.tensor(tasks, device=slots.device).unsqueeze(1),
             use_cache=True,
             output_image_logits=True,
             logits_to_keep=1,
             **({"step_attention": True} if packed else {}),
         )
-        self._filled = self._filled + count
-        self._positions = position_ids[:, :, -1:]
-        self._lengths = [length + count for length in self._lengths]
+        self._filled[own] += count
+        self._positions[:, own] = position_ids[:, :, -1:]
+        self._lengths[own] = [length + count for length in self._lengths[own]]
         return outputs.image_logits
 
     def _make_room(self, cache: Any, rows: int, room: int) -> None:
-        """Slots for so many rows of so many tokens; what is there stays."""
+        """Slots for so many rows of so many tokens; what is there stays, also where memory does not suffice."""
         places = len(self._states[0][0]) if self._states else 0
         if rows <= places and room <= self._room:
             return
-        self._room = max(self._room, round_up(room, WIDTH_STEP))
+        room = max(self._room, round_up(room, WIDTH_STEP))
         places = max(rows, 2 * places) if rows > places else places
         grown = []
         for index, layer in enumerate(cache.layers):
             both = []
             for kind, like in enumerate((layer.keys, layer.values)):
                 # zeros, for what a mask hides must still be finite
-                new = like.new_zeros(places, like.shape[1], self._room, like.shape[3])
+                new = like.new_zeros(places, like.shape[1], room, like.shape[3])
                 if len(self):
                     old = self._states[index][kind][: len(self)]
                     new[: len(self), :, : old.shape[2]] = old
                 both.append(new)
             grown.append((both[0], both[1]))
-        self._states = grown
+        self._states, self._room = grown, room
 
     def _keep(self, places: list[int]) -> None:
         """Moves the rows at some places together; the others are free."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..common.drawing_sessions import DrawingGroup, GroupedSession
+from ..families.attempts import Attempt
 from ..families.contract import Follow, Step
 from .drawing import DrawingArguments
 from .joint_rows import JointRows
@@ -148,7 +149,10 @@ class ImageSession(GroupedSession):
 
     def turns(self, groups: Sequence[Any]) -> list[tuple[Sequence[DrawingGroup], Callable[[], Any]]]:
         """One forward for all that share it, and one for each other group."""
-        joint = [group for group in groups if group.run in self._joint]
+        joint: list[Any] = []
+        if any(group.run in self._joint for group in groups):  # those that begin just now go along with them
+            everyone = {id(group): group for group, _ in self._places.values()}
+            joint = [group for group in everyone.values() if group.run in self._joint]  # type: ignore[attr-defined]
         others = [group for group in groups if group.run not in self._joint]
         return [*([(joint, functools.partial(self._advance, joint))] if joint else []), *super().turns(others)]
 
@@ -159,7 +163,12 @@ class ImageSession(GroupedSession):
             self._joint.leave(group.run, image)
 
     def _advance(self, groups: Sequence[CodeGroup]) -> None:
-        self._joint.step()
+        failed = {id(run): error for run, error in self._joint.step()}
         for group in groups:
-            if group.run not in self._joint:
-                group.finish()
+            if id(group.run) in failed:
+                self._fail([group], failed[id(group.run)])
+            elif group.run not in self._joint:
+                with Attempt() as attempt:
+                    group.finish()
+                if attempt.error is not None:
+                    self._fail([group], attempt.error)

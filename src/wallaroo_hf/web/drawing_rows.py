@@ -77,7 +77,10 @@ class DrawingRows:
         """One step of all drawings; those that are complete go out."""
         self._free_rows()
         for step in self._session.step() if self._jobs else ():
-            self._show(step)
+            with Attempt() as attempt:
+                self._show(step)
+            if attempt.error is not None:
+                self._give_up(step.image, attempt.error)
         failed: dict[int, tuple[Exception, list[Job]]] = {}
         for number in [number for number in self._jobs if self._session.is_over(number)]:
             job, prepared = self._jobs.pop(number)
@@ -121,9 +124,15 @@ class DrawingRows:
         """Of drawings that nobody waits for any more."""
         for number, (job, _) in list(self._jobs.items()):
             if job.cancelled:
-                self._session.cancel(number)
-                del self._jobs[number]
-                self._over.append(Over([job]))
+                self._give_up(number)
+
+    def _give_up(self, number: int, error: Exception | None = None) -> None:
+        """Of a drawing that nobody waits for any more, or that cannot be shown."""
+        job, _ = self._jobs.pop(number)
+        with Attempt() as attempt:
+            self._session.cancel(number)
+            self._session.take(number)  # so that the session forgets it
+        self._over.append(Over([job], error or attempt.error))
 
     def _show(self, step: Step) -> None:
         """A preview, where one is due."""

@@ -56,9 +56,9 @@ class Computer(Protocol):
 class Worker:
     """A thread in which a computer works while there is something to do.
 
-    Jobs that fail together are tried again in halves, if nothing of them is out yet, one half after the other and when
-    nothing else is under way: one that cannot be computed then fails alone, and less memory is needed at once. Meanwhile
-    nothing new begins.
+    Of jobs that fail together, those of which nothing is out yet are tried again in halves, one half after the other and
+    when nothing else is under way: one that cannot be computed then fails alone, and less memory is needed at once.
+    Meanwhile nothing new begins.
 
     Args:
         computer: computes.
@@ -132,11 +132,15 @@ class Worker:
         """Those that are over for good; what failed together is to be tried again."""
         settled = []
         for end in ends:
-            if end.error is None or len(end.jobs) == 1 or any(job.reported for job in end.jobs):
+            if end.error is None or len(end.jobs) == 1:
                 settled.append(end)
-            else:
-                half = len(end.jobs) // 2
-                self._again += [end.jobs[:half], end.jobs[half:]]
+                continue
+            begun = [job for job in end.jobs if job.reported]
+            fresh = [job for job in end.jobs if not job.reported]
+            if begun:
+                settled.append(Over(begun, end.error))
+            half = len(fresh) // 2 if not begun else 0
+            self._again += [jobs for jobs in (fresh[:half], fresh[half:]) if jobs]
         return settled
 
     def _say(self, over: Sequence[Over], opened: Sequence[str]) -> None:

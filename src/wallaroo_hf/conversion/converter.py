@@ -1,40 +1,22 @@
 """`convert_checkpoint`: the authors' released files to a folder that transformers loads."""
 
-import contextlib
-import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from transformers import AddedToken, AutoConfig, AutoTokenizer, GenerationConfig, Qwen2_5_VLConfig
 
-from ..families.loading import some
 from ..files.whole import require_new
 from ..layout.checkpoint_layout import Layout, paper_layout
-from ..layout.special_tokens import (
-    CONFIG_TOKEN_IDS,
-    DRAWING_TOKENS,
-    IM_END,
-    IM_START,
-    PAD,
-    added_tokens,
-    config_token_ids,
-)
-from ..modeling.configuration import WallarooConfig, WallarooVQConfig
+from ..modeling.configuration import WallarooVQConfig
 from ..modeling.model import WallarooForConditionalGeneration
 from ..modeling.vq import WallarooVQModel
-from ..processing.image_processor import WallarooImageProcessor
-from ..processing.processor import WallarooProcessor
 from .key_map import EDITING_PREFIXES, VQ_IGNORED, VQ_PREFIX, checkpoint_key, vq_key
-from .released_files import find_file, load_tensors, one_line
+from .qwen_base import base_config, base_generation_config, base_processor, base_tokenizer, grown_config
+from .released_files import find_file, load_tensors
 from .released_weights import (
     check_complete,
-    optional_file,
-    reading_source,
     renamed,
     target_dtype,
     write_checkpoint,
@@ -43,8 +25,6 @@ from .released_weights import (
 __all__ = ["convert_checkpoint", "convert_vq"]
 
 logger = logging.getLogger(__name__)
-# What the base tokenizer must bring along.
-QWEN_TOKENS = (PAD, IM_START, IM_END, *(token for token in CONFIG_TOKEN_IDS.values() if token not in DRAWING_TOKENS))
 
 
 def convert_checkpoint(
@@ -86,17 +66,17 @@ def convert_checkpoint(
     vq_source = load_tensors(find_file(vq, "image tokenizer"), ("model", "state_dict"), "image tokenizer")
     stage, layout = _stage(source, stage)
     vq_config = vq_config_from_tensors(vq_source)
-    base_config = _base_config(base)
-    tokenizer = _tokenizer(base, layout)
-    config = _config(base, base_config, tokenizer, vq_config, stage, layout, final_dtype)
+    qwen = base_config(base)
+    tokenizer = base_tokenizer(base, layout)
+    config = grown_config(base, qwen, tokenizer, vq_config, stage, layout, final_dtype)
     layout = replace(layout, first_code=config.text_config.vocab_size)
     tensors = renamed(source, checkpoint_key, "checkpoint")
     tensors |= {VQ_PREFIX + name: tensor for name, tensor in _vq_tensors(vq_source, vq_config).items()}
     with torch.device("meta"):
         expected = WallarooForConditionalGeneration(config).state_dict()
     check_complete(tensors, expected, "checkpoint")
-    processor = _processor(base, tokenizer, config, layout)
-    generation_config = _generation_config(base, tokenizer, layout)
+    processor = base_processor(base, tokenizer, config, layout)
+    generation_config = base_generation_config(base, tokenizer, layout)
     dtypes = {name: torch.float32 if name.startswith(VQ_PREFIX) else final_dtype for name in tensors}
     settings = (processor, config, generation_config)
     write_checkpoint(output, settings, tensors, dtypes, (source, vq_source), max_shard_size, progress)
@@ -181,110 +161,3 @@ def _vq_tensors(source: Mapping[str, torch.Tensor], config: WallarooVQConfig) ->
         expected = WallarooVQModel(config).state_dict()
     check_complete(tensors, expected, "image tokenizer")
     return tensors
-
-
-# --------------------------------------------------------------------------------------------------------- settings
-
-
-def _base_config(base: str | Path) -> Qwen2_5_VLConfig:
-    with _reading(base, "configuration"):
-        config = AutoConfig.from_pretrained(base)
-    if not isinstance(config, Qwen2_5_VLConfig):
-        raise ValueError(
-            f"The base '{base}' is a {config.model_type} model, but Wallaroo was trained from Qwen2.5-VL; give that."
-        )
-    return config
-
-
-def _tokenizer(base: str | Path, layout: Layout) -> Any:
-    """The base tokenizer with Wallaroo's tokens; those that it already has keep their ids."""
-    with _reading(base, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(base)
-    vocabulary = tokenizer.get_vocab()
-    missing = [token for token in QWEN_TOKENS if token not in vocabulary]
-    if missing:
-        raise ValueError(
-            f"The tokenizer of the base '{base}' lacks {some(missing)}; give a Qwen2.5-VL folder or Hub id."
-        )
-    tokens = added_tokens(layout.indicators)
-    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in tokens], special_tokens=True)
-    return tokenizer
-
-
-def _config(
-    base: str | Path,
-    base_config: Qwen2_5_VLConfig,
-    tokenizer: Any,
-    vq_config: WallarooVQConfig,
-    stage: str,
-    layout: Layout,
-    dtype: torch.dtype,
-) -> WallarooConfig:
-    settings = base_config.to_dict()
-    for key in ("architectures", "model_type", "transformers_version", "dtype", "_name_or_path"):
-        settings.pop(key, None)
-    # transformers 4.5x repeats the text settings beside `text_config`
-    own = {field.name for field in fields(WallarooConfig)}
-    settings = {key: value for key, value in settings.items() if key in own or key not in settings["text_config"]}
-    settings |= config_token_ids(tokenizer.convert_tokens_to_ids, layout.indicators)
-    settings |= {
-        "vq_config": vq_config.to_dict(),
-        "codebook_size": vq_config.codebook_size,
-        "has_editing": layout.has_editing,
-        "stage": stage,
-    }
-    try:
-        config = WallarooConfig(**settings, architectures=[WallarooForConditionalGeneration.__name__], dtype=dtype)
-    except (ValueError, StrictDataclassError) as error:
-        raise ValueError(
-            f"The config.json of the base '{base}' does not fit ({one_line(error)}); correct it, or give a Qwen2.5-VL "
-            "folder or Hub id."
-        ) from error
-    highest = max(tokenizer.convert_tokens_to_ids(list(tokenizer.get_added_vocab())), default=0)
-    if highest >= config.text_config.vocab_size:
-        raise ValueError(
-            f"The tokenizer's ids go up to {highest}, but the base model has only {config.text_config.vocab_size} "
-            "embedding rows; give the base that the checkpoint was trained from."
-        )
-    return config
-
-
-def _processor(base: str | Path, tokenizer: Any, config: WallarooConfig, layout: Layout) -> WallarooProcessor:
-    with _reading(base, "image processor"):
-        image_processor = WallarooImageProcessor.from_pretrained(base)
-    return WallarooProcessor(
-        image_processor,
-        tokenizer,
-        chat_template=_chat_template(base, tokenizer),
-        image_token_size=config.vq_config.image_token_size,
-        **layout.processor_settings(),
-    )
-
-
-def _chat_template(base: str | Path, tokenizer: Any) -> str:
-    with _reading(base, "chat template"):
-        path = optional_file(base, "chat_template.json")
-        if path is not None:
-            return json.loads(path.read_text(encoding="utf-8"))["chat_template"]
-        path = optional_file(base, "chat_template.jinja")
-        if path is not None:
-            return path.read_text(encoding="utf-8")
-    if tokenizer.chat_template is None:
-        raise ValueError(f"The base '{base}' has no chat template; give a Qwen2.5-VL folder or Hub id.")
-    return tokenizer.chat_template
-
-
-def _generation_config(base: str | Path, tokenizer: Any, layout: Layout) -> GenerationConfig:
-    generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id)  # where Qwen2.5-VL stops
-    with _reading(base, "generation configuration"):
-        if optional_file(base, "generation_config.json") is not None:
-            generation_config = GenerationConfig.from_pretrained(base)
-    if generation_config.pad_token_id is None:
-        generation_config.pad_token_id = tokenizer.convert_tokens_to_ids(PAD)
-    for key, value in layout.generation_settings().items():
-        setattr(generation_config, key, value)
-    return generation_config
-
-
-def _reading(base: str | Path, part: str) -> contextlib.AbstractContextManager[None]:
-    return reading_source(base, "base", part, "give a Qwen2.5-VL folder or Hub id")

@@ -56,7 +56,10 @@ class Family:
         scenes: `recipe(tiny) -> Recipe` of a small model that is trained on the scenes from nothing, see
             [`wallaroo_hf.training.scenes.scene_builder`].
         export_language_model: what gives its language model to a family that needs one.
+        from_language_model: what makes a new model of it around a language model, which `export_language_model` gives back.
         ablation: variants of a small model to compare, see [`wallaroo_hf.families.ablation_contract`].
+        paradigm: a new model to compare with those of other families, see [`wallaroo_hf.families.paradigm_contract`].
+        small_language_model: what makes the small one that such models grow from.
     """
 
     model_type: str
@@ -83,7 +86,10 @@ class Family:
     built_in: str | None = None
     scenes: str | None = None
     export_language_model: str | None = None
+    from_language_model: str | None = None
     ablation: str | None = None
+    paradigm: str | None = None
+    small_language_model: str | None = None
 
     def resolve(self, attribute: str) -> Any:
         """What an address of it leads to.
@@ -142,6 +148,9 @@ _WALLAROO = Family(
     built_in="built_in",
     scenes=f"{_ROOT}.training.scenes.scenes_recipe:scene_recipe",
     export_language_model=f"{_ROOT}.conversion:export_qwen",
+    from_language_model=f"{_ROOT}.conversion.qwen_import:wallaroo_from_qwen",
+    paradigm=f"{_ROOT}.training.scenes.wallaroo_paradigm:PARADIGM",
+    small_language_model=f"{_ROOT}.training.scenes.wallaroo_paradigm:SMALL_LANGUAGE_MODEL",
 )
 _SHOWO2 = Family(
     model_type="showo2",
@@ -163,6 +172,7 @@ _SHOWO2 = Family(
     recognises=f"{_ROOT}.showo2.conversion.showo2_key_map:CHECKPOINT_PREFIXES",
     recipes=f"{_ROOT}.showo2.showo2_recipes:RECIPES",
     scenes=f"{_ROOT}.showo2.training.showo2_scenes:scene_recipe",
+    paradigm=f"{_ROOT}.showo2.training.showo2_paradigm:PARADIGM",
 )
 _HIERAQUERY = Family(
     model_type="hieraquery",
@@ -183,6 +193,7 @@ _HIERAQUERY = Family(
     kit=f"{_ROOT}.hieraquery.training.hieraquery_kit:KIT",
     scenes=f"{_ROOT}.hieraquery.training.hieraquery_scenes:scene_recipe",
     ablation=f"{_ROOT}.hieraquery.training.hieraquery_ablation:ABLATION",
+    paradigm=f"{_ROOT}.hieraquery.training.hieraquery_paradigm:PARADIGM",
 )
 _families: dict[str, Family] = {family.model_type: family for family in (_WALLAROO, _SHOWO2, _HIERAQUERY)}
 FAMILIES: Mapping[str, Family] = MappingProxyType(_families)

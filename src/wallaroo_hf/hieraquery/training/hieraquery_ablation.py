@@ -22,18 +22,18 @@ from ...families.registry import find_family
 from .hieraquery_small_model import new_small_hieraquery
 from .hieraquery_stages import hieraquery_stage
 
-__all__ = ["ABLATION", "HieraQueryVariant"]
+__all__ = ["ABLATION", "SMALL_LEARNING", "THREE_SCALES", "HieraQueryVariant"]
 
 SIZE = (64, 64)
 # of the small model: groups of 1, 4 and 16 queries for pictures of 1x1, 2x2 and 4x4 codes
 _QUARTER = {"query_grid": (1, 1), "factor": 0.25}
 _HALF = {"query_grid": (2, 2), "factor": 0.5}
 _WHOLE = {"query_grid": (4, 4), "factor": 1.0}
-_ALL = (_QUARTER, _HALF, _WHOLE)
-_MORE_TOKENS = sum(scale["factor"] ** 2 for scale in _ALL)  # type: ignore[operator]  # what the three scales cost: 1.31
+THREE_SCALES = (_QUARTER, _HALF, _WHOLE)
+_MORE_TOKENS = sum(scale["factor"] ** 2 for scale in THREE_SCALES)  # type: ignore[operator]  # what the three scales cost: 1.31
 _MODEL: dict[str, Any] = {"width": 128, "num_layers": 4, "num_heads": 4, "condition_size": 128}
 # A small model's rates, with Muon; noise is cheap beside the language model.
-_LEARNING: dict[str, Any] = {"learning_rate": 3e-3, "lowest_rate": 6e-5, "weight_decay": 0.0, "noise_draws": 4}
+SMALL_LEARNING: dict[str, Any] = {"learning_rate": 3e-3, "lowest_rate": 6e-5, "weight_decay": 0.0, "noise_draws": 4}
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class HieraQueryVariant(FamilyVariant):
         random_language_model: whether the frozen language model has random weights.
     """
 
-    scales: Sequence[Mapping[str, Any]] = _ALL
+    scales: Sequence[Mapping[str, Any]] = THREE_SCALES
     settings: Mapping[str, Any] = field(default_factory=dict)
     random_language_model: bool = False
 
 
 def _grids(*grids: tuple[int, int]) -> tuple[dict[str, Any], ...]:
     """The three scales with other grids of queries."""
-    return tuple({**scale, "query_grid": grid} for scale, grid in zip(_ALL, grids, strict=True))
+    return tuple({**scale, "query_grid": grid} for scale, grid in zip(THREE_SCALES, grids, strict=True))
 
 
 _ALIGNED = {"alignment_weight": 0.5}
@@ -215,7 +215,7 @@ class HieraQueryAblation:
             batch_size: rows of each.
         """
         weight = self.variants[variant].settings.get("alignment_weight", 0.0)
-        changes = {**_LEARNING, "warmup_steps": min(100, steps // 10), "alignment_weight": weight}
+        changes = {**SMALL_LEARNING, "warmup_steps": min(100, steps // 10), "alignment_weight": weight}
         return dataclasses.replace(
             hieraquery_stage("t2i"), **changes, max_steps=steps, global_batch_size=batch_size, image_sizes=(SIZE,)
         )

@@ -15,14 +15,14 @@ from ..showo2_configuration import ShowO2Config
 from ..showo2_model import ShowO2ForConditionalGeneration
 from ..showo2_tokens import add_tokens, config_token_ids
 
-__all__ = ["fit_codec", "new_small_showo2", "small_tokenizer"]
+__all__ = ["CODEC", "GUIDANCE_SCALE", "PLAIN_ROPE", "fit_codec", "new_small_showo2", "small_tokenizer"]
 
 # Those of Qwen2.5 that a chat needs; the first ends texts there.
 _CHAT_TOKENS = ("<|endoftext|>", IM_START, IM_END, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD)
-_CODEC: dict[str, Any] = {"type": "linear", "channels": 16, "patch": 8}
+CODEC: dict[str, Any] = {"type": "linear", "channels": 16, "patch": 8}
 # At the released 5, small pictures of one object get several: the words then say more than they do.
-_GUIDANCE_SCALE = 2.0
-_PLAIN_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+GUIDANCE_SCALE = 2.0
+PLAIN_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 
 
 def small_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
@@ -43,7 +43,7 @@ def fit_codec(pictures: Iterable[torch.Tensor]) -> LinearCodec:
     Args:
         pictures: `(3, H, W)` in [-1, 1]; read once.
     """
-    return LinearCodec(channels=_CODEC["channels"], patch=_CODEC["patch"]).fit(pictures)
+    return LinearCodec(channels=CODEC["channels"], patch=CODEC["patch"]).fit(pictures)
 
 
 def new_small_showo2(
@@ -82,7 +82,7 @@ def new_small_showo2(
             "intermediate_size": intermediate_size,
             "num_hidden_layers": num_hidden_layers,
             "max_position_embeddings": 4096,
-            "rope_parameters": dict(_PLAIN_ROPE),
+            "rope_parameters": dict(PLAIN_ROPE),
             "tie_word_embeddings": True,
             "bos_token_id": ids["bos_token_id"],
             "eos_token_id": ids["eos_token_id"],
@@ -100,10 +100,10 @@ def new_small_showo2(
             "intermediate_size": intermediate_size,
             "num_hidden_layers": num_flow_layers,
             "head_dim": width // num_heads,
-            "rope_parameters": dict(_PLAIN_ROPE),
+            "rope_parameters": dict(PLAIN_ROPE),
             **heads,
         },
-        codec_config=dict(_CODEC),
+        codec_config=dict(CODEC),
         output_layout="patches",
         position_grid=[sizes[0][0] // edge, sizes[0][1] // edge],
         drawing_sizes=[list(size) for size in sizes],
@@ -115,7 +115,7 @@ def new_small_showo2(
         model = ShowO2ForConditionalGeneration(config)
     model.vae.load_state_dict(codec.state_dict())
     model.generation_config = GenerationConfig(
-        eos_token_id=ids["eos_token_id"], pad_token_id=ids["pad_token_id"], image_guidance_scale=_GUIDANCE_SCALE
+        eos_token_id=ids["eos_token_id"], pad_token_id=ids["pad_token_id"], image_guidance_scale=GUIDANCE_SCALE
     )
     processor = ShowO2Processor.of_config(config, tokenizer, sizes=sizes, known_words=known_words)
     return model.eval(), processor

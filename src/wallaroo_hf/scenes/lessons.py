@@ -214,7 +214,7 @@ def _edit_lesson(
         raise RuntimeError(f"no lesson of the operation {operation!r} was found")
     plan = settle(plan) if settled else plan
     as_removal = as_removal_rate > 0 and rng.random() < as_removal_rate
-    return _edit_row(plan, say_edit(plan.spec, Speaker(language, rng), as_removal), language, plan.main)
+    return edit_row(plan, say_edit(plan.spec, Speaker(language, rng), as_removal), language, plan.main)
 
 
 def make_two_step_lesson(seed: int, index: int) -> Row:
@@ -244,10 +244,18 @@ def make_two_step_lesson(seed: int, index: int) -> Row:
     speaker = Speaker(language, rng)
     spec = EditSpec("replace", plan.spec.object, shape=new.shape, colour=new.colour)
     words = say_edit(spec, speaker) if as_replacement else say_in_two_steps(plan, speaker)
-    return _edit_row(plan, words, language, main)
+    return edit_row(plan, words, language, main)
 
 
-def _edit_row(plan: EditPlan, words: str, language: str, main: tuple[Combination, ...]) -> Row:
+def edit_row(plan: EditPlan, words: str, language: str, main: tuple[Combination, ...]) -> Row:
+    """An editing row, without its pictures.
+
+    Args:
+        plan: what is done.
+        words: how it is said.
+        language: of the words.
+        main: the combinations that it is about, see `splits`.
+    """
     return {
         "messages": [turn("user", None, words), turn("assistant", None)],
         "task": "editing",

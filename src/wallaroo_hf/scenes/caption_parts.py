@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from .reading import ReadScene, read_scene
 from .specs import CaptionSpec
-from .verify import Picture
+from .verify import Picture, check_caption
 
-__all__ = ["PARTS", "judge_parts"]
+__all__ = ["FAILURES", "PARTS", "first_failure", "judge_parts"]
 
 PARTS = ("background", "count", "shape", "colour")
+FAILURES = (*PARTS, "place")
 
 
 def judge_parts(image: Picture, spec: CaptionSpec) -> dict[str, bool | None]:
@@ -42,3 +44,24 @@ def _holds(found: list[str | None], named: list[tuple[str | None, int]]) -> bool
         if name is not None:
             wanted[name] += count
     return None if not wanted else not wanted - Counter(name for name in found if name is not None)
+
+
+def first_failure(image: Picture, spec: CaptionSpec) -> str | None:
+    """What is wrong first with a picture, in the order in which the judge looks.
+
+    Args:
+        image: the picture, `(H, W, 3)` uint8 RGB, or what was read from one.
+        spec: what it must show.
+
+    Returns:
+        One of `FAILURES`: the first of `PARTS` that is wrong; "colour" also where shapes and colours are all there, but not
+        on the right objects; "place" where nothing but where objects stand is wrong. None if nothing is.
+    """
+    scene = image if isinstance(image, ReadScene) else read_scene(image)
+    if check_caption(scene, spec):
+        return None
+    wrong = next((part for part, found in judge_parts(scene, spec).items() if found is False), None)
+    if wrong is not None:
+        return wrong
+    anywhere = CaptionSpec(tuple(replace(one, place=None) for one in spec.objects), (), spec.background)
+    return "place" if check_caption(scene, anywhere) else "colour"

@@ -22,7 +22,13 @@ from .hieraquery_stages import HieraQueryStage, hieraquery_stage
 __all__ = ["PARADIGM", "HieraQueryParadigm"]
 
 # Beside the small language model: for as many parameters as the others have.
-_SMALL: dict[str, Any] = {"width": 128, "num_connector_layers": 2, "num_layers": 4, "num_heads": 4, "condition_size": 128}
+_SMALL: dict[str, Any] = {
+    "width": 128,
+    "num_connector_layers": 2,
+    "num_layers": 4,
+    "num_heads": 4,
+    "condition_size": 128,
+}
 _RECONSTRUCTED = 0.2
 
 

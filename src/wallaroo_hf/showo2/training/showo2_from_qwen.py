@@ -150,7 +150,9 @@ def _fill(model: ShowO2ForConditionalGeneration, source: Any, parts: PicturePart
             own[name].copy_(weight)
 
 
-def load_siglip(name: str, check_weights: bool = True) -> tuple[dict[str, Any], dict[str, torch.Tensor], tuple[int, int]]:
+def load_siglip(
+    name: str, check_weights: bool = True
+) -> tuple[dict[str, Any], dict[str, torch.Tensor], tuple[int, int]]:
     """The semantic path of a SigLIP: its configuration, weights by the names of our path, and rows and columns.
 
     As released its last layer is left out. Its patches of pixels are none of latents, so that layer stays new.

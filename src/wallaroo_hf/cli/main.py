@@ -22,6 +22,7 @@ from .generate import PROMPTS_HELP, generate
 from .info import info
 from .merge import merge
 from .panels import in_panels
+from .paradigms import paradigms
 from .serve import serve
 from .train import COMMANDS as TRAIN_COMMANDS
 from .train import train, train_app
@@ -79,6 +80,7 @@ app.add_typer(evaluate_app, name="evaluate", rich_help_panel="Measure")
 evaluate_app.command(epilog=evaluate.PROMPT_HELP)(_one_sentence_errors(in_panels("scenes", evaluate.scenes)))
 evaluate_app.command()(_one_sentence_errors(in_panels("sweep", evaluate.sweep)))
 evaluate_app.command()(_one_sentence_errors(ablation))
+evaluate_app.command()(_one_sentence_errors(in_panels("paradigms", paradigms)))
 for _name, _command in BENCHMARK_COMMANDS.items():
     evaluate_app.command(_name)(_one_sentence_errors(in_panels(_name, _command)))
 

@@ -37,6 +37,11 @@ PANELS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "scenes": {**_ITEMS, **_RUN},
     "sweep": {**_ITEMS, **_RUN},
+    "paradigms": {
+        "What they grow from": ("base", "dit", "vision", "codec"),
+        "What is learned and judged": ("data", "prompts", "size", "judged", "looks"),
+        "Running": ("batch_size", "together", "verify", "json_output", "device", "check_weights"),
+    },
     "geneval": {**_ITEMS, **_RUN, SAMPLING: ("template",)},
     "dpg": {**_ITEMS, **_RUN, SAMPLING: ("template",)},
     "imgedit": {**_ITEMS, **_RUN, SAMPLING: ("template", "source_fit")},

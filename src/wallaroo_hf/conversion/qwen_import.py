@@ -67,7 +67,8 @@ def wallaroo_from_qwen(
     model.generation_config = base_generation_config(language_model, tokenizer, layout)
     _allow_drawing(model)
     processor = base_processor(language_model, tokenizer, config, layout)
-    processor.known_words = known_words
+    if known_words is not None:
+        processor.known_words = {language: dict(kinds) for language, kinds in known_words.items()}
     if pixel_limits is not None:
         processor.pixel_limits = {"editing": dict(pixel_limits), "understanding": dict(pixel_limits)}
     return model.eval(), processor

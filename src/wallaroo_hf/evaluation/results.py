@@ -35,6 +35,16 @@ class Result:
     answer: str | None
 
 
+def read_verdicts(folder: Path) -> dict[str, bool]:
+    """Whether each item of a folder of results is right, by name.
+
+    Args:
+        folder: that a [`ResultsFile`] wrote.
+    """
+    _, *lines = (folder / ITEMS_FILE).read_bytes().splitlines()
+    return {values["name"]: values["ok"] for values in map(parse_json, lines)}
+
+
 class ResultsFile(Mapping[str, Result]):
     """Results by item name, in `items.jsonl` of a folder; the pictures made are beside it, in `pictures`.
 

@@ -19,7 +19,7 @@ Sizes = tuple[tuple[int, int], ...]
 _WARM_UP, _WARM_UP_SHARE = 100, 20
 
 
-def paradigm_steps(steps: int) -> dict[str, int]:
+def paradigm_steps(steps: int) -> dict[str, Any]:
     """Length and warm-up of a stage of so many steps: a twentieth of it, a hundred steps at most."""
     return {"max_steps": steps, "warmup_steps": min(_WARM_UP, steps // _WARM_UP_SHARE)}
 

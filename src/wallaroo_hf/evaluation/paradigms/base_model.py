@@ -1,13 +1,12 @@
-"""The language model that all families grow from: one that is given, or a small one that is trained first, and its answers."""
+"""The language model that all families grow from: one that is given, or a small one that is trained first; its answers."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,7 +16,7 @@ from ...scenes.known_words import known_words
 from ...scenes.scene import SIZES
 from ...training.stopping import StopWhenAsked
 from ..items import Item
-from ..results import ResultsFile
+from ..results import read_verdicts
 from ..scene_reports import write_json
 from .measured_training import FINAL, Course, measure_step, train_course
 from .paradigm_records import check_settings, read_record
@@ -147,15 +146,14 @@ class BaseModel:
         if not items:
             return {}
         folder = self.folder / "answers"
-        paradigm, kit = next(
-            (family.resolve("paradigm"), family)
+        paradigm = next(
+            family.resolve("paradigm")
             for family in FAMILIES.values()
             if family.paradigm is not None and family.resolve("paradigm").answers_at_once
         )
-        with tempfile.TemporaryDirectory(prefix=".start-", dir=self.folder_there()) as scratch:
-            parts = self.parts()
-            given = {name: value for name, value in parts.given.items() if name in paradigm.options}
-            model, processor = paradigm.start(_at(parts, Path(scratch), given), 0)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".start-", dir=self.folder) as scratch:
+            model, processor = paradigm.start(replace(self.parts(), folder=Path(scratch)), 0)
             subject = subject_of(model.to(self.device).eval(), processor)
             judge_run(
                 subject,
@@ -163,18 +161,7 @@ class BaseModel:
                 folder,
                 lambda what, done, total: self.report(f"language model: {what}", done, total),
             )
-        del kit
-        return self.verdicts(folder)
-
-    def folder_there(self) -> Path:
-        """Its folder, which is made if need be."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return self.folder
-
-    @staticmethod
-    def verdicts(folder: Path) -> dict[str, bool]:
-        """Verdicts by item from a folder of judged items."""
-        return {name: result.ok for name, result in ResultsFile.read(folder).items()}
+        return read_verdicts(folder)
 
     @staticmethod
     def share(verdicts: Mapping[str, bool]) -> float | None:

@@ -1,7 +1,7 @@
 """Training for a number of steps that was measured to fit a budget: resumable at any moment, looked at on the way.
 
-What a run has spent, and what was seen of it, is part of its checkpoints (in `trainer_state.json`), so a run that was killed
-goes on with the numbers of the checkpoint that it goes on from.
+What a run has spent, and what was seen of it, is part of its checkpoints (in `trainer_state.json`), so a run that was
+killed goes on with the numbers of the checkpoint that it goes on from.
 """
 
 from __future__ import annotations

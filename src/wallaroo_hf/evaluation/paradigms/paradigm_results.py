@@ -111,9 +111,7 @@ class ParadigmResults:
     def goal(self, family: str, goal: float) -> dict[str, Any]:
         """When a share of drawings was right first: of each seed, None where it never was."""
         found = [reached(run, goal) for run in self.runs[family]]
-        return {
-            name: [None if one is None else one[name] for one in found] for name in ("step", "seconds", "flops")
-        }
+        return {name: [None if one is None else one[name] for one in found] for name in ("step", "seconds", "flops")}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able values, as in `results.json`."""
@@ -138,7 +136,7 @@ class ParadigmResults:
             "flops": [run["flops"] for run in runs],
             "scores": scores,
             "differences": {
-                other: plain_estimates({task: self._difference(name, other, task) for task in scores})
+                other: plain_estimates({task: self.difference(name, other, task) for task in scores})
                 for other in others
             },
             "first_failures": plain_estimates({one: self.mean(name, "generation", one) for one in FAILURES}),
@@ -152,6 +150,14 @@ class ParadigmResults:
         inside = {one: self.mean(name, task, RIGHT, one) for one in self.categories[task]}
         return {**plain_estimates({"all": self.mean(name, task)}), "categories": plain_estimates(inside)}
 
-    def _difference(self, name: str, other: str, task: str) -> Estimate | None:
-        found = self.tasks[task]
-        return found.difference(name, other, RIGHT) if other in found.runs else None
+    def difference(self, name: str, other: str, task: str) -> Estimate | None:
+        """How much more of a task is right with one family than with another; None where either does not do it.
+
+        Args:
+            name, other: families.
+            task: of the items.
+        """
+        found = self.tasks.get(task)
+        if found is None or not {name, other} <= found.runs.keys():
+            return None
+        return found.difference(name, other, RIGHT)

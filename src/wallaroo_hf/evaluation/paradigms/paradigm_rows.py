@@ -47,8 +47,8 @@ class ParadigmRows:
             streamed = [one.name for found in self.own.values() for one in found if not hasattr(one.rows, "__len__")]
             if streamed:
                 raise ValueError(
-                    f"The rows of '{streamed[0]}' are streamed, so that a run cannot go on where it was; give them as files "
-                    "(`streaming: false`)."
+                    f"The rows of '{streamed[0]}' are streamed, so that a run cannot go on where it was; give them as "
+                    "files (`streaming: false`)."
                 )
 
     def ratio(self, tasks: Sequence[str]) -> dict[str, float]:
@@ -141,5 +141,3 @@ def items_to_look_at(settings: ParadigmSettings) -> list[Item]:
     if settings.prompts is None:
         return few_items(settings.looked_at, "validation")
     return items_to_judge(settings)["generation"][: settings.looked_at]
-
-

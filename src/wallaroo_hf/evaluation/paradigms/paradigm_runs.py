@@ -20,7 +20,7 @@ from ...training.scenes.scene_builder import OutOfTime
 from ...training.stopping import StopWhenAsked
 from ..identity import versions
 from ..items import items_hash
-from ..results import ITEMS_FILE
+from ..results import ITEMS_FILE, read_verdicts
 from ..scene_reports import write_json
 from .base_model import BaseModel
 from .measured_training import FINAL, LOOK, SPENT, Course, measure_step, train_course
@@ -51,10 +51,10 @@ def compare_paradigms(
 ) -> ParadigmResults:
     """Trains each family from one language model on the same rows for the same time, and judges all alike.
 
-    What is finished is not done again, and what was interrupted, however, goes on from its last checkpoint: the same call
-    goes on, to the same results, and a call with more seeds or families adds to them. The folder gets `manifest.json`,
-    `results.json`, `paradigms.md`, `curves.png` and `pictures.png`; of each family and seed `FAMILY/seed-N` with the trained
-    checkpoint (`final`), its verdicts and pictures (`scores`) and its numbers (`run.json`).
+    What is finished is not done again, and what was interrupted goes on from its last checkpoint: the same call goes on,
+    to the same results, and a call with more seeds or families adds to them. The folder gets `manifest.json`,
+    `results.json`, `paradigms.md`, `curves.png` and `pictures.png`; of each family and seed `FAMILY/seed-N` with the
+    trained checkpoint (`final`), its verdicts and pictures (`scores`) and its numbers (`run.json`).
 
     Args:
         output: folder.
@@ -210,7 +210,11 @@ class _Comparison:
     # ----------------------------------------------------------------------------------------------------------- work
 
     def _course(self, name: str, seed: int, steps: int) -> Course:
-        paradigm, kit, parts = self.families[name].resolve("paradigm"), self.families[name].training_kit(), self.base.parts()
+        paradigm, kit, parts = (
+            self.families[name].resolve("paradigm"),
+            self.families[name].training_kit(),
+            self.base.parts(),
+        )
         ratio, size = self.rows.ratio(kit.tasks), self.settings.batch_size
         return Course(
             lambda: paradigm.start(parts, seed),
@@ -247,13 +251,14 @@ class _Comparison:
         measured, family = self._steps(name), self.families[name]
         history = self._train(name, seed, measured["steps"], label)
         model = load_model(family.resolve("model"), folder / FINAL, self.check_weights, dtype=torch.float32)
-        subject = subject_of(
-            model.to(self.device).eval(), family.resolve("processor").from_pretrained(folder / FINAL)
-        )
+        subject = subject_of(model.to(self.device).eval(), family.resolve("processor").from_pretrained(folder / FINAL))
         tasks = judge_run(
-            subject, self.items, folder / "scores", lambda what, done, total: self.report(f"{label}: {what}", done, total)
+            subject,
+            self.items,
+            folder / "scores",
+            lambda what, done, total: self.report(f"{label}: {what}", done, total),
         )
-        good = self.base.verdicts(folder / "scores")
+        good = read_verdicts(folder / "scores")
         own = {task: self.items[task] for task in tasks}
         losses: dict[str, Any] = next((entry for entry in reversed(history) if "loss" in entry), {})
         run = {

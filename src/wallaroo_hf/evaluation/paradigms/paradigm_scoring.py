@@ -1,4 +1,4 @@
-"""What a trained model of a paradigm is worth: verdicts by task, first failures, what was forgotten, and what drawing costs."""
+"""What a trained model of a paradigm is worth: verdicts by task, first failures, what was forgotten, what drawing costs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -131,7 +131,8 @@ def drawing_costs(
                 def count(module: Any, inputs: Any, output: Any, name: str = name) -> None:
                     forwards[name] += 1
 
-                handle = subject.model.get_submodule(path).register_forward_hook(count)
+                whole = cast(torch.nn.Module, subject.model)
+                handle = whole.get_submodule(path).register_forward_hook(count)
                 stack.callback(handle.remove)
             make_outputs(subject, items[:1])
         with counting_flops() as counter:

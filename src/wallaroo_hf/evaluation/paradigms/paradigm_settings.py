@@ -81,8 +81,8 @@ class ParadigmSettings:
             )
         if self.data is None and self.prompts is None and self.size != SIZE:
             raise ValueError(
-                f"`size` is {self.size}, but the rows and captions of the scenes are {SIZE[0]}x{SIZE[1]} here; leave it out, "
-                "or give `data` and `prompts` of your own."
+                f"`size` is {self.size}, but the rows and captions of the scenes are {SIZE[0]}x{SIZE[1]} here; leave it "
+                "out, or give `data` and `prompts` of your own."
             )
 
 

@@ -36,7 +36,7 @@ class HieraQueryParadigm:
     """See [`wallaroo_hf.families.paradigm_contract.FamilyParadigm`]."""
 
     words = "a frozen model whose learned queries, coarse to fine, steer a diffusion transformer"
-    taken = "the whole language model with its vision encoder, all of it frozen; queries, connector and diffusion are trained"
+    taken = "the whole language model and its vision encoder, frozen; queries, connector and diffusion are trained"
     options = ("dit", "codec")
     answers_at_once = True
     codec = "codec."

@@ -101,7 +101,8 @@ class ShowO2Paradigm:
                 output_layout="patches",
                 guidance_scale=GUIDANCE_SCALE,
             )
-        vision, semantic = _PLAIN_SEMANTIC, {}
+        vision: Any = _PLAIN_SEMANTIC
+        semantic: dict[str, Any] = {}
         if "vision" in parts.given:
             vision, semantic, grid = load_siglip(parts.given["vision"], parts.check_weights)
         return PictureParts(codec, codec_config, vision, {}, semantic, grid)

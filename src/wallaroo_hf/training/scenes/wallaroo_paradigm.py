@@ -110,10 +110,9 @@ class WallarooSmallLanguageModel:
             steps: of training.
             batch_size: rows of each.
         """
+        length = paradigm_steps(steps)
         own = SceneRecipe().training()[0].stage
-        return dataclasses.replace(
-            own, **paradigm_steps(steps), global_batch_size=batch_size, pixel_limits=PIXEL_LIMITS
-        )
+        return dataclasses.replace(own, **length, global_batch_size=batch_size, pixel_limits=PIXEL_LIMITS)
 
     def export(self, folder: Path, output: Path) -> None:
         """Writes what was trained as a Qwen2.5-VL.

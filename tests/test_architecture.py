@@ -104,6 +104,7 @@ DOORS = {
             "training/scenes/scenes_data.py",
         ),
         *("training/scenes/scenes_recipe.py", "training/scenes/small_model.py", "training/scenes/wallaroo_scenes.py"),
+        "training/scenes/wallaroo_paradigm.py",
     ),
     "pipelines/*.py": (),
     "conversation.py": (),

@@ -23,7 +23,9 @@ def paradigms(
     seeds: Annotated[int, typer.Option(min=1, help="How often each family is trained.")] = 3,
     families: Annotated[
         str | None,
-        typer.Option(help="Some of wallaroo, showo2 and hieraquery, with commas. Default: all.", show_default=False),
+        typer.Option(
+            help="Some families by their types, with commas. Default: all that take part.", show_default=False
+        ),
     ] = None,
     base: Annotated[
         str | None,
@@ -33,10 +35,10 @@ def paradigms(
         ),
     ] = None,
     dit: Annotated[
-        str | None, typer.Option(help="For HieraQuery: a diffusers pipeline of Sana or SD3.", show_default=False)
+        str | None, typer.Option(help="A diffusers pipeline, for families that steer one.", show_default=False)
     ] = None,
     vision: Annotated[
-        str | None, typer.Option(help="For Show-o2: a SigLIP to see pictures with.", show_default=False)
+        str | None, typer.Option(help="A SigLIP, for families that see by one.", show_default=False)
     ] = None,
     codec: Annotated[
         str | None,

@@ -240,7 +240,7 @@ class DrawingPipeline(RefusingMixin, WholeCheckpointMixin):
 
     def _notify(self, notice: str) -> None:
         """Says what whoever called should know; doors that say it elsewhere override it."""
-        warnings.warn(notice, Notice, stacklevel=5)
+        warnings.warn(notice, Notice, stacklevel=7)  # where the pipeline was called
 
     def _forward(
         self,

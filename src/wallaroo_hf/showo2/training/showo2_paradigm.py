@@ -71,7 +71,7 @@ class ShowO2Paradigm:
             steps: of training.
             batch_size: rows of each.
         """
-        own = _SMALL if parts.small else {"image_sizes": parts.sizes}
+        own = _SMALL if parts.small else {}
         return dataclasses.replace(
             showo2_stage("2c"),
             **{**own, **paradigm_steps(steps)},
